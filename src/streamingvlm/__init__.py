@@ -1,0 +1,1 @@
+"""StreamingVLM workbench: a vision-language model that watches an endless video with a compact cache."""

@@ -1,0 +1,173 @@
+"""params.yaml -> frozen dataclasses, one per section.
+
+An unknown section, an unknown key or a value of the wrong type is a `UserError` that names it. A stage is given only the sections it
+declares in dvc.yaml; asking for another one is an error too, so a stage cannot depend on a value that DVC does not watch.
+
+    cfg = load()              # all of params.yaml at the repository root
+    cfg = from_dict(params)   # what DVC handed to the stage
+    cfg.sft.lr
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class UserError(Exception):
+    """What the person at the keyboard can mend. The message is one sentence that says what to do; callers print it and exit with 2."""
+
+
+@dataclass(frozen=True)
+class Data:
+    seed: int
+    clips: list[str]
+    loop_clip: str
+    loop_s: int
+    train_matches: int
+    train_s: int
+    eval_matches: int
+    eval_s: int
+    long_s: int
+
+
+@dataclass(frozen=True)
+class Video:
+    fps: float = 2.0
+    chunk_s: float = 1.0
+    max_pixels: int = 7056
+
+
+@dataclass(frozen=True)
+class Cache:
+    text_sink: int = 8
+    text_window: int = 32
+    vision_rounds: int = 4
+
+
+@dataclass(frozen=True)
+class Model:
+    seed: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vision_hidden: int
+    vision_depth: int
+    vision_heads: int
+    vision_intermediate: int
+
+
+@dataclass(frozen=True)
+class Sft:
+    seed: int
+    window_s: int
+    stride_s: int
+    warmup_steps: int
+    warmup_batch: int
+    warmup_lr: float
+    steps: int
+    batch: int
+    lr: float
+    checkpoint_every: int
+
+
+@dataclass(frozen=True)
+class Compress:
+    bits: int
+    prune: float
+
+
+@dataclass(frozen=True)
+class Stream:
+    policies: list[str]
+    max_new_tokens: int = 20
+    query: str = "Commentate on this match"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    tolerance_s: float
+
+
+@dataclass(frozen=True)
+class Run:
+    device: str = "auto"
+    threads: int = 1
+
+
+SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "sft": Sft, "compress": Compress, "stream": Stream,
+            "evaluate": Evaluate, "run": Run}
+
+
+class Config:
+    """Sections as attributes. Sections that were not given raise a `UserError` when they are asked for."""
+
+    def __init__(self, sections: dict[str, object]):
+        self.__dict__.update(sections)
+
+    def __getattr__(self, name: str):
+        raise UserError(f"The section `{name}` was asked for but not given: declare it under this stage's `params` in dvc.yaml.")
+
+
+def repository_root(start: Path | None = None) -> Path:
+    """The folder that holds params.yaml, from `start` (default: the working folder) upwards, so that no path hangs on where one stands."""
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            return folder
+    raise UserError(f"No params.yaml in {here} or above: run this inside a clone of the workbench.")
+
+
+def load(path: Path | None = None) -> Config:
+    """Read a params file (YAML 1.2, as DVC reads it) into a `Config`."""
+    from ruamel.yaml import YAML  # YAML 1.1 readers turn `1e-3` into a string
+    from ruamel.yaml.error import YAMLError
+
+    path = path or repository_root() / "params.yaml"
+    try:
+        values = YAML(typ="safe").load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}: create it or name another file.") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return from_dict(values, path.name)
+
+
+def from_dict(values: dict, source: str = "params.yaml") -> Config:
+    """Check and freeze. `values`: section -> key -> value, only the sections at hand."""
+    if not isinstance(values, dict):
+        raise UserError(f"{source} must hold sections such as `video:`; see the one in the repository.")
+    return Config({name: _section(name, body, source) for name, body in values.items()})
+
+
+def _section(name: str, body: dict, source: str):
+    cls = SECTIONS.get(name)
+    if cls is None:
+        raise UserError(f"{source}: unknown section `{name}`; it has {', '.join(SECTIONS)}.")
+    if not isinstance(body, dict):
+        raise UserError(f"{source}: `{name}` must hold keys, not {body!r}.")
+    types = typing.get_type_hints(cls)
+    for key in body:
+        if key not in types:
+            raise UserError(f"{source}: unknown key `{name}.{key}`; `{name}` has {', '.join(types)}.")
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in body]
+    if missing:
+        raise UserError(f"{source}: `{name}.{missing[0]}` is missing.")
+    return cls(**{key: _typed(f"{source}: `{name}.{key}`", value, types[key]) for key, value in body.items()})
+
+
+def _typed(where: str, value, kind):
+    if typing.get_origin(kind) is list:
+        inner = typing.get_args(kind)[0]
+        if isinstance(value, list):
+            return [_typed(where, item, inner) for item in value]
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is kind:
+        return value
+    wanted = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)
+    raise UserError(f"{where} must be {wanted}, not {value!r}.")
