@@ -45,6 +45,8 @@ class Cache:
     text_sink: int = 8
     text_window: int = 32
     vision_rounds: int = 4
+    pin_query: bool = True
+    restart_rounds: int = 24
 
 
 @dataclass(frozen=True)

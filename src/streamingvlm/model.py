@@ -1,0 +1,139 @@
+"""Build or load a Qwen2.5-VL; encode a chunk; one forward over new tokens against a `KVCache`. Knows no chat token, no policy and no clock.
+
+The weights and modules are transformers' own `Qwen2_5_VLForConditionalGeneration`, from the tiny model to the 7B; only the loop over the
+decoder's layers is ours, because the cache keeps keys before RoPE. Letters: T new tokens, S cached tokens, E hidden size, H heads, K kv heads,
+D head dim, P patches, N vision tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from streamingvlm import config
+from streamingvlm.cache import KVCache, Rope, rotate
+from streamingvlm.config import UserError
+
+
+class VLM:
+    """A vision-language model and its tokenizer, ready to stream."""
+
+    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase):
+        self.hf, self.tokenizer = hf.eval(), tokenizer
+        text = hf.config.text_config
+        self.text, self.heads, self.kv_heads = text, text.num_attention_heads, text.num_key_value_heads
+        self.head_dim = text.hidden_size // text.num_attention_heads
+        self.device, self.dtype = hf.device, hf.model.language_model.embed_tokens.weight.dtype
+        self.rope = Rope(self.head_dim, text.rope_parameters["rope_theta"], text.rope_parameters["mrope_section"], self.device)
+
+    def time_step(self, fps: float) -> int:
+        """How far the temporal position moves per time slice of two frames (Qwen2.5-VL: tokens per second x seconds per slice)."""
+        return int(self.hf.config.vision_config.tokens_per_second * 2 / fps)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(self.text.num_hidden_layers, self.kv_heads, self.head_dim, self.rope, self.dtype, self.device)
+
+    @torch.inference_mode()
+    def encode(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """patches [P, 1176] of one chunk -> vision tokens [N, E]."""
+        grid_thw = torch.tensor([grid], device=self.device)
+        return self.hf.model.visual(patches.to(self.device, self.dtype), grid_thw=grid_thw).pooler_output
+
+    @torch.inference_mode()
+    def embed(self, ids: list[int]) -> Tensor:
+        """ids [T] -> embeddings [T, E]."""
+        return self.hf.model.language_model.embed_tokens(torch.tensor(ids, device=self.device))
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor, positions: Tensor, cache: KVCache) -> Tensor:
+        """New embeddings x [T, E] at `positions` [3, T] -> final hidden states [T, E], after the last norm. Their keys and values join `cache`."""
+        cos, sin = cache.extend(positions.to(self.device))
+        bias = causal_bias(x.shape[0], cache.length, self.heads // self.kv_heads, x)
+        decoder = self.hf.model.language_model
+        for i, layer in enumerate(decoder.layers):
+            x = x + self._attend(layer.self_attn, layer.input_layernorm(x), cache, i, (cos, sin), bias)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return decoder.norm(x)
+
+    def _attend(self, attn: nn.Module, x: Tensor, cache: KVCache, layer: int, angles: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        T, K, D = x.shape[0], self.kv_heads, self.head_dim
+        q = attn.q_proj(x).view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
+        k = attn.k_proj(x).view(T, K, D).transpose(0, 1)  # [K, T, D]
+        v = attn.v_proj(x).view(T, K, D).transpose(0, 1)  # [K, T, D]
+        keys, values = cache.write(layer, k, v, *angles)  # [K, S, D]
+        # The query heads that share a kv head stand one after another as rows of one attention: no key is ever copied per head.
+        q = rotate(q, *angles).reshape(1, K, -1, D)  # [1, K, H/K * T, D]
+        out = F.scaled_dot_product_attention(q, keys[None], values[None], attn_mask=bias)  # [1, K, H/K * T, D]
+        return attn.o_proj(out.view(K, -1, T, D).permute(2, 0, 1, 3).reshape(T, -1))
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [..., E] -> logits [..., vocabulary], float32."""
+        return self.hf.lm_head(hidden).float()
+
+    def save(self, folder: Path) -> None:
+        self.hf.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def causal_bias(new: int, total: int, groups: int, like: Tensor) -> Tensor | None:
+    """Additive mask [groups * T, S]: new token i sees all that was cached and the new tokens up to itself. None for a single token."""
+    if new == 1:
+        return None
+    seen = torch.ones(new, total, dtype=torch.bool, device=like.device).tril(total - new)  # [T, S]
+    return torch.zeros(new, total, dtype=like.dtype, device=like.device).masked_fill(~seen, float("-inf")).repeat(groups, 1)
+
+
+def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
+    """The tiny model's shape: Qwen2.5-VL's classes and code path, a few million parameters."""
+    token = dict(zip(("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
+                     tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]), strict=True))
+    if m.hidden % m.heads or m.heads % m.kv_heads or m.vision_hidden % m.vision_heads:
+        raise UserError("params.yaml: `model.hidden` must divide by `heads`, `heads` by `kv_heads`, and `vision_hidden` by `vision_heads`.")
+    half = m.hidden // m.heads // 2
+    side = half * 3 // 8  # Qwen's own split: 16 + 24 + 24 of 64
+    text = {"vocab_size": len(tokenizer), "hidden_size": m.hidden, "num_hidden_layers": m.layers, "num_attention_heads": m.heads,
+            "num_key_value_heads": m.kv_heads, "intermediate_size": m.intermediate, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [half - 2 * side, side, side]},
+            "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    vision = {"depth": m.vision_depth, "hidden_size": m.vision_hidden, "num_heads": m.vision_heads, "intermediate_size": m.vision_intermediate,
+              "out_hidden_size": m.hidden, "fullatt_block_indexes": [m.vision_depth - 1], "tokens_per_second": 2, "window_size": 112}
+    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **token)
+
+
+def build(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> VLM:
+    """A randomly initialised tiny model; `m.seed` decides every weight."""
+    torch.manual_seed(m.seed)
+    return VLM(Qwen2_5_VLForConditionalGeneration(tiny_config(m, tokenizer)), tokenizer)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` -> a device that is really there."""
+    if name not in {"auto", "cpu", "cuda"}:
+        raise UserError(f"There is no device `{name}`; choose auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("No CUDA device can be seen here; use `--device cpu`, or set `run.device: auto`.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> VLM:
+    """A folder written by `VLM.save` (plain or compressed), or a name on the hub.
+
+    Raises UserError if the folder holds no model, or the hub cannot be reached."""
+    from streamingvlm import compress
+
+    if compress.is_compressed(name):
+        return compress.load(Path(name), device)
+    try:
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        hf = Qwen2_5_VLForConditionalGeneration.from_pretrained(name, dtype=dtype).to(device)
+        return VLM(hf, AutoTokenizer.from_pretrained(name))
+    except (OSError, ValueError) as error:
+        if Path(name).is_dir():
+            raise UserError(f"{name} holds no complete Qwen2.5-VL model; run `make repro`, or name a folder that does.") from error
+        raise UserError(f"There is no model folder `{name}`, and the hub has no such model or cannot be reached from here; "
+                        "name a local folder, or connect and try again.") from error

@@ -1,0 +1,147 @@
+"""Which tokens stay: pure functions from the lengths of spans to a plan. Knows roles, rounds and lengths; no tensor, no token id, no model.
+
+Before each chunk the stream asks its policy for a plan: the pieces of the present sequence that stay, in their new order, and whether they are
+given new positions (contiguous RoPE) or are computed again from scratch. `None` means that nothing changes.
+
+    plan = POLICIES["streaming"].plan(windows, extents, upcoming=17)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from streamingvlm import dialogue as d
+from streamingvlm.config import Cache, UserError
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A span as a policy sees it."""
+
+    role: str
+    round: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens [start, stop) of span number `span`, kept under a (possibly new) role and round."""
+
+    span: int
+    start: int
+    stop: int
+    role: str
+    round: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`reposition`: give what stays contiguous positions from 0. `recompute`: forget all keys and values and prefill what stays again."""
+
+    pieces: tuple[Piece, ...]
+    reposition: bool = True
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`planner`: the pure function. `windows`: what this policy changes of the configured windows. `looks_again`: it needs the pixels it keeps."""
+
+    name: str
+    about: str
+    planner: Callable[[Cache, Sequence[Extent], int], Plan | None]
+    windows: tuple[tuple[str, int], ...] = ()
+    looks_again: bool = False
+
+    def plan(self, cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+        """The plan before round `upcoming` (0-based) is appended to `extents`, or None if all stays as it is."""
+        return self.planner(replace(cache, **dict(self.windows)), extents, upcoming)
+
+
+def _whole(extents: Sequence[Extent], at: int) -> Piece:
+    return Piece(at, 0, extents[at].length, extents[at].role, extents[at].round)
+
+
+def sink_and_window(pieces: Sequence[Piece], sink: int, window: int) -> list[Piece]:
+    """Cut a run of pieces to its first `sink` and last `window` tokens; nothing is cut, and nothing said twice, while it fits."""
+    total = sum(piece.stop - piece.start for piece in pieces)
+    if total <= sink + window:
+        return list(pieces)
+    out, at = [], 0
+    for piece in pieces:
+        n = piece.stop - piece.start
+        head, tail = min(max(sink - at, 0), n), min(max(at + n - (total - window), 0), n)
+        if head:
+            out.append(replace(piece, stop=piece.start + head))
+        if tail:
+            out.append(replace(piece, start=piece.stop - tail))
+        at += n
+    return out
+
+
+def _streaming(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    """The paper's method, clean: system + text sink + text window + the last rounds whole. The words of a round that leaves join the previous text;
+    a pinned query moves to the oldest round that stays, where training put it."""
+    oldest = upcoming - cache.vision_rounds + 1
+    leaving = [i for i, e in enumerate(extents) if d.HEADER < e.round < oldest]
+    if not leaving:
+        return None
+    previous = [_whole(extents, i) for i, e in enumerate(extents) if e.role == d.PREVIOUS]
+    previous += [replace(_whole(extents, i), role=d.PREVIOUS, round=d.HEADER) for i in leaving if extents[i].role == d.SAID]
+    previous = sink_and_window(previous, cache.text_sink, cache.text_window)
+    query = [replace(_whole(extents, i), round=max(oldest, 0)) for i in leaving if extents[i].role == d.QUERY and cache.pin_query]
+    pieces: list[Piece] = []
+    for i, e in enumerate(extents):
+        if e.role == d.PREVIOUS_CLOSE:
+            pieces += previous
+        if e.role == d.PREVIOUS or i in leaving:
+            continue
+        pieces.append(_whole(extents, i))
+        if e.role == d.VISION and query:
+            pieces, query = pieces + query, []
+    # With a single round kept there is no older round left to hold the query: the stream asks it again with the next one.
+    return Plan(tuple(piece for piece in pieces if piece.stop > piece.start))
+
+
+def _growing(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    plan = _streaming(cache, extents, upcoming)
+    return plan and replace(plan, reposition=False)
+
+
+def _overlap(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    """What `streaming` keeps, computed again from scratch before every chunk."""
+    pieces = tuple(_whole(extents, i) for i in range(len(extents)))
+    return replace(_streaming(cache, extents, upcoming) or Plan(pieces), recompute=True) if extents else None
+
+
+def _window(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    """Nothing leaves until the window is full; then everything said and seen does, and the stream starts again from its header."""
+    if upcoming == 0 or upcoming % cache.restart_rounds:
+        return None
+    return Plan(tuple(_whole(extents, i) for i, e in enumerate(extents) if e.round == d.HEADER), recompute=True)
+
+
+def _full(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    return None
+
+
+POLICIES = {
+    policy.name: policy
+    for policy in (
+        Policy("streaming", "the paper's method: sink + text window + the last rounds, contiguous positions", _streaming),
+        Policy("full", "baseline (a): everything is kept", _full),
+        Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
+        Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", _overlap, looks_again=True),
+        Policy("growing", "ablation: `streaming`, but positions only grow", _growing),
+        Policy("no_sink", "ablation: `streaming` without a text sink", _streaming, (("text_sink", 0),)),
+        Policy("no_text", "ablation: `streaming` without a text window", _streaming, (("text_window", 0),)),
+    )
+}
+
+
+def get(name: str) -> Policy:
+    """The policy of that name, or a `UserError` that lists them."""
+    if name not in POLICIES:
+        raise UserError(f"There is no policy `{name}`; choose one of {', '.join(POLICIES)}.")
+    return POLICIES[name]

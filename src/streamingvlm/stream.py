@@ -1,0 +1,162 @@
+"""The timed loop: for each chunk evict, encode, prefill, decode; yield a Comment. Reads like the paper's Figure 1; knows no file format.
+
+    streamer = Streamer(vlm, policy.get("streaming"), cfg.cache, cfg.video, cfg.stream)
+    streamer.start(previous="left lions right bears")
+    for comment in streamer.watch("match-7", read_chunks(path, cfg.video)): ...
+
+Letters: T new tokens, S cached tokens, N vision tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamingvlm import config, dialogue
+from streamingvlm.dialogue import Dialogue, Span, ids_of, rearrange
+from streamingvlm.model import VLM
+from streamingvlm.policy import Extent, Policy
+from streamingvlm.timing import Stopwatch, peak_gpu_mb, resident_mb
+from streamingvlm.video import Chunk, to_patches
+
+
+@dataclass(frozen=True)
+class Comment:
+    """What was said in one chunk. Times in seconds of the stream; `tokens` spoken, without the end token; `kv_tokens` cached after the chunk."""
+
+    stream: str
+    policy: str
+    chunk: int
+    start_s: float
+    end_s: float
+    text: str
+    tokens: int
+    kv_tokens: int
+    kv_bytes: int
+    ms: dict[str, float]
+    memory_mb: float
+
+    def line(self, timed: bool = True) -> dict:
+        """As one JSON line of the contract; without what differs from run to run unless `timed`."""
+        row = dataclasses.asdict(self)
+        return row if timed else {key: value for key, value in row.items() if key not in {"ms", "memory_mb"}}
+
+
+Pixels = tuple[Tensor, tuple[int, int, int]]  # patches [P, 1176] and their grid
+
+
+class Streamer:
+    """One stream: its spans, its KV cache and the policy that keeps both short."""
+
+    def __init__(self, vlm: VLM, policy: Policy, cache: config.Cache, video: config.Video, stream: config.Stream):
+        self.vlm, self.policy, self.windows, self.settings = vlm, policy, cache, stream
+        self.dialogue = Dialogue(vlm.tokenizer, vlm.time_step(video.fps))
+        self.start()
+
+    def start(self, previous: str = "", query: str | None = None) -> None:
+        """Begin a stream. `previous`: what was said before it (a title, the teams); `query`: the viewer's wish, by default the configured one."""
+        self.kv = self.vlm.new_cache()
+        self.query = self.settings.query if query is None else query
+        self.spans: list[Span] = self.dialogue.header(self.dialogue.encode(previous))
+        self.tail: list[Span] = self.spans[:]  # the end of `spans` that has no keys and values yet
+        self.next_position = 0
+        self.round = 0
+        self.pixels: dict[int, Pixels] = {}  # of the rounds kept, for a policy that computes them again
+        self.clock = Stopwatch(self.vlm.device)
+
+    def watch(self, name: str, chunks: Iterable[Chunk]) -> Iterator[Comment]:
+        """Comment on each chunk as it comes."""
+        chunks = iter(chunks)
+        while True:
+            with self.clock("read"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield self.step(name, chunk)
+
+    @torch.inference_mode()
+    def step(self, name: str, chunk: Chunk) -> Comment:
+        """One round: forget, look, read, speak."""
+        with self.clock("evict"):
+            self._evict()
+        with self.clock("encode"):
+            vision = self._look(chunk)
+        with self.clock("prefill"):
+            hidden = self._feed(self.tail, vision)
+        with self.clock("decode"):
+            said = self._speak(hidden)
+        self.round += 1
+        text = self.dialogue.decode(said).removesuffix(dialogue.SILENCE).strip()
+        memory_mb = peak_gpu_mb(self.vlm.device) or resident_mb()
+        return Comment(name, self.policy.name, chunk.index, chunk.start_s, chunk.end_s, text, len(said), self.kv.length, self.kv.bytes,
+                       self.clock.read(), round(memory_mb, 1))
+
+    def _evict(self) -> None:
+        """Ask the policy what stays, and make spans, keys, values and positions agree with it."""
+        plan = self.policy.plan(self.windows, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
+        if plan is None:
+            return
+        spans, index = rearrange(self.spans, plan.pieces)
+        if plan.recompute:
+            self.kv.clear()
+            self.tail, self.next_position = spans[:], 0
+        else:
+            if (np.diff((index >= self.kv.length).astype(int)) < 0).any():  # a word never fed is to move before one that was: feed it first
+                self._feed(self.tail, {})
+            cached = index[index < self.kv.length]
+            unfed = [ids_of(self.tail)[i - self.kv.length] for i in index[index >= self.kv.length]]
+            positions = self.dialogue.positions(spans)[:, : len(cached)] if plan.reposition else None
+            self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions))
+            if positions is not None:
+                self.next_position = int(positions.max(initial=-1)) + 1
+            self.tail = [Span(dialogue.END, self.round - 1, tuple(unfed))]
+        self.spans = spans
+        self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.windows.vision_rounds}
+
+    def _look(self, chunk: Chunk) -> dict[int, Tensor]:
+        """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
+        patches, grid = to_patches(chunk.frames)
+        first = self.spans[-1].round == dialogue.HEADER
+        query = self.query if first and (self.round == 0 or self.windows.pin_query) else ""
+        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, grid, query, first)
+        self.spans += turn
+        self.tail += turn
+        self.pixels = (self.pixels if self.policy.looks_again else {}) | {self.round: (patches, grid)}
+        return {span.round: self.vlm.encode(*self.pixels[span.round]) for span in self.tail if span.grid}
+
+    def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Tensor:
+        """Compute keys and values of `spans`, the tail -> hidden state [E] of the last token."""
+        x = self.vlm.embed(ids_of(spans))  # [T, E]
+        at = 0
+        for span in spans:
+            if span.grid:
+                x[at + 1 : at + len(span.ids) - 1] = vision[span.round].to(x.dtype)
+            at += len(span.ids)
+        positions = self.dialogue.positions(spans, self.next_position)
+        self.next_position = int(positions.max()) + 1
+        self.tail = []
+        return self.vlm.forward(x, self._tensor(positions), self.kv)[-1]
+
+    def _speak(self, hidden: Tensor) -> list[int]:
+        """Greedy words from the last hidden state [E] until the model ends its turn or reaches its limit."""
+        said: list[int] = []
+        fed = 0
+        while (token := int(self.vlm.logits(hidden).argmax())) not in self.dialogue.stops:
+            said.append(token)
+            if len(said) == self.settings.max_new_tokens:
+                break
+            hidden = self._feed([Span(dialogue.SAID, self.round, (token,))], {})
+            fed += 1
+        answer = self.dialogue.answer(self.round, said)
+        self.spans += answer
+        # As in the released code the last token has no keys and values yet: the next prefill feeds it, before the next turn.
+        self.tail = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
+        return said
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.vlm.device)
