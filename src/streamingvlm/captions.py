@@ -1,0 +1,66 @@
+"""Where comments go: WebVTT and JSON lines, complete or not at all. Knows files, no model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from streamingvlm.config import UserError
+from streamingvlm.stream import Comment
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds -> hh:mm:ss.mmm."""
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+
+def cue(comment: Comment) -> str:
+    """One WebVTT cue; nothing for a silent chunk."""
+    if not comment.text:
+        return ""
+    text = comment.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    return f"{timestamp(comment.start_s)} --> {timestamp(comment.end_s)}\n{text}\n\n"
+
+
+def check_writable(path: Path) -> None:
+    """UserError unless `path` could be written; nothing is left behind."""
+    try:
+        probe = path.with_name(f".{path.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+        if path.is_dir():
+            raise IsADirectoryError
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or 'it is a folder'}); name another place with --out.") from None
+
+
+def record(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:
+    """Pass comments through, writing both files as they come. They appear under their names when the stream ends, also when it ends early:
+    what was said so far is kept, a file that was begun before the first comment is not."""
+    parts = [path.with_name(path.name + ".part") for path in (vtt, jsonl)]
+    said = 0
+    try:
+        with parts[0].open("w") as captions, parts[1].open("w") as lines:
+            captions.write("WEBVTT\n\n")
+            for comment in comments:
+                captions.write(cue(comment))
+                lines.write(json.dumps(comment.line(timed)) + "\n")
+                said += 1
+                yield comment
+    except OSError as error:
+        said = 0
+        raise UserError(f"Writing {vtt.name} failed ({error.strerror}); free some room or name another place with --out.") from error
+    finally:
+        for part, path in zip(parts, (vtt, jsonl), strict=True):
+            if said:
+                os.replace(part, path)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> list[dict]:
+    """JSON lines -> rows."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

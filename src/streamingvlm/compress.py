@@ -1,0 +1,132 @@
+"""int8 weights and pruning, both real: fewer bytes on disk and in memory, zeros where weights were. Works on any Qwen2.5-VL, CPU or CUDA.
+
+Int8 is weight-only with one scale per output row and runs on torch's own packed kernel (`torch._weight_int8pack_mm`, CPU and CUDA).
+Pruning is torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest weights of every layer are zero. Zeros take
+the same room in a dense tensor, so on disk a pruned weight is stored as its non-zeros and a bit mask.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils import prune as torch_prune
+from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from streamingvlm.config import UserError
+from streamingvlm.model import VLM
+
+MANIFEST = "compressed.json"
+WEIGHTS = "compressed.safetensors"
+VARIANTS = ("float32", "int8", "pruned", "int8_pruned")
+
+
+class Int8Linear(nn.Module):
+    """A Linear with int8 weights [out, in] and one scale per output row; activations stay in their dtype."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None):
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Int8Linear:
+        scale = linear.weight.detach().abs().amax(dim=1).clamp(min=1e-12) / 127
+        weight = (linear.weight.detach() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return cls(weight, scale, None if linear.bias is None else linear.bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        out = torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype)).view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+
+def linears(hf: nn.Module) -> dict[str, nn.Module]:
+    """The Linear layers that are compressed: all of the decoder's and the vision blocks'."""
+    return {name: m for name, m in hf.named_modules() if isinstance(m, nn.Linear | Int8Linear)}
+
+
+def prune(vlm: VLM, amount: float) -> None:
+    """Set the smallest `amount` (0..1) of every Linear's weights to zero, for good."""
+    for module in linears(vlm.hf).values():
+        torch_prune.l1_unstructured(module, "weight", amount)
+        torch_prune.remove(module, "weight")
+
+
+def quantise(vlm: VLM) -> None:
+    """Replace every Linear by an `Int8Linear`."""
+    for name, module in linears(vlm.hf).items():
+        parent, _, leaf = name.rpartition(".")
+        setattr(vlm.hf.get_submodule(parent), leaf, Int8Linear.of(module))
+
+
+def memory_bytes(vlm: VLM) -> int:
+    """Bytes of all parameters and buffers as they lie in memory."""
+    return sum(t.numel() * t.element_size() for t in (*vlm.hf.parameters(), *vlm.hf.buffers()))
+
+
+def zeros(vlm: VLM) -> float:
+    """Share of the Linear weights that are exactly zero."""
+    weights = [m.weight for m in linears(vlm.hf).values()]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def save(vlm: VLM, folder: Path, bits: int, pruned: float) -> int:
+    """Write a compressed model -> bytes on disk of its weights. `load` gives the same weights back, bit for bit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, tensor in vlm.hf.state_dict().items():
+        tensors |= _packed(name, tensor) if pruned and name.endswith(".weight") and tensor.ndim == 2 else {name: tensor.contiguous()}
+    save_file(tensors, folder / WEIGHTS)
+    vlm.hf.config.save_pretrained(folder)
+    vlm.tokenizer.save_pretrained(folder)
+    (folder / MANIFEST).write_text(json.dumps({"bits": bits, "pruned": pruned}) + "\n")
+    return (folder / WEIGHTS).stat().st_size
+
+
+def is_compressed(name: str | Path) -> bool:
+    return (Path(name) / MANIFEST).is_file()
+
+
+def load(folder: Path, device: torch.device) -> VLM:
+    """A model written by `save`, ready to stream."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    try:
+        packed = load_file(folder / WEIGHTS)
+        vlm = VLM(Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder)), AutoTokenizer.from_pretrained(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no complete compressed model; run the `compress` stage again.") from error
+    if manifest["bits"] == 8:
+        quantise(vlm)
+    vlm.hf.load_state_dict(_unpacked(packed))
+    return VLM(vlm.hf.to(device), vlm.tokenizer)
+
+
+def _packed(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A matrix with many zeros as its non-zeros, a bit mask and its shape; as it is where that would not be smaller."""
+    mask = tensor != 0
+    bits = torch.nn.functional.pad(mask.flatten().to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
+    bits = (bits << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
+    values = tensor[mask]
+    if values.numel() * values.element_size() + bits.numel() >= tensor.numel() * tensor.element_size():
+        return {name: tensor.contiguous()}
+    return {f"{name}:values": values, f"{name}:bits": bits, f"{name}:shape": torch.tensor(tensor.shape)}
+
+
+def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {}
+    for name, tensor in tensors.items():
+        base, _, part = name.partition(":")
+        if not part:
+            out[name] = tensor
+        elif part == "values":
+            shape = tensors[f"{base}:shape"].tolist()
+            bits = tensors[f"{base}:bits"][:, None] >> torch.arange(8, dtype=torch.uint8) & 1
+            dense = torch.zeros(shape, dtype=tensor.dtype)
+            dense[bits.flatten()[: dense.numel()].view(shape).bool()] = tensor
+            out[base] = dense
+    return out

@@ -1,0 +1,51 @@
+"""A live view of a stream or a training run: a rich progress bar in a terminal, ipywidgets in a notebook, silence elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return bool(shell and getattr(shell, "kernel", None))
+
+
+def follow(items: Iterable[Item], total: int | None, title: str, say=str) -> Iterator[Item]:
+    """Pass `items` through while showing how far it is, how long it takes, and `say(item)` of the newest."""
+    if in_notebook():
+        return _widgets(items, total, title, say)
+    if sys.stderr.isatty():
+        return _terminal(items, total, title, say)
+    return iter(items)
+
+
+def _terminal(items: Iterable[Item], total: int | None, title: str, say) -> Iterator[Item]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[news]}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total, news="")
+        for item in items:
+            progress.update(task, advance=1, news=say(item))
+            yield item
+
+
+def _widgets(items: Iterable[Item], total: int | None, title: str, say) -> Iterator[Item]:
+    import html
+
+    import ipywidgets
+    from IPython.display import display
+
+    bar = ipywidgets.IntProgress(max=total or 1, description=title, style={"description_width": "initial"})
+    news = ipywidgets.HTML()
+    display(ipywidgets.VBox([bar, news]))
+    for item in items:
+        bar.value += 1
+        news.value = f"<code>{html.escape(say(item))}</code>"
+        yield item

@@ -1,0 +1,80 @@
+"""Scoring commentary against what happened: event, who, score; for a whole stream and per minute. Knows the arena's grammar, no model.
+
+A second is right about the *event* if it names the event that happened, or is silent when none did. *who* and *score* are counted over the
+seconds where something happened and was named. `event_f1` counts hits and goals, each matched to one of the same kind and side within
+`tolerance_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from streamingvlm import arena
+from streamingvlm.arena import Said
+
+
+def truth_of(row: dict, chunk_s: float = 1.0) -> list[Said]:
+    """What a stream row says happened, chunk by chunk. A word belongs to the chunk in which it ends."""
+    said: list[list[str]] = [[] for _ in range(round((row["end_s"] - row["start_s"]) / chunk_s))]
+    for word in row["words"]:
+        said[min(int(word["end_s"] / chunk_s), len(said) - 1)].append(word["text"])
+    return [arena.parse(" ".join(words)) for words in said]
+
+
+def event_f1(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float, chunk_s: float = 1.0) -> float:
+    """F1 of named events, each truth matched at most once, nearest first in time order."""
+    reach = int(tolerance_s / chunk_s)
+    open_ = {k: t.event for k, t in enumerate(truth) if t.event != "none"}
+    named = [(k, s.event) for k, s in enumerate(said) if s.event != "none"]
+    events, hits = len(open_), 0
+    for k, event in named:
+        near = [j for j in sorted(range(k - reach, k + reach + 1), key=lambda j: (abs(j - k), j)) if open_.get(j) == event]
+        if near:
+            hits += 1
+            del open_[near[0]]
+    return 2 * hits / (len(named) + events) if named or events else 1.0
+
+
+def score(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> dict[str, float | None]:
+    """event_accuracy, event_f1, who, score, increment of a stretch of stream; None where nothing happened to be right or wrong about.
+
+    `increment`: the score is right given the score said last, so that one slip is counted once."""
+    right = [(s, t) for s, t in zip(said, truth, strict=True) if t.event != "none" and s.event == t.event]
+    goals = [(s, t) for s, t in right if t.score]
+    return {
+        "event_accuracy": _share(s.event == t.event for s, t in zip(said, truth, strict=True)),
+        "event_f1": event_f1(said, truth, tolerance_s, chunk_s),
+        "who": _share(s.who == t.who for s, t in right),
+        "score": _share(s.score == t.score for s, t in goals),
+        "increment": _share(_increments(said)),
+    }
+
+
+def _increments(said: Iterable[Said]) -> Iterable[bool]:
+    last = (0, 0)
+    for s in said:
+        if not s.event.startswith("goal"):
+            continue
+        base = (0, 0) if max(last) >= arena.POINTS_A_GAME else last
+        left = s.event.endswith("left")
+        yield s.score == (base[0] + left, base[1] + (not left))
+        last = s.score or last
+
+
+def _share(answers: Iterable[bool]) -> float | None:
+    answers = list(answers)
+    return float(np.mean(answers)) if answers else None
+
+
+def per_minute(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> list[dict]:
+    """`score` of every started minute of the stream."""
+    n = round(60 / chunk_s)
+    return [{"minute": k // n, **score(said[k : k + n], truth[k : k + n], tolerance_s, chunk_s)} for k in range(0, len(truth), n)]
+
+
+def quarters(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> dict[str, dict]:
+    """`score` of the first and of the last quarter: what decays over a stream differs between them."""
+    n = max(1, len(truth) // 4)
+    return {"first_quarter": score(said[:n], truth[:n], tolerance_s, chunk_s), "last_quarter": score(said[-n:], truth[-n:], tolerance_s, chunk_s)}

@@ -1,0 +1,80 @@
+"""What the pipeline watches: real clips checked to their last frame, arena matches rendered to H.264, and both as stream rows in parquet.
+
+A stream row is the contract between the stages: id, video (path from the repository root), title, query, previous_text, start_s, end_s, fps,
+words [{start_s, end_s, text}], frames [{t_s, boxes, action, anomaly}], and the split it belongs to (train, eval, long, clip).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from streamingvlm import config, video
+from streamingvlm.arena import FPS, Match
+
+LONG = "long"
+
+
+def matches(data: config.Data) -> list[tuple[str, str, Match]]:
+    """(split, name, match) of every match the params ask for; evaluation plays with team pairs that training never sees."""
+    train = [("train", f"match-{i:03d}", Match(data.seed * 10_000 + i, data.train_s)) for i in range(data.train_matches)]
+    held = [("eval", f"eval-{i:03d}", Match(data.seed * 10_000 + i, data.eval_s, True)) for i in range(data.eval_matches)]
+    return [*train, *held, (LONG, LONG, Match(data.seed * 10_000 + 5_000, data.long_s, True))]
+
+
+def render(match: Match, path: Path) -> None:
+    """Write a match as a real H.264 file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    video.write_h264(path, match.frames(), FPS)
+
+
+def match_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
+    """Render every match below `folder`, yielding its row."""
+    for split, name, match in matches(data):
+        path = folder / f"{name}.mp4"
+        render(match, path)
+        yield match.row(name, str(path.relative_to(root))) | {"split": split}
+
+
+def clip_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
+    """Check every real clip to its last frame, loop the one that is to be long, and yield their rows. Nobody commented on them: no words."""
+    for name in data.clips:
+        path = root / "data" / name
+        info = video.verify(path)
+        if name == data.loop_clip:
+            path = folder / f"{path.stem}-loop.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            video.loop(root / "data" / name, path, data.loop_s)
+            info = video.verify(path)
+        yield {"id": path.stem, "video": str(path.relative_to(root)), "title": path.stem, "query": "Commentate on this match", "previous_text": "",
+               "start_s": 0.0, "end_s": float(info.duration_s), "fps": float(info.fps), "words": [], "frames": [], "split": "clip"}
+
+
+def features():
+    """The contract as a `datasets` schema."""
+    from datasets import Features, List, Value
+
+    text, number = Value("string"), Value("float64")
+    words = List({"start_s": number, "end_s": number, "text": text})
+    frames = List({"t_s": number, "boxes": List(List(Value("int64"))), "action": text, "anomaly": Value("bool")})
+    return Features({"id": text, "video": text, "title": text, "query": text, "previous_text": text, "start_s": number, "end_s": number,
+                     "fps": number, "words": words, "frames": frames, "split": text})
+
+
+def write(rows: Iterable[dict], path: Path) -> None:
+    """Stream rows -> parquet, complete or not at all."""
+    from datasets import Dataset
+
+    part = path.with_suffix(".part")
+    Dataset.from_list(list(rows), features=features()).to_parquet(part)
+    os.replace(part, path)
+
+
+def read(path: Path) -> list[dict]:
+    """Parquet -> stream rows."""
+    from datasets import Dataset
+
+    if not path.exists():
+        raise config.UserError(f"There is no {path}; run the `subset` stage first (`dvc repro subset`).")
+    return list(Dataset.from_parquet(str(path), keep_in_memory=True))

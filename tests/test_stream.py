@@ -1,0 +1,139 @@
+"""The engine's invariants on a tiny random model: streamed == cold prefill, kept == recomputed, flat from the first full window on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from conftest import CACHE, STREAM, VIDEO, chunk
+
+from streamingvlm import captions, config, dialogue, policy
+from streamingvlm.stream import Streamer
+from streamingvlm.video import to_patches
+
+
+def streamer(vlm, name="streaming", cache=CACHE, stream=STREAM) -> Streamer:
+    s = Streamer(vlm, policy.get(name), cache, VIDEO, stream)
+    s.start("left lions right bears")
+    return s
+
+
+def final_states(s: Streamer, chunks) -> torch.Tensor:
+    """Stream and collect the last hidden state of every prefill and decode step, in order: [steps, E]."""
+    states, feed = [], s._feed
+    s._feed = lambda *args: states.append(feed(*args)) or states[-1]
+    for c in chunks:
+        s.step("test", c)
+    return torch.stack(states)
+
+
+def test_streamed_equals_one_cold_prefill_by_transformers(vlm):
+    """Before the first eviction, what was computed chunk by chunk is what transformers' own forward gives for the whole sequence at once."""
+    s = streamer(vlm, cache=dataclasses.replace(CACHE, vision_rounds=10))
+    states = final_states(s, [chunk(k) for k in range(5)])
+    packed = [to_patches(chunk(k).frames) for k in range(5)]
+    ids = torch.tensor([dialogue.ids_of(s.spans)[: s.kv.length]])
+    grids = torch.tensor([grid for _, grid in packed])
+    positions = torch.from_numpy(s.dialogue.positions(s.spans)[:, None, : s.kv.length])
+    with torch.inference_mode():
+        x = vlm.embed(ids[0].tolist())[None]
+        seen = vlm.hf.model.visual(torch.cat([p for p, _ in packed]), grid_thw=grids).pooler_output
+        mask = torch.tensor([span.grid is not None and 0 < i < len(span.ids) - 1 for span in s.spans for i in range(len(span.ids))])
+        x[0, mask[: s.kv.length]] = seen
+        cold = vlm.hf.model.language_model(inputs_embeds=x, position_ids=positions).last_hidden_state[0]
+    torch.testing.assert_close(states[-1], cold[-1], rtol=0, atol=1e-4)
+
+
+def test_positions_are_those_of_transformers(vlm):
+    s = streamer(vlm, cache=dataclasses.replace(CACHE, vision_rounds=10), stream=dataclasses.replace(STREAM, max_new_tokens=1))
+    for k in range(4):
+        s.step("test", chunk(k, frames=4))  # two slices of time: the temporal step counts
+    flat = torch.tensor([token for span in s.spans for token in span.ids])
+    vision = torch.tensor([span.grid is not None and 0 < i < len(span.ids) - 1 for span in s.spans for i in range(len(span.ids))])
+    flat = torch.where(~vision & (flat == s.dialogue.video_pad), s.dialogue.im_end, flat)  # a random model may say a pad
+    grids = torch.tensor([span.grid for span in s.spans if span.grid])
+    theirs, _ = vlm.hf.model.get_rope_index(flat[None], vision.int()[None] * 2, video_grid_thw=grids, second_per_grid_ts=torch.ones(len(grids)))
+    assert torch.equal(theirs[:, 0], torch.from_numpy(s.dialogue.positions(s.spans)))
+
+
+def test_what_overlap_recomputes_is_a_cold_prefill_of_what_streaming_keeps(vlm):
+    """Same spans, fresh keys: `overlap` after many evictions equals a stream that only ever saw what is left."""
+    s = streamer(vlm, "overlap")
+    states = final_states(s, [chunk(k) for k in range(9)])
+    again = streamer(vlm, "overlap")
+    again.spans, again.round, again.pixels = s.spans, s.round, s.pixels
+    assert torch.equal(final_states(again, [chunk(9)]), final_states(s, [chunk(9)]))
+    assert torch.isfinite(states).all()
+
+
+@pytest.mark.parametrize("name", sorted(policy.POLICIES))
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_cache_and_spans_agree_after_every_chunk(vlm, name, rounds):
+    """For every policy and window: the keys cached are those of the spans less the tail, at the positions the spans have."""
+    s = streamer(vlm, name, dataclasses.replace(CACHE, vision_rounds=rounds, restart_rounds=4))
+    for k in range(12):
+        s.step("test", chunk(k))
+        unfed = sum(len(span.ids) for span in s.tail)
+        assert s.kv.length == len(dialogue.ids_of(s.spans)) - unfed > 0
+        assert dialogue.ids_of(s.tail) == dialogue.ids_of(s.spans)[s.kv.length :]
+        if name != "growing":
+            assert s.kv.positions[:, : s.kv.length].tolist() == s.dialogue.positions(s.spans)[:, : s.kv.length].tolist()
+        else:
+            assert (s.kv.positions[0, : s.kv.length].diff() >= 0).float().mean() > 0.8
+
+
+def test_kv_is_flat_from_the_first_full_window_on(vlm):
+    """Every round says as much as it may, so from the first full window to the last chunk not one token more is cached."""
+    s = streamer(vlm)
+    s.dialogue.stops = frozenset()
+    sizes = [s.step("test", chunk(k)).kv_tokens for k in range(60)]
+    clock = lambda k: len(s.dialogue.encode(f"Time={k}.0-{k + 1}.0s"))  # noqa: E731
+    words = [size - sum(clock(i) for i in range(max(0, k - CACHE.vision_rounds + 1), k + 1)) for k, size in enumerate(sizes)]
+    assert len(set(words[10:])) == 1
+    assert s.kv.capacity == 512
+
+
+def test_two_streams_do_not_touch_each_other(vlm):
+    alone = [streamer(vlm).step("a", chunk(k)).text for k in range(1)]
+    a, b = streamer(vlm), streamer(vlm)
+    both = [(a.step("a", chunk(k)).text, b.step("b", chunk(k + 50)).text)[0] for k in range(8)]
+    c = streamer(vlm)
+    assert [c.step("a", chunk(k)).text for k in range(8)] == both and both[:1] == alone
+
+
+def test_the_query_is_asked_once_and_stays_only_if_pinned(vlm):
+    query = vlm.tokenizer.encode(STREAM.query, add_special_tokens=False)
+    for pinned in (True, False):
+        s = streamer(vlm, cache=dataclasses.replace(CACHE, pin_query=pinned))
+        for k in range(8):
+            s.step("test", chunk(k))
+        held = [list(span.ids) for span in s.spans if span.role == dialogue.QUERY and span.ids]
+        assert held == ([query] if pinned else [])
+
+
+def test_captions_and_lines_appear_complete_or_not_at_all(vlm, tmp_path):
+    vtt, jsonl = tmp_path / "a.vtt", tmp_path / "a.jsonl"
+    list(captions.record(streamer(vlm).watch("a", [chunk(0), chunk(1)]), vtt, jsonl))
+    rows = captions.read(jsonl)
+    assert [row["chunk"] for row in rows] == [0, 1] and vtt.read_text().startswith("WEBVTT\n\n")
+    assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= rows[0].keys()
+    assert rows[0]["ms"].keys() == {"read", "encode", "evict", "prefill", "decode", "total"}
+
+    def breaks():
+        yield chunk(0)
+        raise config.UserError("the camera is gone")
+
+    with pytest.raises(config.UserError):
+        list(captions.record(streamer(vlm).watch("b", breaks()), tmp_path / "b.vtt", tmp_path / "b.jsonl"))
+    assert len(captions.read(tmp_path / "b.jsonl")) == 1, "what was said before it broke is kept"
+    with pytest.raises(config.UserError):
+        list(captions.record(iter_error(), tmp_path / "c.vtt", tmp_path / "c.jsonl"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "a.vtt", "b.jsonl", "b.vtt"]
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])["stream"] == "a"
+
+
+def iter_error():
+    raise config.UserError("nothing to see")
+    yield

@@ -1,0 +1,81 @@
+"""Small video files whose every frame shows its own number, so that a test can say which frame it was given.
+
+The number is drawn as a 4 x 4 grid of black and white cells, 16 bits, most significant first: it outlives compression and resizing.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+BITS = 1 << np.arange(15, -1, -1)
+
+
+def picture(number: int, width: int, height: int) -> np.ndarray:
+    """-> [H, W, C] uint8: the grid for `number`."""
+    cells = np.where(number & BITS, 220, 30).astype(np.uint8).reshape(4, 4)
+    rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
+    return np.repeat(cells[rows][:, columns, None], 3, axis=2)
+
+
+def number(frame: np.ndarray) -> int:
+    """[H, W, C] -> the number the frame shows."""
+    height, width = frame.shape[:2]
+    rows, columns = (np.arange(4) * 2 + 1) * height // 8, (np.arange(4) * 2 + 1) * width // 8
+    return int((BITS * (frame[rows][:, columns].mean(axis=2) > 125).ravel()).sum())
+
+
+def make(path: Path, frames: int, fps: Fraction | int = 30, size: tuple[int, int] = (64, 48), ticks: list[int] | None = None,
+         codec: str = "libx264", pix_fmt: str = "yuv420p", codec_options: dict | None = None, container_options: dict | None = None,
+         file_format: str | None = None, audio: bool = False, color: dict | None = None) -> Path:
+    """Write `frames` numbered frames. `ticks`: timestamps in milliseconds, for variable frame rates and late starts."""
+    import av
+
+    base = Fraction(1, 1000) if ticks is not None else 1 / Fraction(fps)
+    with av.open(str(path), "w", format=file_format, options=container_options or {}) as out:
+        stream = out.add_stream(codec, rate=Fraction(fps), options={"threads": "1", **(codec_options or {})})
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        stream.codec_context.time_base = base
+        for name, value in (color or {}).items():
+            setattr(stream.codec_context, name, value)
+        sound = out.add_stream("aac", rate=16000, layout="mono") if audio else None
+        for index in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame.pts, frame.time_base = (ticks[index] if ticks is not None else index), base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if sound is not None:
+            _silence(out, sound, float(frames / Fraction(fps)))
+    return path
+
+
+def make_audio(path: Path, seconds: float) -> Path:
+    """Write a file that holds sound and no picture."""
+    import av
+
+    with av.open(str(path), "w") as out:
+        _silence(out, out.add_stream("aac", rate=16000, layout="mono"), seconds)
+    return path
+
+
+def _silence(out, stream, seconds: float) -> None:
+    import av
+
+    for block in range(int(seconds * 16000 / 1024)):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, block * 1024
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
+
+
+def rotate(path: Path, degrees: int) -> Path:
+    """Write a clockwise turn by `degrees` into the display matrix of an MP4, where phones put it."""
+    cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40  # version 0: 40 bytes stand between the type and the matrix
+    values = np.array([cosine, sine, 0, -sine, cosine, 0, 0, 0, 0x40000000 >> 16], ">i4") * np.array([1 << 16] * 9, ">i8")
+    data[matrix : matrix + 36] = values.astype(">i4").tobytes()
+    path.write_bytes(data)
+    return path
