@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from streamingvlm import config
 from streamingvlm.config import UserError
 from streamingvlm.model import VLM
 
@@ -43,6 +44,18 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         out = torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype)).view(*x.shape[:-1], -1)
         return out if self.bias is None else out + self.bias.to(x.dtype)
+
+
+def apply(vlm: VLM, variant: str, settings: config.Compress) -> None:
+    """Turn a float model into one of `VARIANTS`, in place: pruned first, quantised last."""
+    if settings.bits != 8:
+        raise UserError(f"params.yaml: `compress.bits` must be 8, not {settings.bits}; no kernel for other widths is built in.")
+    if not 0 <= settings.prune < 1:
+        raise UserError(f"params.yaml: `compress.prune` must be a share from 0 up to 1, not {settings.prune}.")
+    if "pruned" in variant:
+        prune(vlm, settings.prune)
+    if "int8" in variant:
+        quantise(vlm)
 
 
 def linears(hf: nn.Module) -> dict[str, nn.Module]:
@@ -75,16 +88,17 @@ def zeros(vlm: VLM) -> float:
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def save(vlm: VLM, folder: Path, bits: int, pruned: float) -> int:
-    """Write a compressed model -> bytes on disk of its weights. `load` gives the same weights back, bit for bit."""
+def save(vlm: VLM, folder: Path, variant: str) -> int:
+    """Write a model of one of `VARIANTS` -> bytes on disk of its weights. `load` gives the same weights back, bit for bit."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, tensor in vlm.hf.state_dict().items():
-        tensors |= _packed(name, tensor) if pruned and name.endswith(".weight") and tensor.ndim == 2 else {name: tensor.contiguous()}
+        sparse = "pruned" in variant and name.endswith(".weight") and tensor.ndim == 2
+        tensors |= _packed(name, tensor) if sparse else {name: tensor.contiguous()}
     save_file(tensors, folder / WEIGHTS)
     vlm.hf.config.save_pretrained(folder)
     vlm.tokenizer.save_pretrained(folder)
-    (folder / MANIFEST).write_text(json.dumps({"bits": bits, "pruned": pruned}) + "\n")
+    (folder / MANIFEST).write_text(json.dumps({"variant": variant}) + "\n")
     return (folder / WEIGHTS).stat().st_size
 
 
@@ -100,7 +114,7 @@ def load(folder: Path, device: torch.device) -> VLM:
         vlm = VLM(Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder)), AutoTokenizer.from_pretrained(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no complete compressed model; run the `compress` stage again.") from error
-    if manifest["bits"] == 8:
+    if "int8" in manifest["variant"]:
         quantise(vlm)
     vlm.hf.load_state_dict(_unpacked(packed))
     return VLM(vlm.hf.to(device), vlm.tokenizer)

@@ -81,7 +81,7 @@ class Dialogue:
         return turn if first else [Span(GAP, round - 1, self.encode("\n")), *turn]
 
     def answer(self, round: int, ids: Sequence[int]) -> list[Span]:
-        """The assistant's turn, from the ids it spoke without the end token. The closing ` ...` is a span of its own, so that it can be left behind."""
+        """The assistant's turn, from the ids it spoke without the end token. The closing ` ...` is a span of its own: it can be left behind."""
         ids, n = tuple(ids), len(self.silence)
         dots = n if ids[-n:] == self.silence else 0
         return [Span(SAID, round, ids[: len(ids) - dots]), Span(DOTS, round, ids[len(ids) - dots :]), Span(END, round, (self.im_end,))]

@@ -1,0 +1,86 @@
+# The workbench's commands. `make help` lists them.
+#
+# Everything runs in .venv, which is built on first use from the pinned requirements.txt and left alone afterwards.
+# Another interpreter: make repro PYTHON=python3.12      More for dvc or pytest: make repro ARGS=-f, make test ARGS="-k cache"
+
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+# DVC's stages say `python`: that must be the one in .venv. An activated conda or virtual environment elsewhere must not leak in.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+unexport PYTHONHOME PYTHONPATH
+
+.PHONY: help repro test lab lint lock clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 #\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-14s %s\n", $$1, $$2}'
+
+# A stamp made last: an installation that was interrupted leaves none, and the next command goes on with it.
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not one: name it, as in \`make PYTHON=python3.12 $(MAKECMDGOALS)\`."; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || { echo "Building $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing the packages of requirements.txt into $(VENV) (some minutes the first time)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Installing streamingvlm itself, editable"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# DVC takes a changed data file for new data and rewrites data.dvc without a word, so look before and after.
+DATA_IS_AS_DESCRIBED = $(PY) -m dvc status --quiet data.dvc || { if [ $$? != 1 ]; then $(PY) -m dvc status data.dvc; else \
+  echo "data/ is not what data.dvc describes: \`git checkout data\` brings it back, \`dvc commit -f data.dvc\` accepts new data."; \
+  fi; exit 1; }
+
+# A killed run leaves its process number in DVC's rwlock, and another program may have that number by now. A run that is just being
+# stopped gets ten seconds to end.
+define UNLOCK
+import pathlib, psutil, re, time
+lock = pathlib.Path(".dvc/tmp/rwlock")
+for _ in range(20):
+    pids = {int(number) for number in re.findall(r'"pid": (\d+)', lock.read_text())} if lock.exists() else set()
+    found = [p.info for p in psutil.process_iter(["pid", "cmdline", "status"]) if p.pid in pids]
+    if not any("dvc" in " ".join(p["cmdline"] or []) for p in found if p["status"] != psutil.STATUS_ZOMBIE):
+        lock.unlink(missing_ok=True)
+        break
+    time.sleep(0.5)
+endef
+export UNLOCK
+
+repro: $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left (ARGS=-f: everything)
+	@$(PY) -c "$$UNLOCK"
+	@$(DATA_IS_AS_DESCRIBED)
+	@echo "Running the pipeline"
+	@$(PY) -m dvc repro $(ARGS)
+	@$(DATA_IS_AS_DESCRIBED)
+	@echo "Done: the executed notebooks are in reports/notebooks, the numbers in reports/metrics.json, the figures in reports/figures."
+
+test: $(STAMP)  ## run the tests
+	@echo "Running the tests"
+	@$(PY) -m pytest $(ARGS)
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of outputs
+	@echo "Opening JupyterLab (Ctrl-C twice ends it)"
+	@$(PY) -m jupyterlab --config=.jupyter/jupyter_server_config.py $(ARGS)
+
+lint: $(STAMP)  ## check the style
+	@$(PY) -m ruff check . $(ARGS)
+
+# torch names its GPU packages itself, exactly; left out of the lock, they only come with a torch that wants them.
+lock:  ## compile requirements.txt from requirements.in again (needs uv)
+	@command -v $(UV) >/dev/null || { echo "uv is needed to compile the lock: \`pip install uv\`, then \`make lock\` again."; exit 1; }
+	@cp requirements.txt requirements.tmp 2>/dev/null || true
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	  --custom-compile-command "make lock  (uv pip compile --universal --python-version 3.11 requirements.in)" \
+	  requirements.in -o requirements.tmp
+	@grep -vE '^(nvidia-|cuda-|triton)' requirements.tmp > requirements.txt && rm requirements.tmp
+	@echo "Wrote requirements.txt"
+
+clean:  ## remove what a run made, so that the next one truly runs; .venv and reports/reference stay
+	@echo "Removing artifacts/, reports/ (not reports/reference) and DVC's cache"
+	@find reports -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
+	@rm -rf artifacts .dvc/cache .dvc/tmp
