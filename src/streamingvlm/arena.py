@@ -112,7 +112,7 @@ class Match:
         for k, second in enumerate(self.timeline):
             n = len(second.words)
             for j, word in enumerate(second.words):
-                words.append({"start_s": round(k + 0.5 + 0.5 * j / n, 3), "end_s": round(k + 0.5 + 0.5 * (j + 1) / n - 1e-3, 3), "text": word})
+                words.append({"start_s": round(k + 0.5 + 0.5 * j / n, 3), "end_s": round(k + 0.5 + 0.5 * (j + 1) / n, 3), "text": word})
             x, y = self._ball(k, k + REVEAL_S)
             frames.append({"t_s": float(k), "boxes": [[int(x) - 5, int(y) - 5, int(x) + 5, int(y) + 5]], "action": second.event, "anomaly": False})
         return {"id": name, "video": video, "title": " - ".join(self.teams), "query": "Commentate on this match",

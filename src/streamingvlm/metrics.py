@@ -13,14 +13,12 @@ import numpy as np
 
 from streamingvlm import arena
 from streamingvlm.arena import Said
+from streamingvlm.subset import words_by_chunk
 
 
 def truth_of(row: dict, chunk_s: float = 1.0) -> list[Said]:
-    """What a stream row says happened, chunk by chunk. A word belongs to the chunk in which it ends."""
-    said: list[list[str]] = [[] for _ in range(round((row["end_s"] - row["start_s"]) / chunk_s))]
-    for word in row["words"]:
-        said[min(int(word["end_s"] / chunk_s), len(said) - 1)].append(word["text"])
-    return [arena.parse(" ".join(words)) for words in said]
+    """What a stream row says happened, chunk by chunk."""
+    return [arena.parse(words) for words in words_by_chunk(row, chunk_s)]
 
 
 def event_f1(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float, chunk_s: float = 1.0) -> float:

@@ -160,7 +160,7 @@ def _execute(name: str, source: Path, raw: Path, params: dict) -> None:
 
     try:
         papermill.execute_notebook(str(source), str(raw), parameters={"params": params}, kernel_name="python3", language="python",
-                                   kernel_manager_class=ThisKernel, extra_arguments=["--IPKernelApp.log_level=40"],
+                                   kernel_manager_class=ThisKernel, extra_arguments=["--IPKernelApp.log_level=50"],
                                    progress_bar=False, on_cell_start=_progress(name, read(source)),
                                    stdout_file=sys.stdout, stderr_file=sys.stderr)
     except PapermillExecutionError as error:

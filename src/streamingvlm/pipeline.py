@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamingvlm import arena, captions, config, metrics, policy, timing
+from streamingvlm import arena, captions, config, metrics, policy
 from streamingvlm.model import VLM
 from streamingvlm.stream import Comment, Streamer
 from streamingvlm.video import read_chunks
@@ -87,27 +87,18 @@ def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> 
     return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}, ms
 
 
-def timing_summary(rows: Sequence[dict], name: str, rounds: int, chunk_s: float) -> dict[str, float]:
-    """The numbers the ledger asks for, from one stream's contract lines under one policy.
-
-    The first quarter counts from the first full window on; `max_fps`: frames a second at which the slowest of 99 % of chunks keeps up."""
-    rows = [row for row in rows if row["policy"] == name]
-    full = rows[max(WARM_CHUNKS, rounds):]
-    n = max(1, len(full) // 4)
-    ms = [row["ms"]["total"] for row in full]
-    median = timing.percentiles(ms)
-    return {f"stream.{name}.{key}": round(value, 4) for key, value in {
-        "latency_ratio_last_first": float(np.median(ms[-n:]) / np.median(ms[:n])),
-        "kv_ratio_last_first": float(np.median([r["kv_tokens"] for r in full[-n:]]) / np.median([r["kv_tokens"] for r in full[:n]])),
-        "kv_tokens_max": max(row["kv_tokens"] for row in rows),
-        "memory_mb_last": rows[-1]["memory_mb"],
-        "chunk_ms_p50": median["p50"], "chunk_ms_p95": median["p95"], "chunk_ms_p99": median["p99"],
-        "max_fps": 2 * 1000 * chunk_s / median["p99"] / chunk_s,
-    }.items()}
-
-
 def record(vlm: VLM, row: dict, name: str, cfg: config.Config, paths: Paths) -> Iterator[Comment]:
     """Stream one row and leave <id>.<policy>.vtt and .jsonl (without timings: those bytes must not change) in artifacts/stream."""
     paths.stream.mkdir(parents=True, exist_ok=True)
     stem = f"{row['id']}.{name}"
     return captions.record(watch(vlm, row, name, cfg, paths.root), paths.stream / f"{stem}.vtt", paths.stream / f"{stem}.jsonl", timed=False)
+
+
+def show(png: Path, kept: bool = True) -> None:
+    """Display a figure in a notebook. `kept`: its pixels become part of the notebook; otherwise (timings) an executed notebook only links to it."""
+    from IPython.display import Image, Markdown, display
+
+    if kept:
+        display(Image(filename=str(png)))
+    else:
+        display(Markdown(f"![{png.stem}](../timings/{png.name}) · [interactive](../timings/{png.stem}.html)"))

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from streamingvlm import config, dialogue
 from streamingvlm.dialogue import Dialogue, Span, ids_of
 from streamingvlm.model import VLM
+from streamingvlm.subset import words_by_chunk
 from streamingvlm.video import Chunk, read_chunks, to_patches
 
 LATEST_CLOCK_S = 7200  # windows are told they start up to two hours into a broadcast: streams are longer than training videos
@@ -40,14 +41,11 @@ class Lesson:
 
 
 def load_lesson(row: dict, video: config.Video, root: Path, events: Sequence[str]) -> Lesson:
-    """Decode a stream row. A word belongs to the chunk in which it ends."""
+    """Decode a stream row: frames, words and the label of every chunk."""
     chunks = list(read_chunks(root / row["video"], video, row["start_s"], row["end_s"]))
-    said: list[list[str]] = [[] for _ in chunks]
-    for word in row["words"]:
-        said[min(int(word["end_s"] / video.chunk_s), len(chunks) - 1)].append(word["text"])
     actions = {int(frame["t_s"] / video.chunk_s): frame["action"] for frame in row["frames"]}
     labels = [events.index(actions[k]) for k in range(len(chunks))]
-    return Lesson(chunks, [" ".join(words) for words in said], labels, row["previous_text"], row["query"])
+    return Lesson(chunks, words_by_chunk(row, video.chunk_s)[: len(chunks)], labels, row["previous_text"], row["query"])
 
 
 def window_starts(chunks: int, window: int, stride: int) -> list[int]:

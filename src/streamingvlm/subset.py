@@ -6,6 +6,7 @@ words [{start_s, end_s, text}], frames [{t_s, boxes, action, anomaly}], and the 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -49,6 +50,15 @@ def clip_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
             info = video.verify(path)
         yield {"id": path.stem, "video": str(path.relative_to(root)), "title": path.stem, "query": "Commentate on this match", "previous_text": "",
                "start_s": 0.0, "end_s": float(info.duration_s), "fps": float(info.fps), "words": [], "frames": [], "split": "clip"}
+
+
+def words_by_chunk(row: dict, chunk_s: float = 1.0) -> list[str]:
+    """What is said in each chunk of a row. A word belongs to the chunk in which it ends (paper, section 3.2)."""
+    said: list[list[str]] = [[] for _ in range(max(1, round((row["end_s"] - row["start_s"]) / chunk_s)))]
+    for word in row["words"]:
+        chunk = math.ceil((word["end_s"] - row["start_s"]) / chunk_s - 1e-6) - 1
+        said[min(max(chunk, 0), len(said) - 1)].append(word["text"])
+    return [" ".join(words) for words in said]
 
 
 def features():

@@ -217,12 +217,13 @@ def _damaged(path: str | Path, why: str) -> UserError:
 
 def _index(path: str, container, stream) -> _Index:
     kind = container.format.name.split(",")[0]
+    rate = Fraction(stream.guessed_rate or 25)
     stamps, keys, held, reached_s = _packets(container, stream)
-    # Other containers promise no duration, or FFmpeg only guesses it.
-    if kind in ("matroska", "avi", "flv") and container.duration and reached_s < container.duration / 1e6 - 1:
+    # Other containers promise no length, or FFmpeg only guesses it; of a cut AVI it believes the cut, but the header still counts frames.
+    promised_s = float((container.duration or 0) / 1e6 if kind in ("matroska", "flv") else stream.frames / rate if kind == "avi" else 0)
+    if reached_s < promised_s - 1:
         raise _damaged(path, "its end is missing")
     clocked = None not in stamps
-    rate = Fraction(stream.guessed_rate or 25)
     order = np.array(stamps if clocked else range(len(stamps)), np.int64)
     pts, tick_s = np.unique(order), stream.time_base if clocked else 1 / rate
     times_s = (pts - pts[0]) * tick_s.numerator / tick_s.denominator
@@ -291,7 +292,7 @@ def _reader(index: _Index, backend: str | None):
         raise UserError(f"There is no video backend {backend!r}: choose decord or pyav.")
     # Of large frames decord keeps hundreds of megabytes, more by the minute, and PyAV reads them faster: decord only where it is asked for.
     small = index.first.nbytes * BATCH_FRAMES <= BATCH_BYTES
-    if index.exact_seeks and (backend == "decord" or backend is None and small):
+    if index.exact_seeks and (backend == "decord" or (backend is None and small)):
         reader = _open_decord(index)
         if reader is not None:
             return lambda wanted: _read_decord(index, reader, wanted)

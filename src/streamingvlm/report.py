@@ -1,0 +1,54 @@
+"""From what the stages left behind to the numbers the claim ledger reads. Adds nothing that was not measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamingvlm import claims, config, timing
+from streamingvlm.pipeline import WARM_CHUNKS, Paths
+
+
+def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> dict[str, float]:
+    """Latency and cache of one stream's contract lines under one policy, as ledger metrics.
+
+    "first" is the first quarter from the first full window on. `max_fps`: the frame rate at which 99 % of the chunks keep up with the clock."""
+    lines = [line for line in lines if line["policy"] == policy]
+    full = lines[max(WARM_CHUNKS, cfg.cache.vision_rounds) :]
+    if len(full) < 4:
+        return {}  # too short to have a first and a last quarter
+    ms, kv, n = [line["ms"]["total"] for line in full], [line["kv_tokens"] for line in full], len(full) // 4
+    spread = timing.percentiles(ms)
+    values = {
+        "latency_ratio_last_first": np.median(ms[-n:]) / np.median(ms[:n]),
+        "kv_ratio_last_first": np.median(kv[-n:]) / np.median(kv[:n]),
+        "kv_tokens_max": max(line["kv_tokens"] for line in lines),
+        "memory_mb_last": lines[-1]["memory_mb"],
+        "max_fps": cfg.video.fps * cfg.video.chunk_s * 1000 / spread["p99"],
+        **{f"chunk_ms_{q}": value for q, value in spread.items()},
+    }
+    return {f"stream.{policy}.{key}": round(float(value), 4) for key, value in values.items()}
+
+
+def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
+    """The flat dict of metric -> number: qualities from metrics.json, timings from the contract lines of the long stream."""
+    flat: dict[str, float] = {}
+    for policy, scores in numbers["stream"].items():
+        for part in ("first_quarter", "last_quarter"):
+            flat |= {f"stream.{policy}.{key}_{part}": value for key, value in scores[part].items()}
+        flat |= timing_summary(lines, policy, cfg)
+        flat["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
+    for variant, row in numbers["compress"].items():
+        flat |= {f"compress.{variant}.{key}": value for key, value in row.items()}
+    return flat | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
+
+
+def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
+    """Where and on what the ledger's numbers were measured."""
+    facts = claims.provenance(params)
+    revision = facts["git"]["revision"][:10] + (" with uncommitted changes" if facts["git"]["dirty"] else "")
+    dtype = json.loads((paths.sft / "model" / "config.json").read_text()).get("dtype", "float32")
+    return {"hardware": facts["hardware"]["text"], "dtype": dtype, "model": f"tiny Qwen2.5-VL trained by this run (git {revision})",
+            "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams never paired in training", "command": "dvc repro"}
