@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import signal
@@ -272,32 +271,3 @@ def test_a_bad_file_is_one_sentence(tmp_path, capsys, content):
         path.write_text(content)
     assert notebook.main(["--canonical", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-PACKAGE = {path.stem for path in (ROOT / "src/streamingvlm").glob("*.py")}
-
-
-def _modules(source: str) -> set[str]:
-    """The project's modules that this source imports as it loads. What a function imports later is a matter of which path is taken."""
-    found = set()
-    python = "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
-    for node in ast.parse(python).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("streamingvlm.") for alias in node.names if alias.name.startswith("streamingvlm.")}
-        elif isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").partition(".")[0] == "streamingvlm"):
-            module = (node.module or "").removeprefix("streamingvlm").lstrip(".")
-            found |= {module} if module else {alias.name for alias in node.names}
-    return found & PACKAGE
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("0*.ipynb")), ids=lambda path: path.stem)
-def test_each_stage_declares_the_modules_it_uses_and_its_notebook_is_canonical(path):
-    nb = notebook.read(path)
-    assert path.read_text() == nbformat.writes(notebook.canonical(nb)) + "\n", "python -m streamingvlm.notebook --canonical mends this"
-    used, new = set(), {"config", "notebook"}.union(*(_modules(found.source) for found in nb.cells if found.cell_type == "code"))
-    while new:
-        used |= new
-        new = set().union(*(_modules((ROOT / f"src/streamingvlm/{module}.py").read_text()) for module in new)) - used
-    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"][path.stem.partition("_")[2]]
-    declared = {Path(dep).stem for dep in stage["deps"] if dep.endswith(".py")}
-    assert not used - declared, f"{path.stem} uses modules that dvc.yaml does not name: {sorted(used - declared)}"

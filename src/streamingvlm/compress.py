@@ -1,6 +1,6 @@
 """int8 weights and pruning, both real: fewer bytes on disk and in memory, zeros where weights were. Works on any Qwen2.5-VL, CPU or CUDA.
 
-Int8 is weight-only with one scale per output row and runs on torch's own packed kernel (`torch._weight_int8pack_mm`, CPU and CUDA).
+Int8 has one scale per output row and runs on torch's own kernels, chosen per device by measurement (`Int8Linear`).
 Pruning is torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest weights of every layer are zero. Zeros take
 the same room in a dense tensor, so on disk a pruned weight is stored as its non-zeros and a bit mask.
 """
@@ -8,6 +8,7 @@ the same room in a dense tensor, so on disk a pruned weight is stored as its non
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -26,13 +27,17 @@ VARIANTS = ("float32", "int8", "pruned", "int8_pruned")
 
 
 class Int8Linear(nn.Module):
-    """A Linear with int8 weights [out, in] and one scale per output row; activations stay in their dtype."""
+    """A Linear with int8 weights [out, in] and one scale per output row.
+
+    On CUDA the activations keep their dtype (`torch._weight_int8pack_mm`). On a CPU that kernel is slow in float32, so there the weights are
+    packed once for torch's dynamic kernel (`quantized::linear_dynamic`), which quantises the activations of each call to int8 too."""
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
+        self.packed = None
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Int8Linear:
@@ -40,10 +45,25 @@ class Int8Linear(nn.Module):
         weight = (linear.weight.detach() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
         return cls(weight, scale, None if linear.bias is None else linear.bias.detach())
 
+    def pack(self) -> None:
+        """Hand the weights over to the CPU kernel. What can be saved is gone then: `weight` is left empty."""
+        zero_points = torch.zeros(len(self.scale), dtype=torch.long)
+        with warnings.catch_warnings():  # torch announces the end of quantised tensors; the pinned version has them, and no other fast path
+            warnings.simplefilter("ignore", UserWarning)
+            weight = torch._make_per_channel_quantized_tensor(self.weight, self.scale.double(), zero_points, 0)
+        bias = None if self.bias is None else self.bias.float()
+        self.packed = torch.ops.quantized.linear_prepack(weight, bias)
+        self.packed_bytes = self.weight.numel()
+        self.weight = self.weight[:0]
+
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        out = torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype)).view(*x.shape[:-1], -1)
-        return out if self.bias is None else out + self.bias.to(x.dtype)
+        if self.packed is not None:
+            out = torch.ops.quantized.linear_dynamic(rows.float(), self.packed, True).to(x.dtype)
+        else:
+            out = torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype))
+            out = out if self.bias is None else out + self.bias.to(x.dtype)
+        return out.view(*x.shape[:-1], -1)
 
 
 def apply(vlm: VLM, variant: str, settings: config.Compress) -> None:
@@ -78,12 +98,13 @@ def quantise(vlm: VLM) -> None:
 
 
 def memory_bytes(vlm: VLM) -> int:
-    """Bytes of all parameters and buffers as they lie in memory."""
-    return sum(t.numel() * t.element_size() for t in (*vlm.hf.parameters(), *vlm.hf.buffers()))
+    """Bytes of all parameters and buffers as they lie in memory, packed weights included."""
+    packed = sum(m.packed_bytes for m in linears(vlm.hf).values() if isinstance(m, Int8Linear) and m.packed is not None)
+    return packed + sum(t.numel() * t.element_size() for t in (*vlm.hf.parameters(), *vlm.hf.buffers()))
 
 
 def zeros(vlm: VLM) -> float:
-    """Share of the Linear weights that are exactly zero."""
+    """Share of the Linear weights that are exactly zero; ask before they are packed."""
     weights = [m.weight for m in linears(vlm.hf).values()]
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
@@ -117,7 +138,12 @@ def load(folder: Path, device: torch.device) -> VLM:
     if "int8" in manifest["variant"]:
         quantise(vlm)
     vlm.hf.load_state_dict(_unpacked(packed))
-    return VLM(vlm.hf.to(device), vlm.tokenizer)
+    vlm = VLM(vlm.hf.to(device), vlm.tokenizer)
+    if device.type == "cpu":
+        for module in linears(vlm.hf).values():
+            if isinstance(module, Int8Linear):
+                module.pack()
+    return vlm
 
 
 def _packed(name: str, tensor: Tensor) -> dict[str, Tensor]:

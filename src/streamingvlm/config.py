@@ -101,6 +101,15 @@ class Run:
     threads: int = 1
 
 
+# The least value that makes sense, by section.key
+AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
+            "video.max_pixels": 28 * 28, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.restart_rounds": 1,
+            "sft.window_s": 1, "sft.stride_s": 1, "sft.warmup_steps": 0, "sft.warmup_batch": 1, "sft.steps": 0, "sft.batch": 1,
+            "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
+            **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
+                                             "vision_heads", "vision_intermediate")}}
+ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr"}
+
 SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "sft": Sft, "compress": Compress, "stream": Stream,
             "evaluate": Evaluate, "run": Run}
 
@@ -159,7 +168,15 @@ def _section(name: str, body: dict, source: str):
     missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in body]
     if missing:
         raise UserError(f"{source}: `{name}.{missing[0]}` is missing.")
-    return cls(**{key: _typed(f"{source}: `{name}.{key}`", value, types[key]) for key, value in body.items()})
+    for key, value in body.items():
+        where = f"{source}: `{name}.{key}`"
+        body = {**body, key: _typed(where, value, types[key])}
+        least = AT_LEAST.get(f"{name}.{key}")
+        if least is not None and value < least:
+            raise UserError(f"{where} must be at least {least}, not {value}.")
+        if f"{name}.{key}" in ABOVE_ZERO and value <= 0:
+            raise UserError(f"{where} must be above 0, not {value}.")
+    return cls(**body)
 
 
 def _typed(where: str, value, kind):

@@ -1,8 +1,13 @@
-"""A live view of a stream or a training run: a rich progress bar in a terminal, ipywidgets in a notebook, silence elsewhere."""
+"""A live view of a stream or a training run: a rich progress bar in a terminal, ipywidgets in a notebook, lines in a pipeline's log.
+
+Only shows: what it is given passes through unchanged.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -17,6 +22,8 @@ def in_notebook() -> bool:
 
 def follow(items: Iterable[Item], total: int | None, title: str, say=str) -> Iterator[Item]:
     """Pass `items` through while showing how far it is, how long it takes, and `say(item)` of the newest."""
+    if "DVC_STAGE" in os.environ:
+        return _lines(items, total, title, say)
     if in_notebook():
         return _widgets(items, total, title, say)
     if sys.stderr.isatty():
@@ -48,4 +55,15 @@ def _widgets(items: Iterable[Item], total: int | None, title: str, say) -> Itera
     for item in items:
         bar.value += 1
         news.value = f"<code>{html.escape(say(item))}</code>"
+        yield item
+
+
+def _lines(items: Iterable[Item], total: int | None, title: str, say, every_s: float = 15.0) -> Iterator[Item]:
+    begin = shown = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        now = time.monotonic()
+        if now - shown >= every_s:
+            left = f", {(now - begin) / number * (total - number):.0f} s left" if total else ""
+            print(f"    {title} {number}/{total or '?'}{left}   {say(item)}", flush=True)
+            shown = now
         yield item

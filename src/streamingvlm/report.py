@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from streamingvlm import claims, config, timing
-from streamingvlm.pipeline import WARM_CHUNKS, Paths
+from streamingvlm.pipeline import Paths
+from streamingvlm.session import WARM_CHUNKS
 
 
 def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> dict[str, float]:

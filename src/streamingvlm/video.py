@@ -118,7 +118,8 @@ def read_chunks(path: str | Path, video: Video, start_s: float = 0.0, end_s: flo
                 backend: str | None = None) -> Iterator[Chunk]:
     """The video between `start_s` and `end_s` (seconds after its first frame) in chunks of `video.chunk_s`, resized by `smart_size`.
 
-    `backend`: "decord", "pyav", or None = decord where it is installed and exact for this file, else PyAV. Chunks count from 0 at `start_s`.
+    `backend`: "decord", "pyav", or None = decord where it is installed, exact for this file and lean (up to about 720p), else PyAV.
+    Chunks count from 0 at `start_s`.
     Checks the file and the arguments at once, before the first chunk is asked for: `UserError`. Memory does not grow with the video.
     """
     index = _scan(path)

@@ -1,0 +1,46 @@
+"""A stream row, a model and a policy -> comments, files and scores: the one way in which every stage watches a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from streamingvlm import arena, captions, config, metrics, policy
+from streamingvlm.model import VLM
+from streamingvlm.stream import Comment, Streamer
+from streamingvlm.video import read_chunks
+
+WARM_CHUNKS = 5  # the first chunks of a stream pay for what is set up once; timings leave them out
+
+
+def watch(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -> Iterator[Comment]:
+    """Stream one row's video through the model under the policy `name`."""
+    streamer = Streamer(vlm, policy.get(name), cfg.cache, cfg.video, cfg.stream)
+    streamer.start(row["previous_text"], row["query"])
+    return streamer.watch(row["id"], read_chunks(root / row["video"], cfg.video, row["start_s"], row["end_s"]))
+
+
+def score(texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict:
+    """Score what was said, chunk by chunk, against what happened."""
+    said = [arena.parse(text) for text in texts]
+    return metrics.score(said, metrics.truth_of(row)[: len(said)], tolerance_s)
+
+
+def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> tuple[dict, list[float]]:
+    """Stream every row with the `streaming` policy -> (mean scores, seconds weighing alike; milliseconds of every chunk after the first few)."""
+    results, ms = [], []
+    for row in rows:
+        comments = list(watch(vlm, row, "streaming", cfg, root))
+        results.append(score([c.text for c in comments], row))
+        ms += [c.ms["total"] - c.ms["read"] for c in comments[WARM_CHUNKS:]]
+    mean = {key: [r[key] for r in results if r[key] is not None] for key in results[0]}
+    return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}, ms
+
+
+def record(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path, folder: Path) -> Iterator[Comment]:
+    """Stream one row and leave <id>.<policy>.vtt and .jsonl (without timings: those bytes must not change) in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{row['id']}.{name}"
+    return captions.record(watch(vlm, row, name, cfg, root), folder / f"{stem}.vtt", folder / f"{stem}.jsonl", timed=False)

@@ -1,0 +1,45 @@
+"""params.yaml: what is wrong is named in one sentence; what is right arrives with its type."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from streamingvlm import config
+from streamingvlm.config import UserError
+
+ROOT = config.repository_root()
+
+
+def test_the_repository_s_own_params_are_complete():
+    cfg = config.load(ROOT / "params.yaml")
+    assert set(vars(cfg)) == set(config.SECTIONS)
+    assert isinstance(cfg.sft.lr, float) and isinstance(cfg.stream.policies, list)
+
+
+@pytest.mark.parametrize(("values", "sentence"), [
+    ({"vidoe": {}}, "unknown section `vidoe`"), ({"video": {"fpz": 2}}, "unknown key `video.fpz`"),
+    ({"video": {"fps": "two"}}, "`video.fps` must be float, not 'two'"), ({"video": {"fps": True}}, "`video.fps` must be float, not True"),
+    ({"cache": {"text_sink": 8.5}}, "`cache.text_sink` must be int, not 8.5"), ({"stream": {"policies": "full"}}, "must be list[str]"),
+    ({"stream": {"policies": [1]}}, "`stream.policies` must be str, not 1"), ({"stream": {}}, "`stream.policies` is missing"),
+    ({"video": None}, "`video` must hold keys"), ([], "must hold sections"),
+    ({"cache": {"vision_rounds": 0}}, "`cache.vision_rounds` must be at least 1"), ({"cache": {"text_sink": -1}}, "must be at least 0"),
+    ({"video": {"fps": 0}}, "`video.fps` must be above 0"), ({"sft": dict.fromkeys(("seed", "window_s"), 1)}, "is missing"),
+])
+def test_what_is_wrong_is_named(values, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        config.from_dict(values)
+
+
+def test_a_section_that_was_not_given_cannot_be_read():
+    with pytest.raises(UserError, match="`sft` was asked for but not given"):
+        _ = config.from_dict({"video": {}}).sft
+
+
+def test_yaml_is_read_as_dvc_reads_it(tmp_path):
+    (tmp_path / "p.yaml").write_text("video: {fps: 1e-1, chunk_s: 10}\n")
+    assert config.load(tmp_path / "p.yaml").video == config.Video(0.1, 10.0)
+    (tmp_path / "p.yaml").write_text("video: {fps: [}\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        config.load(tmp_path / "p.yaml")

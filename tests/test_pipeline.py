@@ -1,0 +1,166 @@
+"""The whole pipeline in miniature: every stage real, with small params, in a scratch copy of the repository. About two minutes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamingvlm import claims
+from streamingvlm.config import repository_root
+
+ROOT = repository_root(Path(__file__).parent)
+SOURCE = ROOT / "src" / "streamingvlm"
+SMALL = """
+data: {seed: 0, clips: [basketball.mp4, bigbuckbunny.mp4], loop_clip: bigbuckbunny.mp4, loop_s: 12, train_matches: 2, train_s: 24,
+  eval_matches: 1, eval_s: 12, long_s: 48}
+video: {fps: 2.0, chunk_s: 1.0, max_pixels: 3136}
+cache: {text_sink: 4, text_window: 16, vision_rounds: 2, pin_query: true, restart_rounds: 8}
+model: {seed: 0, hidden: 32, layers: 2, heads: 2, kv_heads: 1, intermediate: 32, vision_hidden: 32, vision_depth: 1, vision_heads: 2,
+  vision_intermediate: 32}
+sft: {seed: 0, window_s: 8, stride_s: 4, warmup_steps: 3, warmup_batch: 8, warmup_lr: 0.001, steps: 25, batch: 2, lr: 0.01, checkpoint_every: 2}
+compress: {bits: 8, prune: 0.25}
+stream: {policies: [streaming, full], max_new_tokens: 4, query: Commentate on this match}
+evaluate: {tolerance_s: 1.0}
+run: {device: cpu, threads: 1}
+"""
+
+
+class Scratch:
+    """A copy of the tracked files, a git repository of its own, and the interpreter that runs these tests."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        (folder / "params.yaml").write_text(SMALL)
+        for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "scratch"]):
+            self.git(*command)
+
+    def run(self, *command: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout + done.stderr
+
+    def git(self, *command: str) -> str:
+        return self.run("git", *command)
+
+    def repro(self, *more: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", "repro", *more)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory) -> Scratch:
+    made = Scratch(tmp_path_factory.mktemp("clone"))
+    made.repro()
+    made.git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "ran")
+    return made
+
+
+def test_every_stage_leaves_what_it_promises(scratch):
+    names = {path.relative_to(scratch.folder).as_posix() for top in ("artifacts", "reports") for path in (scratch.folder / top).rglob("*")}
+    wanted = {"artifacts/subset/train.parquet", "artifacts/subset/eval.parquet", "artifacts/sft/model/model.safetensors",
+              "artifacts/sft/history.jsonl", "artifacts/compress/int8_pruned/compressed.safetensors",
+              "artifacts/stream/long.streaming.vtt", "artifacts/stream/long.full.jsonl",
+              "artifacts/stream/bigbuckbunny-loop.streaming.vtt", "artifacts/stream/basketball.full.vtt", "reports/metrics.json", "reports/claims.md",
+              "reports/claims.json", "reports/timings/stream.jsonl", "reports/timings/latency.png", "reports/timings/latency.html",
+              "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
+              *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
+    assert wanted <= names, wanted - names
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_the_contract_of_a_comment(scratch):
+    lines = [json.loads(line) for line in (scratch.folder / "reports/timings/stream.jsonl").read_text().splitlines()]
+    long = [line for line in lines if line["stream"] == "long" and line["policy"] == "streaming"]
+    assert [line["chunk"] for line in long] == list(range(48))
+    assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= long[0].keys()
+    assert all(line["ms"]["total"] > 0 for line in lines)
+    loop = [line["start_s"] for line in lines if line["stream"] == "bigbuckbunny-loop" and line["policy"] == "full"]
+    assert loop == sorted(set(loop)) and len(loop) == 12
+
+
+def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
+    numbers = json.loads((scratch.folder / "reports/metrics.json").read_text())
+    assert set(numbers["compress"]) == {"float32", "int8", "pruned", "int8_pruned"}
+    assert 0 <= numbers["stream"]["streaming"]["event_accuracy"] <= 1
+    ledger = json.loads((scratch.folder / "reports/claims.json").read_text())
+    assert [row["id"] for row in ledger] == list(claims.claims()["claims"])
+    assert next(row for row in ledger if row["id"] == "P1")["verdict"] == claims.NOT_MEASURED, "48 seconds prove nothing about endless streams"
+
+
+def test_a_second_run_runs_nothing_and_git_is_clean(scratch):
+    assert "Running stage" not in scratch.repro()
+    assert scratch.git("status", "--porcelain") == ""
+
+
+def test_one_param_reruns_only_the_stages_that_read_it(scratch):
+    params = scratch.folder / "params.yaml"
+    params.write_text(SMALL.replace("tolerance_s: 1.0", "tolerance_s: 2.0"))
+    try:
+        ran = [line for line in scratch.repro("--dry").splitlines() if "Running stage" in line]
+    finally:
+        params.write_text(SMALL)
+    assert [line.split("'")[1] for line in ran] == ["evaluate"]
+
+
+def test_forced_again_it_gives_the_same_bytes(scratch):
+    scratch.repro("-f")
+    assert scratch.git("diff", "--stat", "dvc.lock") == "", scratch.git("diff", "dvc.lock")
+
+
+# --- what dvc.yaml says against what the code does ---
+
+
+def imported(tree: ast.Module, top_only: bool) -> set[str]:
+    """Modules of the package that a module or a notebook's code imports."""
+    names = set()
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("streamingvlm"):
+            names |= {alias.name for alias in node.names} if node.module == "streamingvlm" else {node.module.split(".")[1]}
+        elif isinstance(node, ast.ImportFrom) and node.level == 1:
+            names |= {node.module} if node.module else {alias.name for alias in node.names}
+    return {name for name in names if (SOURCE / f"{name}.py").exists()}
+
+
+def needed(notebook: Path) -> set[str]:
+    """All modules that decide what a notebook's stage writes."""
+    code = "\n".join("".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code")
+    todo, seen = list(imported(ast.parse(code), top_only=False)), set()
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += imported(ast.parse((SOURCE / f"{name}.py").read_text()), top_only=True)
+    # Progress, tracking and the figures of timings change no declared output.
+    return seen - {"live", "tracking"} - (set() if "evaluate" in notebook.name else {"figures", "report", "claims"})
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_stage_declares_the_code_it_uses(notebook):
+    from ruamel.yaml import YAML
+
+    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"][notebook.stem.partition("_")[2]]
+    declared = {Path(dep).stem for dep in stage["deps"] if dep.startswith("src/") and dep.endswith(".py")}
+    assert declared == needed(notebook) | {"notebook"}
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_source_notebook_is_canonical_and_its_cells_are_short(notebook):
+    from streamingvlm.notebook import canonical, read
+
+    nb = read(notebook)
+    assert canonical(nb) == nb
+    assert nb.cells[0].cell_type == "markdown" and "You will learn" in nb.cells[0].source
+    assert max(len(cell.source.splitlines()) for cell in nb.cells if cell.cell_type == "code") <= 12
