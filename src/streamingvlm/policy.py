@@ -46,13 +46,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Policy:
-    """`planner`: the pure function. `windows`: what this policy changes of the configured windows. `looks_again`: it needs the pixels it keeps."""
+    """`planner`: the pure function. `windows`: what this policy changes of the configured windows. `looks_again`: it needs the pixels it keeps.
+    `forgets` is False where there is never a plan to make: the baseline that keeps everything must not pay for asking."""
 
     name: str
     about: str
     planner: Callable[[Cache, Sequence[Extent], int], Plan | None]
     windows: tuple[tuple[str, int], ...] = ()
     looks_again: bool = False
+    forgets: bool = True
 
     def plan(self, cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
         """The plan before round `upcoming` (0-based) is appended to `extents`, or None if all stays as it is."""
@@ -130,7 +132,7 @@ POLICIES = {
     policy.name: policy
     for policy in (
         Policy("streaming", "the paper's method: sink + text window + the last rounds, contiguous positions", _streaming),
-        Policy("full", "baseline (a): everything is kept", _full),
+        Policy("full", "baseline (a): everything is kept", _full, forgets=False),
         Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
         Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", _overlap, looks_again=True),
         Policy("growing", "ablation: `streaming`, but positions only grow", _growing),

@@ -98,6 +98,8 @@ class Streamer:
 
     def _evict(self) -> None:
         """Ask the policy what stays, and make spans, keys, values and positions agree with it."""
+        if not self.policy.forgets:
+            return
         plan = self.policy.plan(self.windows, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
         if plan is None:
             return
