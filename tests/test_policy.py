@@ -11,7 +11,7 @@ from streamingvlm import policy
 from streamingvlm.config import Cache, UserError
 from streamingvlm.policy import Extent
 
-ROUND = (d.USER_OPEN, d.TIME, d.VISION, d.QUERY, d.USER_CLOSE, d.SAID, d.DOTS, d.END, d.GAP)
+ROUND = (d.USER_OPEN, d.TIME, d.VISION, d.QUERY, d.USER_CLOSE, d.ANSWER_OPEN, d.SAID, d.DOTS, d.END, d.GAP)
 
 
 def run(name: str, cache: Cache, said: list[int], previous: int, query: int) -> tuple[list[list], list]:

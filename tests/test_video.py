@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import make, make_audio, number, picture, rotate
 
-from streamingvlm import video
+from streamingvlm import container, encode, video
 from streamingvlm.config import UserError, Video
 
 ROOT = Path(__file__).parents[1]
@@ -269,18 +269,18 @@ def test_damage_in_the_middle_is_said_and_never_a_silent_end(tmp_path, backend):
 
 
 def test_a_packet_without_a_picture_keeps_the_frame_before_it(good, monkeypatch):
-    decode = video._decode
+    decode = container.decode
 
     def lossy(index, start_pts=None):
         return ((pts, frame) for pts, frame in decode(index, start_pts) if pts != index.pts[15])
 
-    monkeypatch.setattr(video, "_decode", lossy)
+    monkeypatch.setattr(container, "decode", lossy)
     assert numbers(video.read_chunks(good["b-frames"], SMALL, backend="pyav"))[0] == [0, 14]
 
     def ends_early(index, start_pts=None):
         return ((pts, frame) for pts, frame in decode(index, start_pts) if pts < index.pts[-5])
 
-    monkeypatch.setattr(video, "_decode", ends_early)
+    monkeypatch.setattr(container, "decode", ends_early)
     with pytest.raises(UserError, match="no frame comes after"):
         list(video.read_chunks(good["b-frames"], Video(fps=30.0), backend="pyav"))
     with pytest.raises(UserError, match="last frame"):
@@ -288,8 +288,8 @@ def test_a_packet_without_a_picture_keeps_the_frame_before_it(good, monkeypatch)
 
 
 def test_verify_wants_rising_timestamps(good, monkeypatch):
-    decode = video._decode
-    monkeypatch.setattr(video, "_decode", lambda index, start_pts=None: ((pts // 1024 * 1024, frame) for pts, frame in decode(index, start_pts)))
+    decode = container.decode
+    monkeypatch.setattr(container, "decode", lambda index, start_pts=None: ((pts // 1024 * 1024, frame) for pts, frame in decode(index, start_pts)))
     with pytest.raises(UserError, match="timestamps"):
         video.verify(good["b-frames"])
 
@@ -366,7 +366,7 @@ def pictures(count: int, width: int = 64, height: int = 48):
 
 @pytest.mark.parametrize("fps", [10.0, 24000 / 1001, 30.0])
 def test_write_h264_keeps_frames_and_rate(tmp_path, fps):
-    video.write_h264(tmp_path / "x.mp4", pictures(50), fps)
+    encode.write_h264(tmp_path / "x.mp4", pictures(50), fps)
     info = video.verify(tmp_path / "x.mp4")
     assert (info.frames, info.width, info.height) == (50, 64, 48)
     assert info.fps == pytest.approx(fps, rel=1e-6) and info.duration_s == pytest.approx(50 / fps, abs=1e-3)
@@ -377,7 +377,7 @@ def test_write_h264_keeps_frames_and_rate(tmp_path, fps):
 
 def test_write_h264_gives_the_same_bytes_and_leaves_no_half_file(tmp_path):
     for name in ("a.mp4", "b.mp4"):
-        video.write_h264(tmp_path / name, pictures(40), 25)
+        encode.write_h264(tmp_path / name, pictures(40), 25)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
     def breaks():
@@ -386,11 +386,11 @@ def test_write_h264_gives_the_same_bytes_and_leaves_no_half_file(tmp_path):
 
     before = (tmp_path / "a.mp4").read_bytes()
     with pytest.raises(RuntimeError):
-        video.write_h264(tmp_path / "a.mp4", breaks(), 25)
+        encode.write_h264(tmp_path / "a.mp4", breaks(), 25)
     with pytest.raises(ValueError, match="even size"):
-        video.write_h264(tmp_path / "c.mp4", pictures(2, 63), 25)
+        encode.write_h264(tmp_path / "c.mp4", pictures(2, 63), 25)
     with pytest.raises(ValueError, match="no frame"):
-        video.write_h264(tmp_path / "c.mp4", [], 25)
+        encode.write_h264(tmp_path / "c.mp4", [], 25)
     assert (tmp_path / "a.mp4").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
@@ -398,7 +398,7 @@ def test_write_h264_gives_the_same_bytes_and_leaves_no_half_file(tmp_path):
 @pytest.mark.parametrize(("name", "loop_s"), [("b-frames", 10.0), ("vfr", 14.0), ("late", 7.0), ("b-frames", 1.5), ("raw", 5.0)])
 def test_loop_repeats_the_source_with_rising_timestamps(good, tmp_path, name, loop_s):
     target, times = tmp_path / "loop.mp4", true_times(name)
-    video.loop(good[name], target, loop_s, max_pixels=48 * 36)
+    encode.loop(good[name], target, loop_s, max_pixels=48 * 36)
     info, pass_s = video.verify(target), video.probe(good[name]).duration_s
     assert info.duration_s == pytest.approx(loop_s, abs=0.3) and (info.width, info.height) == (48, 36)
     for chunk in video.read_chunks(target, SMALL):
@@ -409,7 +409,7 @@ def test_loop_repeats_the_source_with_rising_timestamps(good, tmp_path, name, lo
 
 MEASURE = """
 import psutil, torch
-from streamingvlm import video
+from streamingvlm import container, encode, video
 from streamingvlm.config import Video
 torch.set_num_threads(1)
 process, start = psutil.Process(), 0
@@ -424,7 +424,7 @@ print(chunk.index + 1, (most - start) >> 20)
 @pytest.fixture(scope="module")
 def ten_minutes(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("loop") / "ten.mp4"
-    video.loop(ROOT / "data" / "vtest.avi", path, 600.0)
+    encode.loop(ROOT / "data" / "vtest.avi", path, 600.0)
     return path
 
 
@@ -439,7 +439,7 @@ def test_memory_stays_flat_over_ten_minutes(ten_minutes, backend):
 @needs_decord
 def test_decord_is_rewound_after_every_batch(good):
     # Unwound, it kept 350 MB more after a minute of 1080p; the small file above would not show it.
-    index, calls = video._scan(good["b-frames"]), []
+    index, calls = container.scan(good["b-frames"]), []
 
     class Reader:
         def get_batch(self, wanted):

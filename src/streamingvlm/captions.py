@@ -6,9 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamingvlm.config import UserError
-from streamingvlm.stream import Comment
+
+if TYPE_CHECKING:
+    from streamingvlm.stream import Comment
 
 
 def timestamp(seconds: float) -> str:
@@ -21,8 +24,16 @@ def cue(comment: Comment) -> str:
     """One WebVTT cue; nothing for a silent chunk."""
     if not comment.text:
         return ""
-    text = comment.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    text = " ".join(comment.text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # a line break could end the cue
     return f"{timestamp(comment.start_s)} --> {timestamp(comment.end_s)}\n{text}\n\n"
+
+
+def names(out: Path) -> tuple[Path, Path]:
+    """The WebVTT and the JSONL file that `out` stands for, with or without one of their suffixes. They always differ."""
+    if os.path.isdir(out):  # Path.is_dir raises where the name is too long
+        raise UserError(f"{out} is a folder; name a file in it with --out.")
+    stem = out.stem if out.suffix in {".vtt", ".jsonl"} else out.name
+    return out.with_name(f"{stem}.vtt"), out.with_name(f"{stem}.jsonl")
 
 
 def check_writable(path: Path) -> None:
@@ -43,11 +54,12 @@ def record(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = Tr
     parts = [path.with_name(path.name + ".part") for path in (vtt, jsonl)]
     said = 0
     try:
-        with parts[0].open("w") as captions, parts[1].open("w") as lines:
+        with parts[0].open("w", encoding="utf-8") as captions, parts[1].open("w", encoding="utf-8") as lines:
             captions.write("WEBVTT\n\n")
             for comment in comments:
-                captions.write(cue(comment))
-                lines.write(json.dumps(comment.line(timed)) + "\n")
+                caption, line = cue(comment), json.dumps(comment.line(timed)) + "\n"
+                captions.write(caption)
+                lines.write(line)  # at once, so that an interruption hardly ever falls between the two
                 said += 1
                 yield comment
     except OSError as error:
@@ -63,4 +75,4 @@ def record(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = Tr
 
 def read(path: Path) -> list[dict]:
     """JSON lines -> rows."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -45,6 +45,7 @@ class Cache:
     text_sink: int = 8
     text_window: int = 32
     vision_rounds: int = 4
+    text_rounds: int = 0  # `upstream` alone counts the rounds of text apart; 0: as many as of vision
     pin_query: bool = True
     restart_rounds: int = 24
 
@@ -88,6 +89,7 @@ class Stream:
     policies: list[str]
     max_new_tokens: int = 20
     query: str = "Commentate on this match"
+    repetition_penalty: float = 1.0  # on every id in the context, pads and specials included; 1 changes nothing
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,12 @@ class Run:
 
 # The least value that makes sense, by section.key
 AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
-            "video.max_pixels": 28 * 28, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.restart_rounds": 1,
-            "sft.window_s": 1, "sft.stride_s": 1, "sft.warmup_steps": 0, "sft.warmup_batch": 1, "sft.steps": 0, "sft.batch": 1,
+            "video.max_pixels": 28 * 28, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
+            "cache.restart_rounds": 1, "sft.window_s": 1, "sft.stride_s": 1, "sft.warmup_steps": 0, "sft.warmup_batch": 1, "sft.steps": 0, "sft.batch": 1,
             "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
-ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr"}
+ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr", "stream.repetition_penalty"}
 
 SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "sft": Sft, "compress": Compress, "stream": Stream,
             "evaluate": Evaluate, "run": Run}
@@ -140,11 +142,14 @@ def load(path: Path | None = None) -> Config:
 
     path = path or repository_root() / "params.yaml"
     try:
-        values = YAML(typ="safe").load(path.read_text())
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no {path}: create it or name another file.") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path} cannot be read as text: name another file.") from None
     except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it or name another file.") from None
     return from_dict(values, path.name)
 
 

@@ -22,8 +22,8 @@ HEADER = -1  # the round number of what comes before the first round
 
 # roles, in the order in which they stand in a stream
 SYSTEM, PREVIOUS_OPEN, PREVIOUS, PREVIOUS_CLOSE = "system", "previous_open", "previous", "previous_close"
-USER_OPEN, TIME, VISION, QUERY, USER_CLOSE, SAID, DOTS, END, GAP = (
-    "user_open", "time", "vision", "query", "user_close", "said", "dots", "end", "gap")
+USER_OPEN, TIME, VISION, QUERY, USER_CLOSE, ANSWER_OPEN, SAID, DOTS, END, GAP = (
+    "user_open", "time", "vision", "query", "user_close", "answer_open", "said", "dots", "end", "gap")
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,15 @@ class Dialogue:
         ]
 
     def question(self, round: int, start_s: float, end_s: float, grid: tuple[int, int, int], query: str, first: bool) -> list[Span]:
-        """The user's turn of one round up to where the assistant speaks. `first`: nothing stands between it and the header."""
+        """The user's turn of one round up to where the assistant speaks. `first`: no answer stands before it, so no newline parts the two."""
         tokens = grid[0] * grid[1] * grid[2] // MERGE**2
         turn = [
             Span(USER_OPEN, round, (self.im_start, *self.encode("user\n"))),
             Span(TIME, round, self.encode(f"Time={clock(start_s)}-{clock(end_s)}s")),
             Span(VISION, round, (self.vision_start, *(self.video_pad,) * tokens, self.vision_end), grid),
             Span(QUERY, round, self.encode(query)),
-            Span(USER_CLOSE, round, (self.im_end, *self.encode("\n"), self.im_start, *self.encode("assistant\n"))),
+            Span(USER_CLOSE, round, (self.im_end, *self.encode("\n"))),
+            Span(ANSWER_OPEN, round, (self.im_start, *self.encode("assistant\n"))),
         ]
         return turn if first else [Span(GAP, round - 1, self.encode("\n")), *turn]
 

@@ -35,8 +35,10 @@ def _terminal(items: Iterable[Item], total: int | None, title: str, say) -> Iter
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[news]}"))
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    texts = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[news]}")]
+    columns = (texts[0], BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), texts[1])
+    to_terminal = sys.stdout.isatty()  # what is printed while the bar shows must not be lost where it goes to a file
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=to_terminal) as progress:
         task = progress.add_task(title, total=total, news="")
         for item in items:
             progress.update(task, advance=1, news=say(item))

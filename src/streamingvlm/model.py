@@ -7,9 +7,13 @@ D head dim, P patches, N vision tokens.
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -17,6 +21,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLConfi
 from streamingvlm import config
 from streamingvlm.cache import KVCache, Rope, rotate
 from streamingvlm.config import UserError
+
+# What transformers, safetensors and torch raise of a folder whose files are missing, cut or do not fit together.
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 class VLM:
@@ -123,17 +130,43 @@ def pick_device(name: str) -> torch.device:
 def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> VLM:
     """A folder written by `VLM.save` (plain or compressed), or a name on the hub.
 
-    Raises UserError if the folder holds no model, or the hub cannot be reached."""
+    Raises UserError if the folder holds no whole Qwen2.5-VL, or the hub cannot be reached."""
     from streamingvlm import compress
 
-    if compress.is_compressed(name):
-        return compress.load(Path(name), device)
+    folder = Path(name) if os.path.isdir(name) else _from_hub(str(name))
     try:
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        hf = Qwen2_5_VLForConditionalGeneration.from_pretrained(name, dtype=dtype).to(device)
-        return VLM(hf, AutoTokenizer.from_pretrained(name))
-    except (OSError, ValueError) as error:
-        if Path(name).is_dir():
-            raise UserError(f"{name} holds no complete Qwen2.5-VL model; run `make repro`, or name a folder that does.") from error
+        kind = json.loads((folder / "config.json").read_text()).get("model_type", "unknown")
+        if kind != "qwen2_5_vl":  # transformers would build one all the same, of random weights
+            raise UserError(f"{name} holds a model of type `{kind}`, not `qwen2_5_vl`; name a Qwen2.5-VL.")
+        vlm = compress.load(folder, device) if compress.is_compressed(folder) else _from_folder(folder, device, dtype)
+    except BROKEN as error:
+        raise UserError(f"{name} holds no complete Qwen2.5-VL model; run `make repro`, or name a folder that does.") from error
+    if vlm.tokenizer.convert_tokens_to_ids("<|video_pad|>") != vlm.hf.config.video_token_id:  # where files are missing, transformers makes one up
+        raise UserError(f"{name} lacks its tokenizer's files, or they are another model's; name a folder that has them.")
+    return vlm
+
+
+def _from_folder(folder: Path, device: torch.device, dtype: torch.dtype | None) -> VLM:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    hf, found = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    if found["missing_keys"]:
+        raise ValueError(f"weights are missing: {sorted(found['missing_keys'])}")
+    return VLM(hf.to(device), tokenizer)
+
+
+def _from_hub(name: str) -> Path:
+    """The folder into which the hub's model was downloaded, now or earlier. One question without retries first: offline, the answer comes at once."""
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        HfApi().model_info(name, timeout=10)
+        reachable = True
+    except (OSError, ValueError, httpx.HTTPError):
+        reachable = False
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"], local_files_only=not reachable))
+    except (OSError, ValueError, httpx.HTTPError) as error:
         raise UserError(f"There is no model folder `{name}`, and the hub has no such model or cannot be reached from here; "
                         "name a local folder, or connect and try again.") from error

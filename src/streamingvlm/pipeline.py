@@ -35,6 +35,17 @@ def begin(params: dict | None) -> tuple[config.Config, Paths]:
     return cfg, Paths(config.repository_root())
 
 
+def versions() -> None:
+    """Print what computes here."""
+    import platform
+
+    import torch
+    import transformers
+
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")
+    print(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only: everything here works without a GPU")
+
+
 def write_json(value, path: Path) -> None:
     """JSON, complete or not at all, the same bytes for the same value."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,8 @@ class Plan:
 @dataclass(frozen=True)
 class Policy:
     """`planner`: the pure function. `windows`: what this policy changes of the configured windows. `looks_again`: it needs the pixels it keeps.
-    `forgets` is False where there is never a plan to make: the baseline that keeps everything must not pay for asking."""
+    `forgets` is False where there is never a plan to make: the baseline that keeps everything must not pay for asking.
+    `verbatim`: an end token other than the turn's own stays where it was said, before the end that is then added."""
 
     name: str
     about: str
@@ -55,10 +56,15 @@ class Policy:
     windows: tuple[tuple[str, int], ...] = ()
     looks_again: bool = False
     forgets: bool = True
+    verbatim: bool = False
 
     def plan(self, cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
         """The plan before round `upcoming` (0-based) is appended to `extents`, or None if all stays as it is."""
-        return self.planner(replace(cache, **dict(self.windows)), extents, upcoming)
+        return self.planner(self.windows_of(cache), extents, upcoming)
+
+    def windows_of(self, cache: Cache) -> Cache:
+        """The windows that hold under this policy."""
+        return replace(cache, **dict(self.windows))
 
 
 def _whole(extents: Sequence[Extent], at: int) -> Piece:
@@ -124,6 +130,44 @@ def _window(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | No
     return Plan(tuple(_whole(extents, i) for i, e in enumerate(extents) if e.round == d.HEADER), recompute=True)
 
 
+ANSWER = {d.ANSWER_OPEN, d.SAID, d.DOTS, d.END, d.GAP}  # the assistant's turn, with the newline behind it
+
+
+def _upstream(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    """The released inference, token for token (mit-han-lab/streaming-vlm at a940d8c), with its two windows: text stays t rounds, vision v.
+
+    Of a round, what was said and its `Time=` leave after t rounds, the video after v, and what is left of the user's turn (the query too: no
+    later round gets it) after the larger of the two. What was said joins the previous text less its last token, taken to be ` ...` even where it
+    is a word. The previous text is then cut to its first `sink` and last `window - 1` tokens, before the first eviction too."""
+    v, t = cache.vision_rounds, cache.text_rounds or cache.vision_rounds
+    stays = dict.fromkeys(ANSWER | {d.TIME}, t) | {d.VISION: v}
+    leaving = {i for i, e in enumerate(extents) if d.HEADER < e.round <= upcoming - stays.get(e.role, max(v, t))}
+    said = [_whole(extents, i) for i in sorted(leaving) if extents[i].role in {d.SAID, d.DOTS}]
+    said = sink_and_window(said, sum(piece.stop for piece in said) - 1, 0) if said else []
+    previous = [_whole(extents, i) for i, e in enumerate(extents) if e.role == d.PREVIOUS]
+    previous += [replace(piece, role=d.PREVIOUS, round=d.HEADER) for piece in said]
+    if upcoming:  # window 0 is taken as 1: there the released code would lose the token that closes the text, and its own way after it
+        previous = sink_and_window(previous, cache.text_sink, max(cache.text_window - 1, 0))
+    pieces: list[Piece] = []
+    for i, e in enumerate(extents):
+        if e.role == d.PREVIOUS_CLOSE:
+            pieces += previous
+        if e.role != d.PREVIOUS and i not in leaving:
+            pieces.append(_whole(extents, i))
+    kept = tuple(piece for piece in pieces if piece.stop > piece.start)
+    return Plan(kept) if sum(p.stop - p.start for p in kept) < sum(e.length for e in extents) else None
+
+
+def _upstream_growing(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    plan = _upstream(cache, extents, upcoming)
+    return plan and replace(plan, reposition=False)
+
+
+def _upstream_recompute(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    pieces = tuple(_whole(extents, i) for i in range(len(extents)))
+    return replace(_upstream(cache, extents, upcoming) or Plan(pieces), recompute=True) if extents else None
+
+
 def _full(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     return None
 
@@ -135,6 +179,10 @@ POLICIES = {
         Policy("full", "baseline (a): everything is kept", _full, forgets=False),
         Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
         Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", _overlap, looks_again=True),
+        Policy("upstream", "the released code, token for token", _upstream, (("pin_query", False),), verbatim=True),
+        Policy("upstream_growing", "`upstream`, but positions only grow", _upstream_growing, (("pin_query", False),), verbatim=True),
+        Policy("upstream_recompute", "what `upstream` keeps, recomputed before each chunk", _upstream_recompute, (("pin_query", False),),
+               looks_again=True, verbatim=True),
         Policy("growing", "ablation: `streaming`, but positions only grow", _growing),
         Policy("no_sink", "ablation: `streaming` without a text sink", _streaming, (("text_sink", 0),)),
         Policy("no_text", "ablation: `streaming` without a text window", _streaming, (("text_window", 0),)),

@@ -10,7 +10,7 @@ Letters: T new tokens, S cached tokens, N vision tokens of a chunk.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,13 @@ Pixels = tuple[Tensor, tuple[int, int, int]]  # patches [P, 1176] and their grid
 
 
 class Streamer:
-    """One stream: its spans, its KV cache and the policy that keeps both short."""
+    """One stream: its spans, its KV cache and the policy that keeps both short. `dictate` (round, step) -> the id that is said there whatever
+    the model wants, or None."""
 
-    def __init__(self, vlm: VLM, policy: Policy, cache: config.Cache, video: config.Video, stream: config.Stream):
-        self.vlm, self.policy, self.windows, self.settings = vlm, policy, cache, stream
+    def __init__(self, vlm: VLM, policy: Policy, cache: config.Cache, video: config.Video, stream: config.Stream,
+                 dictate: Callable[[int, int], int | None] = lambda round, step: None):
+        self.vlm, self.policy, self.settings, self.dictate = vlm, policy, stream, dictate
+        self.windows = policy.windows_of(cache)
         self.dialogue = Dialogue(vlm.tokenizer, vlm.time_step(video.fps))
         self.start()
 
@@ -123,7 +126,7 @@ class Streamer:
     def _look(self, chunk: Chunk) -> dict[int, Tensor]:
         """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
         patches, grid = to_patches(chunk.frames)
-        first = self.spans[-1].round == dialogue.HEADER
+        first = self.spans[-1].role != dialogue.END
         query = self.query if first and (self.round == 0 or self.windows.pin_query) else ""
         turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, grid, query, first)
         self.spans += turn
@@ -148,9 +151,14 @@ class Streamer:
         """Greedy words from the last hidden state [E] until the model ends its turn or reaches its limit."""
         said: list[int] = []
         fed = 0
-        while (token := int(self.vlm.logits(hidden).argmax())) not in self.dialogue.stops:
-            said.append(token)
-            if len(said) == self.settings.max_new_tokens:
+        context = self._tensor(np.array(ids_of(self.spans)))  # [S]
+        while True:
+            token = self.dictate(self.round, len(said))
+            token = self._choose(hidden, context, said) if token is None else token
+            ends = token in self.dialogue.stops
+            if not ends or (self.policy.verbatim and token != self.dialogue.im_end):
+                said.append(token)
+            if ends or len(said) == self.settings.max_new_tokens:
                 break
             hidden = self._feed([Span(dialogue.SAID, self.round, (token,))], {})
             fed += 1
@@ -159,6 +167,15 @@ class Streamer:
         # As in the released code the last token has no keys and values yet: the next prefill feeds it, before the next turn.
         self.tail = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
         return said
+
+    def _choose(self, hidden: Tensor, context: Tensor, said: list[int]) -> int:
+        """The likeliest next id, after the repetition penalty on every id of `context` [S] and `said`."""
+        logits, penalty = self.vlm.logits(hidden), self.settings.repetition_penalty  # [vocabulary]
+        if penalty != 1:
+            ids = torch.cat((context, context.new_tensor(said)))
+            scores = logits[ids]
+            logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        return int(logits.argmax())
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.vlm.device)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from streamingvlm import config, video
+from streamingvlm import config, encode, video
 from streamingvlm.arena import FPS, Match
 
 LONG = "long"
@@ -27,7 +27,7 @@ def matches(data: config.Data) -> list[tuple[str, str, Match]]:
 def render(match: Match, path: Path) -> None:
     """Write a match as a real H.264 file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    video.write_h264(path, match.frames(), FPS)
+    encode.write_h264(path, match.frames(), FPS)
 
 
 def match_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
@@ -46,7 +46,7 @@ def clip_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
         if name == data.loop_clip:
             path = folder / f"{path.stem}-loop.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            video.loop(root / "data" / name, path, data.loop_s)
+            encode.loop(root / "data" / name, path, data.loop_s)
             info = video.verify(path)
         yield {"id": path.stem, "video": str(path.relative_to(root)), "title": path.stem, "query": "Commentate on this match", "previous_text": "",
                "start_s": 0.0, "end_s": float(info.duration_s), "fps": float(info.fps), "words": [], "frames": [], "split": "clip"}
