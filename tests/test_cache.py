@@ -15,10 +15,10 @@ def cache(dtype=torch.float32, capacity=8) -> KVCache:
 
 
 def feed(kv: KVCache, positions: torch.Tensor, seed: int) -> None:
-    angles = kv.extend(positions)
+    room = kv.extend(positions)
     for layer in range(2):
         new = torch.randn(2, 2, positions.shape[1], 16, generator=torch.Generator().manual_seed(seed * 2 + layer)).to(kv.store.dtype)
-        kv.write(layer, new[0], new[1], *angles)
+        kv.write(layer, new[0], new[1], room)
 
 
 def positions(start: int, n: int) -> torch.Tensor:

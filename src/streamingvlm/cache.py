@@ -7,6 +7,8 @@ Letters: L layers, K kv heads, S cached tokens, T new tokens, D head dim.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,27 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
 
+@dataclass(frozen=True)
+class Room:
+    """Where T new tokens go: R of them over the cached tokens `again` [R] (or None), the others from `start` on; their cos, sin [T, D]."""
+
+    start: int
+    again: Tensor | None
+    cos: Tensor
+    sin: Tensor
+
+    def bias(self, length: int, groups: int, like: Tensor) -> Tensor | None:
+        """Additive mask [groups * T, S] for S = `length` cached tokens: a token sees those up to itself. None where it would hide nothing."""
+        T = self.cos.shape[0]
+        if T == 1 and self.again is None:
+            return None
+        rows = torch.arange(self.start, length, device=like.device)
+        if self.again is not None:
+            rows = torch.cat((self.again, rows))
+        hidden = torch.arange(length, device=like.device) > rows[:, None]  # [T, S]
+        return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill(hidden, float("-inf")).repeat(groups, 1)
+
+
 class KVCache:
     """Preallocated keys and values of one stream. Grows by doubling only when `capacity` turns out too small."""
 
@@ -50,23 +73,29 @@ class KVCache:
         """Bytes of what is cached now (raw and rotated keys, values), not of what is reserved."""
         return self.store[:, :, :, : self.length].numel() * self.store.element_size()
 
-    def extend(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Make room for T new tokens at `positions` [3, T] -> their cos, sin [T, D]. `write` then fills the room layer by layer."""
-        stop = self.length + positions.shape[1]
+    def extend(self, positions: Tensor, again: Tensor | None = None) -> Room:
+        """Make room for T new tokens at `positions` [3, T]; `write` then fills it layer by layer.
+
+        `again` [R]: the first R of them are tokens cached already, at these indices, that are computed again where they stand."""
+        angles = self.rope.angles(positions)
+        if again is not None:
+            self.positions[:, again] = positions[:, : len(again)]
+            positions = positions[:, len(again) :]
+        start, stop = self.length, self.length + positions.shape[1]
         if stop > self.capacity:
             self._grow(max(stop, 2 * self.capacity))
-        self.positions[:, self.length : stop] = positions
+        self.positions[:, start:stop] = positions
         self.length = stop
-        return self.rope.angles(positions)
+        return Room(start, again, *angles)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, layer: int, keys: Tensor, values: Tensor, room: Room) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys (before RoPE) and values [K, T, D] -> all its rotated keys and values [K, S, D], as views."""
-        start = self.length - keys.shape[1]
-        raw, rotated, kept = self.store[:, layer]
-        raw[:, start : self.length] = keys
-        rotated[:, start : self.length] = rotate(keys, cos, sin)
-        kept[:, start : self.length] = values
-        return rotated[:, : self.length], kept[:, : self.length]
+        new = torch.stack((keys, rotate(keys, room.cos, room.sin), values))  # [3, K, T, D]
+        if room.again is not None:
+            self.store[:, layer][:, :, room.again] = new[:, :, : len(room.again)]
+            new = new[:, :, len(room.again) :]
+        self.store[:, layer, :, room.start : self.length] = new
+        return self.store[1, layer, :, : self.length], self.store[2, layer, :, : self.length]
 
     def keep(self, index: Tensor, positions: Tensor | None) -> None:
         """Keep the tokens at `index` [S], in that order, at new `positions` [3, S]; None leaves each at the position it had."""

@@ -106,8 +106,8 @@ class Run:
 # The least value that makes sense, by section.key
 AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
             "video.max_pixels": 28 * 28, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
-            "cache.restart_rounds": 1, "sft.window_s": 1, "sft.stride_s": 1, "sft.warmup_steps": 0, "sft.warmup_batch": 1, "sft.steps": 0, "sft.batch": 1,
-            "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
+            "cache.restart_rounds": 1, "sft.window_s": 1, "sft.stride_s": 1, "sft.warmup_steps": 0, "sft.warmup_batch": 1, "sft.steps": 0,
+            "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr", "stream.repetition_penalty"}

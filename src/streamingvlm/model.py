@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from streamingvlm import config
-from streamingvlm.cache import KVCache, Rope, rotate
+from streamingvlm.cache import KVCache, Room, Rope, rotate
 from streamingvlm.config import UserError
 
 # What transformers, safetensors and torch raise of a folder whose files are missing, cut or do not fit together.
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, StrictDataclassError)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """New tokens of one stream: embeddings x [T, E], positions [3, T], and the cache they join. `again` [R]: see `KVCache.extend`."""
+
+    x: Tensor
+    positions: Tensor
+    cache: KVCache
+    again: Tensor | None = None
 
 
 class VLM:
@@ -56,26 +68,36 @@ class VLM:
         return self.hf.model.language_model.embed_tokens(torch.tensor(ids, device=self.device))
 
     @torch.inference_mode()
-    def forward(self, x: Tensor, positions: Tensor, cache: KVCache) -> Tensor:
-        """New embeddings x [T, E] at `positions` [3, T] -> final hidden states [T, E], after the last norm. Their keys and values join `cache`."""
-        cos, sin = cache.extend(positions.to(self.device))
-        bias = causal_bias(x.shape[0], cache.length, self.heads // self.kv_heads, x)
+    def forward(self, feeds: Sequence[Feed]) -> list[Tensor]:
+        """New tokens of one or many streams -> their final hidden states [T, E] each, after the last norm. Their keys and values join their caches.
+
+        All that is per token runs once for all streams; only attention is each stream's own, against its own cache."""
+        rooms = [feed.cache.extend(feed.positions.to(self.device), feed.again) for feed in feeds]
+        groups = self.heads // self.kv_heads
+        biases = [room.bias(feed.cache.length, groups, feed.x) for feed, room in zip(feeds, rooms, strict=True)]
+        sizes = [len(feed.x) for feed in feeds]
+        x = torch.cat([feed.x for feed in feeds])  # [sum of T, E]
         decoder = self.hf.model.language_model
         for i, layer in enumerate(decoder.layers):
-            x = x + self._attend(layer.self_attn, layer.input_layernorm(x), cache, i, (cos, sin), bias)
+            attn = layer.self_attn
+            h = layer.input_layernorm(x)
+            projected = [part.split(sizes) for part in (attn.q_proj(h), attn.k_proj(h), attn.v_proj(h))]
+            mixed = [self._attend(i, feed.cache, room, bias, qkv)
+                     for feed, room, bias, qkv in zip(feeds, rooms, biases, zip(*projected, strict=True), strict=True)]
+            x = x + attn.o_proj(torch.cat(mixed))
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return decoder.norm(x)
+        return list(decoder.norm(x).split(sizes))
 
-    def _attend(self, attn: nn.Module, x: Tensor, cache: KVCache, layer: int, angles: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
-        T, K, D = x.shape[0], self.kv_heads, self.head_dim
-        q = attn.q_proj(x).view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
-        k = attn.k_proj(x).view(T, K, D).transpose(0, 1)  # [K, T, D]
-        v = attn.v_proj(x).view(T, K, D).transpose(0, 1)  # [K, T, D]
-        keys, values = cache.write(layer, k, v, *angles)  # [K, S, D]
+    def _attend(self, layer: int, cache: KVCache, room: Room, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """One layer's attention of T new tokens over all that is cached -> [T, H * D]."""
+        T, K, D = len(qkv[0]), self.kv_heads, self.head_dim
+        q = qkv[0].view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
+        k, v = (part.view(T, K, D).transpose(0, 1) for part in qkv[1:])  # [K, T, D]
+        keys, values = cache.write(layer, k, v, room)  # [K, S, D]
         # The query heads that share a kv head stand one after another as rows of one attention: no key is ever copied per head.
-        q = rotate(q, *angles).reshape(1, K, -1, D)  # [1, K, H/K * T, D]
+        q = rotate(q, room.cos, room.sin).reshape(1, K, -1, D)  # [1, K, H/K * T, D]
         out = F.scaled_dot_product_attention(q, keys[None], values[None], attn_mask=bias)  # [1, K, H/K * T, D]
-        return attn.o_proj(out.view(K, -1, T, D).permute(2, 0, 1, 3).reshape(T, -1))
+        return out.view(K, -1, T, D).permute(2, 0, 1, 3).reshape(T, -1)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -85,14 +107,6 @@ class VLM:
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-
-def causal_bias(new: int, total: int, groups: int, like: Tensor) -> Tensor | None:
-    """Additive mask [groups * T, S]: new token i sees all that was cached and the new tokens up to itself. None for a single token."""
-    if new == 1:
-        return None
-    seen = torch.ones(new, total, dtype=torch.bool, device=like.device).tril(total - new)  # [T, S]
-    return torch.zeros(new, total, dtype=like.dtype, device=like.device).masked_fill(~seen, float("-inf")).repeat(groups, 1)
 
 
 def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from streamingvlm import config, dialogue
 from streamingvlm.dialogue import Dialogue, Span, ids_of, rearrange
-from streamingvlm.model import VLM
+from streamingvlm.model import VLM, Feed
 from streamingvlm.policy import Extent, Policy
 from streamingvlm.timing import Stopwatch, peak_gpu_mb, resident_mb
 from streamingvlm.video import Chunk, to_patches
@@ -145,7 +145,7 @@ class Streamer:
         positions = self.dialogue.positions(spans, self.next_position)
         self.next_position = int(positions.max()) + 1
         self.tail = []
-        return self.vlm.forward(x, self._tensor(positions), self.kv)[-1]
+        return self.vlm.forward([Feed(x, self._tensor(positions), self.kv)])[0][-1]
 
     def _speak(self, hidden: Tensor) -> list[int]:
         """Greedy words from the last hidden state [E] until the model ends its turn or reaches its limit."""
