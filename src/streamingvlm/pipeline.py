@@ -36,13 +36,11 @@ def begin(params: dict | None) -> tuple[config.Config, Paths]:
 
 
 def versions() -> None:
-    """Print what computes here."""
-    import platform
-
+    """Print what computes here: only what the lock pins and the kind of device, so that an executed notebook is the same on every machine."""
     import torch
     import transformers
 
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}")
+    print(f"torch {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}")
     print(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only: everything here works without a GPU")
 
 

@@ -146,7 +146,7 @@ def _upstream(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | 
     said = sink_and_window(said, sum(piece.stop for piece in said) - 1, 0) if said else []
     previous = [_whole(extents, i) for i, e in enumerate(extents) if e.role == d.PREVIOUS]
     previous += [replace(piece, role=d.PREVIOUS, round=d.HEADER) for piece in said]
-    if upcoming:  # window 0 is taken as 1: there the released code would lose the token that closes the text, and its own way after it
+    if upcoming:  # window 0 is taken as 1: at 0 the released code deletes the token that closes this text and takes a later one for it
         previous = sink_and_window(previous, cache.text_sink, max(cache.text_window - 1, 0))
     pieces: list[Piece] = []
     for i, e in enumerate(extents):
