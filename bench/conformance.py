@@ -110,8 +110,8 @@ def _texts(prompt: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 class Traced(Streamer):
     """A `Streamer` that remembers what it kept, asked, fed, computed and said in its last round."""
 
-    def _evict(self) -> None:
-        super()._evict()
+    def _evict(self):
+        yield from super()._evict()
         self.retained = ids_of(self.spans) if self.round else []  # what the first prompt opens with is new too
         self.states: list[torch.Tensor] = []
 
@@ -120,12 +120,12 @@ class Traced(Streamer):
         self.prompt, self.fed = ids_of(self.spans), len(ids_of(self.tail))
         return vision
 
-    def _feed(self, spans, vision) -> torch.Tensor:
-        hidden = super()._feed(spans, vision)
+    def _feed(self, spans, vision):
+        state = yield from super()._feed(spans, vision)
         if not self.states:
             self.first_positions = self.positions
-        self.states.append(hidden)
-        return hidden
+        self.states.append(state.hidden)
+        return state
 
     @property
     def positions(self) -> np.ndarray:

@@ -48,10 +48,10 @@ def test_a_window_is_what_the_stream_holds_at_that_moment(vlm):
         assert ids_of(s.spans) == ids_of(sft.window_spans(talk, taught, first, k + 1, CACHE))
 
 
-def speak(s: Streamer, ids) -> list[int]:
+def speak(s: Streamer, ids):
     """Put true words into the stream's mouth."""
     for token in ids:
-        s._feed([dialogue.Span(dialogue.SAID, s.round, (token,))], {})
+        yield from s._feed([dialogue.Span(dialogue.SAID, s.round, (token,))], {})
     answer = s.dialogue.answer(s.round, ids)
     s.spans += answer
     s.tail = answer[-1:]

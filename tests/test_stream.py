@@ -10,7 +10,8 @@ import torch
 from conftest import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm import captions, config, dialogue, policy
-from streamingvlm.stream import Streamer
+from streamingvlm.model import Feed
+from streamingvlm.stream import State, Streamer, together
 from streamingvlm.video import to_patches
 
 
@@ -23,7 +24,13 @@ def streamer(vlm, name="streaming", cache=CACHE, stream=STREAM) -> Streamer:
 def final_states(s: Streamer, chunks) -> torch.Tensor:
     """Stream and collect the last hidden state of every prefill and decode step, in order: [steps, E]."""
     states, feed = [], s._feed
-    s._feed = lambda *args: states.append(feed(*args)) or states[-1]
+
+    def traced(*args):
+        state = yield from feed(*args)
+        states.append(state.hidden)
+        return state
+
+    s._feed = traced
     for c in chunks:
         s.step("test", c)
     return torch.stack(states)
@@ -137,3 +144,84 @@ def test_captions_and_lines_appear_complete_or_not_at_all(vlm, tmp_path):
 def iter_error():
     raise config.UserError("nothing to see")
     yield
+
+
+def test_many_streams_together_equal_each_alone(vlm):
+    names = ["streaming", "full", "overlap", "window"]
+    alone, side_by_side = ([streamer(vlm, name) for name in names] for _ in range(2))
+    for k in range(9):
+        one = [s.step("test", chunk(k + 10 * i)).text for i, s in enumerate(alone)]
+        many = together(vlm, [s.round_of("test", chunk(k + 10 * i)) for i, s in enumerate(side_by_side)])
+        assert [c.text for c in many] == one
+    for a, b in zip(alone, side_by_side, strict=True):
+        torch.testing.assert_close(a.kv.store[..., : a.kv.length, :], b.kv.store[..., : b.kv.length, :], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["streaming", "overlap", "growing", "upstream"])
+@pytest.mark.parametrize("refresh", ["none", "closing"])
+def test_a_saved_stream_goes_on_with_identical_output(vlm, tmp_path, name, refresh):
+    cache = dataclasses.replace(CACHE, refresh=refresh)
+    whole = streamer(vlm, name, cache)
+    for k in range(7):
+        whole.step("test", chunk(k))
+    whole.save(tmp_path / "stream.pt")
+    resumed = Streamer(vlm, policy.get(name), cache, VIDEO, STREAM)
+    resumed.load(tmp_path / "stream.pt")
+    for k in range(7, 14):
+        a, b = (s.step("test", chunk(k)).line(timed=False) for s in (whole, resumed))
+        assert a == b
+    assert torch.equal(whole.kv.store[..., : whole.kv.length, :], resumed.kv.store[..., : resumed.kv.length, :])
+
+
+def test_a_stream_is_loaded_only_as_what_it_was(vlm, tmp_path):
+    streamer(vlm).save(tmp_path / "a.pt")
+    with pytest.raises(config.UserError, match="policy `streaming`"):
+        streamer(vlm, "full").load(tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_text("no stream")
+    with pytest.raises(config.UserError, match="no saved stream"):
+        streamer(vlm).load(tmp_path / "b.pt")
+
+
+def test_refresh_encodes_what_went_stale_where_it_now_stands(vlm):
+    """With the whole previous text refreshed, the cached header is that of a cold prefill of the header as it now reads."""
+    s = streamer(vlm, cache=dataclasses.replace(CACHE, refresh="previous_text"))
+    for k in range(10):
+        s.step("test", chunk(k))
+    header = [span for span in s.spans if span.round == dialogue.HEADER]
+    fresh, ids = vlm.new_cache(), dialogue.ids_of(header)
+    vlm.forward([Feed(vlm.embed(ids), torch.from_numpy(s.dialogue.positions(header)), fresh)])
+    torch.testing.assert_close(s.kv.store[..., : len(ids), :], fresh.store[..., : len(ids), :], rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_refresh_of_the_closing_tokens_touches_only_those_and_costs_no_pass(vlm):
+    plain, mended = (streamer(vlm, cache=dataclasses.replace(CACHE, refresh=refresh)) for refresh in ("none", "closing"))
+    for s in (plain, mended):
+        s._speak = lambda state, s=s: say(s)  # the same words, so that only the refresh differs
+    forwards = []
+    for s in (plain, mended):
+        counted = 0
+        for k in range(CACHE.vision_rounds + 1):  # up to the first eviction: later words have seen what was refreshed, and differ too
+            steps = s.round_of("test", chunk(k))
+            feed = next(steps)
+            while True:
+                counted += 1
+                out = vlm.forward([feed])[0][-1]
+                try:
+                    feed = steps.send(State(out, vlm.logits(out)))
+                except StopIteration:
+                    break
+        forwards.append(counted)
+    assert forwards[0] == forwards[1]
+    header = [i for span in plain.spans for i in [span.role] * len(span.ids)]
+    differs = (plain.kv.store != mended.kv.store)[2, :, :, : plain.kv.length].any(dim=(0, 1, 3))
+    first = header.index(dialogue.PREVIOUS_CLOSE)
+    assert not differs[:first].any() and differs[first : first + 2].all()
+
+
+def say(s: Streamer):
+    answer = s.dialogue.answer(s.round, s.dialogue.spoken("hit left lions"))
+    yield from s._feed(answer[:2], {})
+    s.spans += answer
+    s.tail = answer[2:]
+    return list(dialogue.ids_of(answer[:2]))

@@ -173,7 +173,7 @@ def test_the_repetition_penalty_is_that_of_transformers(vlm):
         for hidden in torch.randn(200, vlm.text.hidden_size, generator=torch.Generator().manual_seed(1)):
             logits = vlm.logits(hidden)[None]
             free.append(int(logits.argmax()))
-            assert s._choose(hidden, torch.tensor(seen), said) == int(theirs(torch.tensor([seen + said]), logits.clone()).argmax())
+            assert s._choose(logits[0].clone(), torch.tensor(seen), said) == int(theirs(torch.tensor([seen + said]), logits.clone()).argmax())
     assert {*free} & {*seen} and {*free} - {*seen}, "both kinds were on top"
 
 

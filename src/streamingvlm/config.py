@@ -48,6 +48,7 @@ class Cache:
     text_rounds: int = 0  # `upstream` alone counts the rounds of text apart; 0: as many as of vision
     pin_query: bool = True
     restart_rounds: int = 24
+    refresh: str = "none"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr", "stream.repetition_penalty"}
+
+ONE_OF = {"cache.refresh": ("none", "closing", "previous_text"), "run.device": ("auto", "cpu", "cuda")}
 
 SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "sft": Sft, "compress": Compress, "stream": Stream,
             "evaluate": Evaluate, "run": Run}
@@ -179,6 +182,9 @@ def _section(name: str, body: dict, source: str):
         least = AT_LEAST.get(f"{name}.{key}")
         if least is not None and value < least:
             raise UserError(f"{where} must be at least {least}, not {value}.")
+        choices = ONE_OF.get(f"{name}.{key}", (value,))
+        if value not in choices:
+            raise UserError(f"{where} must be one of {', '.join(choices)}, not {value!r}.")
         if f"{name}.{key}" in ABOVE_ZERO and value <= 0:
             raise UserError(f"{where} must be above 0, not {value}.")
     return cls(**body)

@@ -10,8 +10,11 @@ Letters: T new tokens, S cached tokens, N vision tokens of a chunk.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import pickle
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -47,6 +50,20 @@ class Comment:
         return row if timed else {key: value for key, value in row.items() if key not in {"ms", "memory_mb"}}
 
 
+REFRESH = {"none": set(), "closing": {dialogue.PREVIOUS_CLOSE}, "previous_text": {dialogue.PREVIOUS, dialogue.PREVIOUS_CLOSE}}
+
+
+@dataclass(frozen=True)
+class State:
+    """Behind the last token of a forward: its final hidden state [E] and the logits [vocabulary] of the next."""
+
+    hidden: Tensor
+    logits: Tensor
+
+
+Result = TypeVar("Result")
+Steps = Generator[Feed, State, Result]  # yields what is to be computed, is sent what came out, ends with a result
+Round = Steps[Comment]
 Pixels = tuple[Tensor, tuple[int, int, int]]  # patches [P, 1176] and their grid
 
 
@@ -69,6 +86,7 @@ class Streamer:
         self.tail: list[Span] = self.spans[:]  # the end of `spans` that has no keys and values yet
         self.next_position = 0
         self.round = 0
+        self.stale: dict[int, int] = {}  # cached tokens to compute again with the next prefill
         self.pixels: dict[int, Pixels] = {}  # of the rounds kept, for a policy that computes them again
         self.clock = Stopwatch(self.vlm.device)
 
@@ -82,24 +100,27 @@ class Streamer:
                 return
             yield self.step(name, chunk)
 
-    @torch.inference_mode()
     def step(self, name: str, chunk: Chunk) -> Comment:
-        """One round: forget, look, read, speak."""
+        """One round of this stream alone."""
+        return together(self.vlm, [self.round_of(name, chunk)])[0]
+
+    def round_of(self, name: str, chunk: Chunk) -> Round:
+        """One round: forget, look, read, speak. Yields what is to be computed and is sent the result, so that many streams can share a forward."""
         with self.clock("evict"):
-            self._evict()
+            yield from self._evict()
         with self.clock("encode"):
             vision = self._look(chunk)
         with self.clock("prefill"):
-            hidden = self._feed(self.tail, vision)
+            state = yield from self._feed(self.tail, vision)
         with self.clock("decode"):
-            said = self._speak(hidden)
+            said = yield from self._speak(state)
         self.round += 1
         text = self.dialogue.decode(said).removesuffix(dialogue.SILENCE).strip()
         memory_mb = peak_gpu_mb(self.vlm.device) or resident_mb()
         return Comment(name, self.policy.name, chunk.index, chunk.start_s, chunk.end_s, text, len(said), self.kv.length, self.kv.bytes,
                        self.clock.read(), round(memory_mb, 1))
 
-    def _evict(self) -> None:
+    def _evict(self) -> Steps[None]:
         """Ask the policy what stays, and make spans, keys, values and positions agree with it."""
         if not self.policy.forgets:
             return
@@ -112,7 +133,7 @@ class Streamer:
             self.tail, self.next_position = spans[:], 0
         else:
             if (np.diff((index >= self.kv.length).astype(int)) < 0).any():  # a word never fed is to move before one that was: feed it first
-                self._feed(self.tail, {})
+                yield from self._feed(self.tail, {})
             cached = index[index < self.kv.length]
             unfed = [ids_of(self.tail)[i - self.kv.length] for i in index[index >= self.kv.length]]
             positions = self.dialogue.positions(spans)[:, : len(cached)] if plan.reposition else None
@@ -120,8 +141,18 @@ class Streamer:
             if positions is not None:
                 self.next_position = int(positions.max(initial=-1)) + 1
             self.tail = [Span(dialogue.END, self.round - 1, tuple(unfed))]
+            self.stale = self._stale(spans)
         self.spans = spans
         self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.windows.vision_rounds}
+
+    def _stale(self, spans: list[Span]) -> dict[int, int]:
+        """Index in the cache -> id of the tokens that `refresh` names: what they were computed from has changed."""
+        roles, at, found = REFRESH[self.windows.refresh], 0, {}
+        for span in spans:
+            if span.role in roles:
+                found |= dict(enumerate(span.ids, start=at))
+            at += len(span.ids)
+        return found
 
     def _look(self, chunk: Chunk) -> dict[int, Tensor]:
         """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
@@ -134,33 +165,36 @@ class Streamer:
         self.pixels = (self.pixels if self.policy.looks_again else {}) | {self.round: (patches, grid)}
         return {span.round: self.vlm.encode(*self.pixels[span.round]) for span in self.tail if span.grid}
 
-    def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Tensor:
-        """Compute keys and values of `spans`, the tail -> hidden state [E] of the last token."""
-        x = self.vlm.embed(ids_of(spans))  # [T, E]
-        at = 0
+    def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Steps[State]:
+        """Compute keys and values of `spans`, the tail, and in the same pass those of stale tokens -> the state behind the last token."""
+        stale, self.stale, self.tail = self.stale, {}, []
+        x = self.vlm.embed([*stale.values(), *ids_of(spans)])  # [T, E]
+        at = len(stale)
         for span in spans:
             if span.grid:
                 x[at + 1 : at + len(span.ids) - 1] = vision[span.round].to(x.dtype)
             at += len(span.ids)
-        positions = self.dialogue.positions(spans, self.next_position)
+        positions = self._tensor(self.dialogue.positions(spans, self.next_position))
         self.next_position = int(positions.max()) + 1
-        self.tail = []
-        return self.vlm.forward([Feed(x, self._tensor(positions), self.kv)])[0][-1]
+        again = self._tensor(np.array(list(stale))) if stale else None
+        if stale:
+            positions = torch.cat((self.kv.positions[:, again], positions), dim=1)
+        return (yield Feed(x, positions, self.kv, again))
 
-    def _speak(self, hidden: Tensor) -> list[int]:
-        """Greedy words from the last hidden state [E] until the model ends its turn or reaches its limit."""
+    def _speak(self, state: State) -> Steps[list[int]]:
+        """Greedy words from the state behind the prompt until the model ends its turn or reaches its limit."""
         said: list[int] = []
         fed = 0
-        context = self._tensor(np.array(ids_of(self.spans)))  # [S]
+        penalised = self._tensor(np.array(ids_of(self.spans))) if self.settings.repetition_penalty != 1 else None  # [S]
         while True:
             token = self.dictate(self.round, len(said))
-            token = self._choose(hidden, context, said) if token is None else token
+            token = self._choose(state.logits, penalised, said) if token is None else token
             ends = token in self.dialogue.stops
             if not ends or (self.policy.verbatim and token != self.dialogue.im_end):
                 said.append(token)
             if ends or len(said) == self.settings.max_new_tokens:
                 break
-            hidden = self._feed([Span(dialogue.SAID, self.round, (token,))], {})
+            state = yield from self._feed([Span(dialogue.SAID, self.round, (token,))], {})
             fed += 1
         answer = self.dialogue.answer(self.round, said)
         self.spans += answer
@@ -168,14 +202,57 @@ class Streamer:
         self.tail = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
         return said
 
-    def _choose(self, hidden: Tensor, context: Tensor, said: list[int]) -> int:
-        """The likeliest next id, after the repetition penalty on every id of `context` [S] and `said`."""
-        logits, penalty = self.vlm.logits(hidden), self.settings.repetition_penalty  # [vocabulary]
-        if penalty != 1:
-            ids = torch.cat((context, context.new_tensor(said)))
-            scores = logits[ids]
+    def _choose(self, logits: Tensor, penalised: Tensor | None, said: list[int]) -> int:
+        """The likeliest next id of logits [vocabulary], after the repetition penalty on every id of `penalised` [S] and `said`."""
+        if penalised is not None:
+            ids = torch.cat((penalised, penalised.new_tensor(said)))
+            scores, penalty = logits[ids], self.settings.repetition_penalty
             logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
         return int(logits.argmax())
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.vlm.device)
+
+    def save(self, path: Path) -> None:
+        """Write all that this stream is, complete or not at all; `load` goes on from there, in this process or another, with the same output."""
+        held = {name: getattr(self, name) for name in STATE}
+        held |= {"spans": [dataclasses.astuple(span) for span in self.spans], "tail": [dataclasses.astuple(span) for span in self.tail]}
+        held |= {"policy": self.policy.name, "store": self.kv.store[:, :, :, : self.kv.length].clone(),
+                 "positions": self.kv.positions[:, : self.kv.length].clone()}
+        part = path.with_name(path.name + ".part")
+        torch.save(held, part)
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Become the stream that `save` wrote. The model, the policy and the windows must be those it had."""
+        try:
+            held = torch.load(path, map_location=self.vlm.device, weights_only=True)
+            if held["policy"] != self.policy.name or held["store"].shape[1:3] != self.kv.store.shape[1:3]:
+                raise config.UserError(f"{path} is a stream of the policy `{held['policy']}` or of another model; load it with those it had.")
+        except (OSError, EOFError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+            raise config.UserError(f"{path} is no saved stream; name a file that `save` wrote.") from error
+        for name in STATE:
+            setattr(self, name, held[name])
+        self.spans, self.tail = ([Span(*fields) for fields in held[name]] for name in ("spans", "tail"))
+        self.kv = self.vlm.new_cache()
+        self.kv.extend(held["positions"])
+        self.kv.store[:, :, :, : self.kv.length] = held["store"]
+
+
+STATE = ("query", "next_position", "round", "pixels", "stale")  # of a stream, besides its spans and its cache
+
+
+@torch.inference_mode()
+def together(vlm: VLM, rounds: Sequence[Round]) -> list[Comment]:
+    """One round of many streams at once: whatever each is about to compute goes through the model in one forward."""
+    waiting, comments = {i: next(steps) for i, steps in enumerate(rounds)}, {}
+    while waiting:
+        hidden = torch.stack([states[-1] for states in vlm.forward(list(waiting.values()))])  # [B, E]
+        logits = vlm.logits(hidden)  # [B, vocabulary]
+        for row, i in enumerate(list(waiting)):
+            try:
+                waiting[i] = rounds[i].send(State(hidden[row], logits[row]))
+            except StopIteration as end:
+                comments[i] = end.value
+                del waiting[i]
+    return [comments[i] for i in range(len(rounds))]
