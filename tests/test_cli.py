@@ -407,3 +407,11 @@ def test_whatever_is_said_is_one_cue(tmp_path):
 
 def test_timestamps_round_and_carry():
     assert [captions.timestamp(s) for s in (0, 59.9996, 3599.9999, 360000.5)] == ["00:00:00.000", "00:01:00.000", "01:00:00.000", "100:00:00.500"]
+
+
+def test_more_frames_than_the_video_has_is_one_sentence(videos, tmp_path, capsys):
+    make(tmp_path / "slow.mp4", frames=4, fps=1)
+    assert cli.main(["run", str(tmp_path / "slow.mp4"), "--model", "none", "--out", str(tmp_path / "a.vtt")]) == 2
+    said = capsys.readouterr().err
+    assert "has 1 frames a second and `video.fps` asks for 2" in said and said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["slow.mp4"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -25,9 +26,22 @@ def test_the_repository_s_own_params_are_complete():
     ({"stream": {"policies": [1]}}, "`stream.policies` must be str, not 1"), ({"stream": {}}, "`stream.policies` is missing"),
     ({"video": None}, "`video` must hold keys"), ([], "must hold sections"),
     ({"cache": {"vision_rounds": 0}}, "`cache.vision_rounds` must be at least 1"), ({"cache": {"text_sink": -1}}, "must be at least 0"),
-    ({"video": {"fps": 0}}, "`video.fps` must be above 0"), ({"sft": dict.fromkeys(("seed", "window_s"), 1)}, "is missing"),
+    ({"video": {"fps": 0}}, "`video.fps` must be above 0"), ({"video": {"fps": 2.5}}, "must be a whole number of frames, not 2.5"),
+    ({"cache": {"refresh": "all"}}, "`cache.refresh` must be one of none, closing, previous_text"),
+    ({"cache": {"text_window": -4}}, "`cache.text_window` must be at least 0"),
+ ({"sft": dict.fromkeys(("seed", "window_s"), 1)}, "is missing"),
 ])
 def test_what_is_wrong_is_named(values, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        config.from_dict(values)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ({"stride_s": 25}, "`sft.stride_s` must be at most `sft.window_s`"),
+    ({"window_s": 25}, "`sft.window_s` must be a whole number of chunks of 2 s")])
+def test_windows_that_do_not_fit_are_named(change, sentence):
+    cfg = config.load(ROOT / "params.yaml")
+    values = {"sft": dataclasses.asdict(cfg.sft) | change, "video": {"fps": 2.0, "chunk_s": 2.0}}
     with pytest.raises(UserError, match=re.escape(sentence)):
         config.from_dict(values)
 

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = settings(args.params)
     chosen = policy.get(args.policy)
     info = container.scan(args.file).info
+    container.check_rate(info, cfg.video.fps)
     vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.vtt"))
     for path in (vtt, jsonl):
         captions.check_writable(path)

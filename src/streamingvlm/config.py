@@ -160,7 +160,22 @@ def from_dict(values: dict, source: str = "params.yaml") -> Config:
     """Check and freeze. `values`: section -> key -> value, only the sections at hand."""
     if not isinstance(values, dict):
         raise UserError(f"{source} must hold sections such as `video:`; see the one in the repository.")
-    return Config({name: _section(name, body, source) for name, body in values.items()})
+    cfg = Config({name: _section(name, body, source) for name, body in values.items()})
+    _agree(vars(cfg), source)
+    return cfg
+
+
+def _agree(given: dict, source: str) -> None:
+    """What two keys must have in common."""
+    video, sft = given.get("video"), given.get("sft")
+    frames = video.fps * video.chunk_s if video else 1
+    if abs(frames - round(frames)) > 1e-6 or frames < 1:
+        raise UserError(f"{source}: `video.fps` x `video.chunk_s` must be a whole number of frames, not {frames:g}.")
+    if sft and sft.stride_s > sft.window_s:
+        raise UserError(f"{source}: `sft.stride_s` must be at most `sft.window_s`, or seconds between two windows are never learned.")
+    for key in ("window_s", "stride_s") if video and sft else ():
+        if abs(getattr(sft, key) / video.chunk_s % 1) > 1e-6:
+            raise UserError(f"{source}: `sft.{key}` must be a whole number of chunks of {video.chunk_s:g} s, not {getattr(sft, key)} s.")
 
 
 def _section(name: str, body: dict, source: str):

@@ -150,3 +150,9 @@ def rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = Non
     if width and turns % 2:
         width, height = height, width
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA"), turns))
+
+
+def check_rate(info: Info, fps: float) -> None:
+    """UserError if more frames a second are asked for than there are: the model would be shown frames twice."""
+    if fps > 1.02 * info.fps:  # 2 %: a short file's mean rate is not exact
+        raise UserError(f"{info.path} has {info.fps:.3g} frames a second and `video.fps` asks for {fps:.3g}: set it no higher.")
