@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab lint lock clean
+.PHONY: help repro test bench lab lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -62,6 +62,14 @@ repro: $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left
 test: $(STAMP)  ## run the tests
 	@echo "Running the tests"
 	@$(PY) -m pytest $(ARGS)
+
+bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, ARGS="--config 7b --device cuda")
+	@echo "Measuring; whatever else runs on this machine spoils the numbers"
+	@echo "The four methods of the paper, tiny" && $(PY) bench/methods.py --config tiny $(ARGS)
+	@echo "The four methods of the paper, mid" && $(PY) bench/methods.py --config mid $(ARGS)
+	@echo "Our engine against transformers" && $(PY) bench/engine.py $(ARGS)
+	@echo "Real time, tiny" && $(PY) bench/realtime.py --config tiny $(ARGS)
+	@echo "What a chunk needs, and what this machine can do" && $(PY) bench/roofline.py $(ARGS)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of outputs
 	@echo "Opening JupyterLab (Ctrl-C twice ends it)"

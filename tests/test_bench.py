@@ -93,8 +93,9 @@ def test_the_plain_loop_keeps_and_turns_keys_like_ours():
         torch.testing.assert_close(kv.store[2, i, :, :n], layer.values[0], rtol=0, atol=1e-4)
 
 
-def test_realtime_prints_what_it_found(capsys):
-    realtime.main([*SMALL, "--chunks", "4", "--max-fps", "4", "--max-streams", "2"])
+@pytest.mark.parametrize("batch", ["yes", "no"])
+def test_realtime_prints_what_it_found(batch, capsys):
+    realtime.main([*SMALL, "--chunks", "4", "--max-fps", "4", "--max-streams", "2", "--batch", batch])
     line = last_line(capsys)
     assert 0 <= line["max_fps"] <= 4 and 0 <= line["max_streams"] <= 2
     assert all(t["n"] == 2 * t["streams"] and t["p50"] <= t["p99"] for t in line["trials"] if t["passed"])
@@ -104,10 +105,11 @@ def test_search_is_exact_on_made_up_costs(monkeypatch):
     """0.1 s a stream and 0.01 s a frame: 1 s is enough for 90 frames or 8 streams at 2 FPS."""
     monkeypatch.setattr(realtime, "trial", lambda args, vlm, frames, count: {
         "fps": frames, "streams": count, "passed": count * (0.1 + 0.01 * frames) <= 1.0})
-    args = common.arguments("", ["--max-fps", "100", "--max-streams", "100", "--tries", "2"], realtime.options)
+    args = common.arguments("", ["--max-fps", "100", "--max-streams", "100", "--tries", "2", "--within", "0"], realtime.options)
     trials = realtime.search(args, None)
     assert realtime.best(trials, "fps")["fps"] == 90
     assert realtime.best(trials, "streams")["streams"] == 8
+    assert (realtime.fails_at(trials, "fps", 90), realtime.fails_at(trials, "streams", 8), realtime.fails_at(trials, "fps", 900)) == (92, 9, 0)
     made = Counter((t["fps"], t["streams"], t["passed"]) for t in trials)
     assert len(made) < 20 and all(count == (1 if passed else 2) for (*_, passed), count in made.items())
     assert realtime.best([t for t in trials if not t["passed"]], "fps") is None
@@ -129,12 +131,13 @@ def test_a_trial_stops_at_the_first_chunk_that_fell_behind(monkeypatch):
         kv_tokens = 7
 
     class Stub:
-        def step(self, name, chunk):
-            return Comment
+        def round_of(self, name, chunk):
+            return name
 
     monkeypatch.setattr(common, "stream", lambda *_, **__: Stub())
+    monkeypatch.setattr(realtime, "together", lambda vlm, rounds: [Comment] * len(rounds))
     monkeypatch.setattr(common, "timed", lambda device, call, *args: (next(durations), call(*args)))
-    row = realtime.trial(common.arguments("", [*SMALL, "--chunks", "9"]), None, 2, 1)
+    row = realtime.trial(common.arguments("", [*SMALL, "--chunks", "9"], realtime.options), None, 2, 1)
     assert not row["passed"] and row["stopped_at"] == 3
     assert row["n"] == 2 and row["p99"] == pytest.approx(1300, abs=5)
 
@@ -145,6 +148,12 @@ def test_largest_is_exact_and_asks_little(limit):
         asked = []
         assert realtime.largest(lambda n: asked.append(n) or n <= edge, limit) == min(edge, limit)  # noqa: B023
         assert len(asked) == len(set(asked)) <= 14 and all(1 <= n <= limit for n in asked)
+
+
+@pytest.mark.parametrize("edge", [0, 1, 3, 10, 33, 64])
+def test_a_coarse_search_is_within_its_share(edge):
+    found = realtime.largest(lambda n: n <= edge, 64, within=0.2)
+    assert found <= edge <= found * 1.2
 
 
 def test_virtual_clock_is_exact():
