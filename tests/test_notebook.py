@@ -24,7 +24,7 @@ from streamingvlm import notebook
 ROOT = Path(__file__).parents[1]
 QUERY = 'Say "go", \\ tab\t, 日本, {braces} and ${dollars}'
 PARAMS = f"""\
-video: {{fps: 2.0, chunk_s: 1e-3, max_pixels: 7056}}
+video: {{fps: 2000.0, chunk_s: 1e-3, max_pixels: 7056}}
 stream: {{policies: [streaming, full], max_new_tokens: 20, query: {json.dumps(QUERY, ensure_ascii=False)}}}
 compress: {{bits: 8, prune: 0.30000000000000004}}
 evaluate: {{tolerance_s: 5e-324}}
