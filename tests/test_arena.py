@@ -83,7 +83,7 @@ TRUTH = said("", "hit left lions", "", "goal left lions 1 - 0", "goal right bear
 def test_the_truth_scores_full_marks_and_silence_none():
     assert metrics.score(TRUTH, TRUTH) == {"event_accuracy": 1, "event_f1": 1, "who": 1, "score": 1, "increment": 1}
     silent = metrics.score(said(*[""] * 7), TRUTH)
-    assert silent == {"event_accuracy": pytest.approx(3 / 7), "event_f1": 0, "who": None, "score": None, "increment": None}
+    assert silent == {"event_accuracy": pytest.approx(3 / 7), "event_f1": 0, "who": 0, "score": 0, "increment": None}
     assert metrics.event_f1(said("", ""), said("", ""), 1.0) == 1.0
 
 
@@ -105,6 +105,10 @@ def test_minutes_and_quarters_cover_the_stream():
     truth = TRUTH * 20
     minutes = metrics.per_minute(truth, truth)
     assert [m["minute"] for m in minutes] == [0, 1, 2] and all(m["event_f1"] == 1 for m in minutes)
+    assert all(m[key] == 1 for m in minutes for key in ("who", "score"))
+    match = [arena.parse(" ".join(second.words)) for second in Match(3, 240).timeline]
+    parts = [*metrics.per_minute(match, match), *metrics.quarters(match, match).values()]
+    assert all(part["increment"] == 1 for part in parts), "a stretch goes on from the score said before it"
     half_wrong = truth[:70] + said(*[""] * 70)
     quarters = metrics.quarters(half_wrong, truth)
     assert quarters["first_quarter"]["event_f1"] == 1 and quarters["last_quarter"]["event_f1"] == 0

@@ -13,6 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import common
+import endless
 import engine
 import methods
 import realtime
@@ -215,3 +216,10 @@ def test_wrong_lengths_are_one_sentence():
             bench.main([*SMALL, "--chunks", "2"])
     with pytest.raises(SystemExit, match="at least 2"):
         realtime.main([*SMALL, "--chunks", "1"])
+
+
+def test_endless_finds_no_growth_and_no_drift(capsys):
+    endless.main([*SMALL, "--chunks", "60"])
+    line = last_line(capsys)
+    assert line["drift"] == 0 and line["ratio"]["kv_bytes"] == 1
+    assert line["first"].keys() == line["last"].keys() == {"ms_p50", "ms_p95", "memory_mb", "kv_bytes"}

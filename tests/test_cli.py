@@ -129,11 +129,11 @@ def check(stem: Path, chunks: int | None = None) -> list[dict]:
 def test_odd_videos_are_commented_on_to_their_end(here, videos, model, capfd, name):
     file, _, chunks = ODD[name]
     assert cli.main(["run", str(videos / file), "--model", model]) == 0
-    rows = check(here / Path(file).stem, chunks)
+    rows = check(here / f"{Path(file).stem}.said", chunks)
     printed = capfd.readouterr()
     spoken = [row for row in rows if row["text"]]
     assert spoken and printed.out == "".join(f"{captions.timestamp(row['start_s'])}  {row['text']}\n" for row in spoken)
-    assert printed.err == f"{len(spoken)} comments in {Path(file).stem}.vtt and {Path(file).stem}.jsonl\n"
+    assert printed.err == f"{len(spoken)} comments in {Path(file).stem}.said.vtt and {Path(file).stem}.said.jsonl\n"
     assert {row["stream"] for row in rows} == {Path(file).stem}
 
 
@@ -149,7 +149,7 @@ def test_options_reach_the_model_and_a_params_file_may_hold_what_differs(here, v
     (here.parent / "mine.yaml").write_text("video: {chunk_s: 0.5}\n")
     words = ["--model", model, "--policy", "overlap", "--query", "Wo ist der Ball? ⚽", "--previous", "left lions right bears", "--device", "cpu"]
     assert cli.main(["run", str(videos / "plain.mp4"), *words, "--params", str(here.parent / "mine.yaml")]) == 0
-    rows = captions.read(here / "plain.jsonl")
+    rows = captions.read(here / "plain.said.jsonl")
     assert [row["end_s"] for row in rows] == [(k + 1) / 2 for k in range(14)] and {row["policy"] for row in rows} == {"overlap"}
     assert cli.main(["run", str(videos / "plain.mp4"), "--model", model, "--out", "plain"]) == 0
     assert [row["text"] for row in captions.read(here / "plain.jsonl")] != [row["text"] for row in rows]
@@ -273,7 +273,7 @@ def test_a_model_of_other_shapes_is_refused_and_a_compressed_one_loads(refused, 
     assert "no complete" in refused(videos / "plain.mp4", "--model", tmp_path / "other")
     compress.save(vlm, tmp_path / "small", "float32")
     assert cli.main(["run", str(videos / "frame.mp4"), "--model", str(tmp_path / "small")]) == 0
-    check(here / "frame", 1)
+    check(here / "frame.said", 1)
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_model_that_was_downloaded_before_works_offline(here, offline, videos,
     (stored / "refs").mkdir()
     (stored / "refs" / "main").write_text("0" * 40)
     assert cli.main(["run", str(videos / "frame.mp4"), "--model", "some-org/some-model"]) == 0
-    check(here / "frame", 1)
+    check(here / "frame.said", 1)
 
 
 # --- what goes wrong on the way ---
@@ -337,16 +337,16 @@ class Wrapped:
 
 @pytest.mark.parametrize("room", [0, 1, 2, 5, 6])
 def test_a_full_disk_leaves_nothing_half_written(refused, here, videos, model, monkeypatch, room):
-    (here / "plain.vtt").write_text("from an earlier run")
+    (here / "plain.said.vtt").write_text("from an earlier run")
     full_disk(monkeypatch, room)
     message = refused(videos / "plain.mp4", "--model", model, spoken=True)
-    assert "No space left on device" in message and (here / "plain.vtt").read_text() == "from an earlier run"
+    assert "No space left on device" in message and (here / "plain.said.vtt").read_text() == "from an earlier run"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 @pytest.mark.parametrize("suffix", ["vtt", "jsonl"])
 def test_a_disk_that_is_full_when_the_files_are_closed(here, videos, model, capfd, suffix):
-    (here / f"plain.{suffix}.part").symlink_to("/dev/full")
+    (here / f"plain.said.{suffix}.part").symlink_to("/dev/full")
     assert cli.main(["run", str(videos / "plain.mp4"), "--model", model]) == 2
     assert "No space left on device" in one_sentence(capfd.readouterr().err) and not list(here.iterdir())
 
@@ -364,7 +364,7 @@ def test_ctrl_c_keeps_what_was_said(here, videos, model):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130 and "on disk" in one_sentence(stderr)
-    rows = check(here / "long")
+    rows = check(here / "long.said")
     assert 1 <= len(rows) < 600
     assert said.endswith(f"  {next(row['text'] for row in rows if row['text'])}\n")
 
@@ -374,7 +374,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(here, videos, model):
     process.stdout.readline()
     process.stdout.close()  # as `| head -1` does
     assert process.wait(timeout=60) == 141 and process.stderr.read() == ""
-    assert 1 <= len(check(here / "long")) < 600
+    assert 1 <= len(check(here / "long.said")) < 600
 
 
 def test_the_real_command_fails_in_one_sentence(here, videos, model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ model: {seed: 0, hidden: 32, layers: 2, heads: 2, kv_heads: 1, intermediate: 32,
   vision_intermediate: 32}
 sft: {seed: 0, window_s: 8, stride_s: 4, warmup_steps: 3, warmup_batch: 8, warmup_lr: 0.001, steps: 25, batch: 2, lr: 0.01, checkpoint_every: 2}
 compress: {bits: 8, prune: 0.25}
-stream: {policies: [streaming, full], max_new_tokens: 4, query: Commentate on this match}
+stream: {policies: [streaming, full], max_new_tokens: 4}
 evaluate: {tolerance_s: 1.0}
 run: {device: cpu, threads: 1}
 """
@@ -164,3 +165,17 @@ def test_a_source_notebook_is_canonical_and_its_cells_are_short(notebook):
     assert canonical(nb) == nb
     assert nb.cells[0].cell_type == "markdown" and "You will learn" in nb.cells[0].source
     assert max(len(cell.source.splitlines()) for cell in nb.cells if cell.cell_type == "code") <= 12
+
+
+def test_the_lock_is_of_this_code():
+    """dvc.lock, which git keeps, was written by a run of the code and the notebooks beside it; else a fresh clone's run would change it."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe")
+    stages, locked = (yaml.load((ROOT / name).read_text())["stages"] for name in ("dvc.yaml", "dvc.lock"))
+    assert {name.partition("@")[0] for name in locked} == set(stages)
+    for name, stage in locked.items():
+        for dep in stage["deps"]:
+            if dep["path"].startswith(("src/", "notebooks/")):
+                found = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
+                assert found == dep["md5"], f"{dep['path']} changed since stage {name} ran: `make repro`, then commit dvc.lock"

@@ -188,10 +188,10 @@ def versions() -> dict:
 
 
 def revision() -> dict:
-    """{revision, dirty}; "unknown" without git or outside a repository, because a report must not fail for that."""
+    """{revision, dirty}, dvc.lock aside, which a run writes; "unknown" without git or a repository, because a report must not fail for that."""
     try:
         run = [subprocess.run(["git", *words], cwd=repository_root(), capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-               for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain"])]
+               for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", ".", ":!dvc.lock"])]
     except (OSError, subprocess.SubprocessError, UserError):
         return {"revision": "unknown", "dirty": "unknown"}
     return {"revision": run[0], "dirty": bool(run[1])}

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("file", type=Path, metavar="VIDEO", help="any video file")
     run.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
     run.add_argument("--policy", metavar="NAME", default="streaming", help=f"what the cache keeps: {', '.join(policy.POLICIES)} (default: streaming)")
-    run.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO's name, here)")
+    run.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
     run.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
     run.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
     run.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     chosen = policy.get(args.policy)
     info = container.scan(args.file).info
     container.check_rate(info, cfg.video.fps)
-    vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.vtt"))
+    vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
     for path in (vtt, jsonl):
         captions.check_writable(path)
     vlm = _load(model_path(args.model), args.device or cfg.run.device, cfg.run.threads)

@@ -1,4 +1,4 @@
-"""int8 weights and pruning, both real: fewer bytes on disk and in memory, zeros where weights were. Works on any Qwen2.5-VL, CPU or CUDA.
+"""int8 weights (fewer bytes on disk and in memory) and pruning (fewer on disk). For any Qwen2.5-VL, on CPU or CUDA.
 
 Int8 has one scale per output row and runs on torch's own kernels, chosen per device by measurement (`Int8Linear`).
 Pruning is torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest weights of every layer are zero. Zeros take

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -87,7 +87,7 @@ class Compress:
 
 @dataclass(frozen=True)
 class Stream:
-    policies: list[str]
+    policies: list[str] = field(default_factory=lambda: ["streaming"])
     max_new_tokens: int = 20
     query: str = "Commentate on this match"
     repetition_penalty: float = 1.0  # on every id in the context, pads and specials included; 1 changes nothing
@@ -113,7 +113,7 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr", "stream.repetition_penalty"}
 
-ONE_OF = {"cache.refresh": ("none", "closing", "previous_text"), "run.device": ("auto", "cpu", "cuda")}
+ONE_OF = {"compress.bits": (8,), "cache.refresh": ("none", "closing", "previous_text"), "run.device": ("auto", "cpu", "cuda")}
 
 SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "sft": Sft, "compress": Compress, "stream": Stream,
             "evaluate": Evaluate, "run": Run}
@@ -167,7 +167,11 @@ def from_dict(values: dict, source: str = "params.yaml") -> Config:
 
 def _agree(given: dict, source: str) -> None:
     """What two keys must have in common."""
-    video, sft = given.get("video"), given.get("sft")
+    video, sft, compress, model = (given.get(name) for name in ("video", "sft", "compress", "model"))
+    if compress and not 0 <= compress.prune < 1:
+        raise UserError(f"{source}: `compress.prune` must be a share from 0 up to 1, not {compress.prune:g}.")
+    if model and (model.hidden % model.heads or model.heads % model.kv_heads or model.vision_hidden % model.vision_heads):
+        raise UserError(f"{source}: `model.hidden` must divide by `heads`, `heads` by `kv_heads`, and `vision_hidden` by `vision_heads`.")
     frames = video.fps * video.chunk_s if video else 1
     if abs(frames - round(frames)) > 1e-6 or frames < 1:
         raise UserError(f"{source}: `video.fps` x `video.chunk_s` must be a whole number of frames, not {frames:g}.")
@@ -188,7 +192,7 @@ def _section(name: str, body: dict, source: str):
     for key in body:
         if key not in types:
             raise UserError(f"{source}: unknown key `{name}.{key}`; `{name}` has {', '.join(types)}.")
-    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in body]
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.name not in body]
     if missing:
         raise UserError(f"{source}: `{name}.{missing[0]}` is missing.")
     for key, value in body.items():
@@ -199,7 +203,7 @@ def _section(name: str, body: dict, source: str):
             raise UserError(f"{where} must be at least {least}, not {value}.")
         choices = ONE_OF.get(f"{name}.{key}", (value,))
         if value not in choices:
-            raise UserError(f"{where} must be one of {', '.join(choices)}, not {value!r}.")
+            raise UserError(f"{where} must be one of {', '.join(map(str, choices))}, not {value!r}.")
         if f"{name}.{key}" in ABOVE_ZERO and value <= 0:
             raise UserError(f"{where} must be above 0, not {value}.")
     return cls(**body)

@@ -1,8 +1,8 @@
 """Scoring commentary against what happened: event, who, score; for a whole stream and per minute. Knows the arena's grammar, no model.
 
-A second is right about the *event* if it names the event that happened, or is silent when none did. *who* and *score* are counted over the
-seconds where something happened and was named. `event_f1` counts hits and goals, each matched to one of the same kind and side within
-`tolerance_s`.
+A second is right about the *event* if it names the event that happened, or is silent when none did. *who* is the share of all events, and *score*
+that of all goals, that were named with the right team or score: a missed one counts as wrong. `event_f1` counts hits and goals, each matched to
+one of the same kind and side within `tolerance_s`.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ def event_f1(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float, ch
     return 2 * hits / (len(named) + events) if named or events else 1.0
 
 
-def score(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> dict[str, float | None]:
+def score(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0, before: Sequence[Said] = ()
+          ) -> dict[str, float | None]:
     """event_accuracy, event_f1, who, score, increment of a stretch of stream; None where nothing happened to be right or wrong about.
 
-    `increment`: the score is right given the score said last, so that one slip is counted once."""
-    right = [(s, t) for s, t in zip(said, truth, strict=True) if t.event != "none" and s.event == t.event]
-    goals = [(s, t) for s, t in right if t.score]
+    `increment`: the score is right given the score said last, so that one slip is counted once. `before`: what was said before this stretch."""
+    events = [(s, t) for s, t in zip(said, truth, strict=True) if t.event != "none"]
+    goals = [(s, t) for s, t in events if t.event.startswith("goal")]
     return {
         "event_accuracy": _share(s.event == t.event for s, t in zip(said, truth, strict=True)),
         "event_f1": event_f1(said, truth, tolerance_s, chunk_s),
-        "who": _share(s.who == t.who for s, t in right),
-        "score": _share(s.score == t.score for s, t in goals),
-        "increment": _share(_increments(said)),
+        "who": _share(s.event == t.event and s.who == t.who for s, t in events),
+        "score": _share(s.event == t.event and s.score == t.score for s, t in goals),
+        "increment": _share(_increments(said, next((s.score for s in reversed(before) if s.score), (0, 0)))),
     }
 
 
-def _increments(said: Iterable[Said]) -> Iterable[bool]:
-    last = (0, 0)
+def _increments(said: Iterable[Said], last: tuple[int, int]) -> Iterable[bool]:
     for s in said:
         if not s.event.startswith("goal"):
             continue
@@ -69,10 +69,11 @@ def _share(answers: Iterable[bool]) -> float | None:
 def per_minute(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> list[dict]:
     """`score` of every started minute of the stream."""
     n = round(60 / chunk_s)
-    return [{"minute": k // n, **score(said[k : k + n], truth[k : k + n], tolerance_s, chunk_s)} for k in range(0, len(truth), n)]
+    return [{"minute": k // n, **score(said[k : k + n], truth[k : k + n], tolerance_s, chunk_s, said[:k])} for k in range(0, len(truth), n)]
 
 
 def quarters(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> dict[str, dict]:
     """`score` of the first and of the last quarter: what decays over a stream differs between them."""
     n = max(1, len(truth) // 4)
-    return {"first_quarter": score(said[:n], truth[:n], tolerance_s, chunk_s), "last_quarter": score(said[-n:], truth[-n:], tolerance_s, chunk_s)}
+    last = score(said[-n:], truth[-n:], tolerance_s, chunk_s, said[:-n])
+    return {"first_quarter": score(said[:n], truth[:n], tolerance_s, chunk_s), "last_quarter": last}

@@ -113,8 +113,6 @@ def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_
     """The tiny model's shape: Qwen2.5-VL's classes and code path, a few million parameters."""
     token = dict(zip(("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id"),
                      tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]), strict=True))
-    if m.hidden % m.heads or m.heads % m.kv_heads or m.vision_hidden % m.vision_heads:
-        raise UserError("params.yaml: `model.hidden` must divide by `heads`, `heads` by `kv_heads`, and `vision_hidden` by `vision_heads`.")
     half = m.hidden // m.heads // 2
     side = half * 3 // 8  # Qwen's own split: 16 + 24 + 24 of 64
     text = {"vocab_size": len(tokenizer), "hidden_size": m.hidden, "num_hidden_layers": m.layers, "num_attention_heads": m.heads,

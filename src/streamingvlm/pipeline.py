@@ -31,6 +31,8 @@ def begin(params: dict | None) -> tuple[config.Config, Paths]:
     import torch
 
     cfg = config.from_dict(params) if params else config.load()
+    if vars(cfg).get("video", config.Video()).chunk_s != 1:
+        raise config.UserError("params.yaml: `video.chunk_s` must be 1.0 in the pipeline: what happens in the arena is labelled second by second.")
     torch.set_num_threads(vars(cfg).get("run", config.Run()).threads)
     return cfg, Paths(config.repository_root())
 
@@ -44,20 +46,22 @@ def versions() -> None:
     print(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only: everything here works without a GPU")
 
 
-def write_json(value, path: Path) -> None:
-    """JSON, complete or not at all, the same bytes for the same value."""
+def write_text(text: str, path: Path) -> None:
+    """A file that is complete or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def write_json(value, path: Path) -> None:
+    """The same bytes for the same value."""
+    write_text(json.dumps(value, indent=1) + "\n", path)
 
 
 def write_lines(rows: Sequence[dict], path: Path) -> None:
-    """JSON lines, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(part, path)
+    """JSON lines."""
+    write_text("".join(json.dumps(row) + "\n" for row in rows), path)
 
 
 def fingerprint(path: Path) -> str:

@@ -29,7 +29,7 @@ def score(texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict:
 
 
 def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> tuple[dict, list[float]]:
-    """Stream every row with the `streaming` policy -> (mean scores, seconds weighing alike; milliseconds of every chunk after the first few)."""
+    """Stream every row with the `streaming` policy -> (scores, the mean of the matches'; milliseconds of every chunk, reading left out)."""
     results, ms = [], []
     for row in rows:
         comments = list(watch(vlm, row, "streaming", cfg, root))

@@ -81,6 +81,8 @@ class Streamer:
     def start(self, previous: str = "", query: str | None = None) -> None:
         """Begin a stream. `previous`: what was said before it (a title, the teams); `query`: the viewer's wish, by default the configured one."""
         self.kv = self.vlm.new_cache()
+        if self.vlm.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.vlm.device)
         self.query = self.settings.query if query is None else query
         self.spans: list[Span] = self.dialogue.header(self.dialogue.encode(previous))
         self.tail: list[Span] = self.spans[:]  # the end of `spans` that has no keys and values yet

@@ -21,7 +21,10 @@ def matches(data: config.Data) -> list[tuple[str, str, Match]]:
     """(split, name, match) of every match the params ask for; evaluation plays with team pairs that training never sees."""
     train = [("train", f"match-{i:03d}", Match(data.seed * 10_000 + i, data.train_s)) for i in range(data.train_matches)]
     held = [("eval", f"eval-{i:03d}", Match(data.seed * 10_000 + i, data.eval_s, True)) for i in range(data.eval_matches)]
-    return [*train, *held, (LONG, LONG, Match(data.seed * 10_000 + 5_000, data.long_s, True))]
+    met = {frozenset(match.teams) for _, _, match in held}
+    longs = [Match(data.seed * 10_000 + 5_000 + i, data.long_s, True) for i in range(100)]
+    fresh = next((match for match in longs if frozenset(match.teams) not in met), longs[0])  # a pair of its own while there is one
+    return [*train, *held, (LONG, LONG, fresh)]
 
 
 def render(match: Match, path: Path) -> None:
