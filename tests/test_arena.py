@@ -9,52 +9,95 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm import arena, metrics, subset
+from streamingvlm import arena, metrics, pitch, subset
 from streamingvlm.arena import Match
 
 
-@given(seed=st.integers(0, 10_000), seconds=st.integers(1, 90), evaluation=st.booleans())
+@given(seed=st.integers(0, 10_000), seconds=st.integers(1, 90), evaluation=st.booleans(), plain=st.booleans(), lively=st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_the_words_say_what_happens_and_the_score_adds_up(seed, seconds, evaluation):
-    match = Match(seed, seconds, evaluation)
+def test_the_words_say_what_happens_and_the_score_adds_up(seed, seconds, evaluation, plain, lively):
+    match = Match(seed, seconds, evaluation, plain, lively)
     row = match.row("m", "m.mp4")
     assert [arena.parse(words).event for words in subset.words_by_chunk(row)] == [s.event for s in match.timeline]
     score = [0, 0]
     for second in match.timeline:
         said = arena.parse(" ".join(second.words))
+        if second.event == "kickoff":
+            score = [0, 0]
         if second.event.startswith("goal"):
             score[second.event.endswith("right")] += 1
-            assert said.score == tuple(score) and said.who == match.teams[second.event.endswith("right")]
-        if max(score) == arena.POINTS_A_GAME:
-            assert second.words[-1] == "game"
-            score = [0, 0]
+            assert said.who == match.teams[second.event.endswith("right")]
+        assert second.event.startswith(("none", "hit")) or said.score == tuple(score)
+        assert (second.words[-1:] == ("game",)) == (second.event.startswith("goal") and max(score) == arena.POINTS_A_GAME)
     assert arena.held_out(match.teams) == evaluation == arena.held_out(match.teams[::-1])
 
 
+def test_a_new_game_is_seen_to_start_at_once_and_only_then():
+    match = Match(5, 400)
+    over = [k for k, second in enumerate(match.timeline) if second.words[-1:] == ("game",)]
+    assert [k for k, second in enumerate(match.timeline) if second.event == "kickoff"] == [0, *(k + 1 for k in over if k + 1 < 400)]
+    assert len(over) >= 5
+
+
+def test_everything_is_said_in_every_way_unless_said_plainly():
+    seconds = [second for seed in range(4) for second in Match(seed, 400).timeline]
+    for kind, ways in arena.PHRASES.items():
+        heads = {" ".join(second.words).split(" left")[0].split(" right")[0] for second in seconds if second.event.startswith(kind)}
+        assert heads == {way.split(" {side}")[0] for way in ways}, kind
+    assert {second.words[:1] for second in Match(0, 300, plain=True).timeline} == {(), ("new",), ("hit",), ("goal",), ("save",), ("out",)}
+
+
+def test_a_match_is_the_same_however_long_it_is_watched_and_however_it_is_told():
+    long, short, plain = Match(3, 90), Match(3, 40), Match(3, 90, plain=True)
+    assert [s.event for s in plain.timeline] == [s.event for s in long.timeline] and plain.teams == long.teams
+    assert len(short.timeline) == 40 and short.teams == long.teams
+
+
+def test_evaluation_wears_colours_that_training_never_sees():
+    for train, held in (pitch.FIELDS, pitch.TEAMS):
+        assert not set(train) & set(held)
+    for seed in range(6):
+        for evaluation in (False, True):
+            frame = next(pitch.draw(Match(seed, 2, evaluation)))
+            paddles = {tuple(int(c) for c in colour) for colour in frame.reshape(-1, 3)} & {*pitch.TEAMS[0], *pitch.TEAMS[1]}
+            assert paddles and paddles <= set(pitch.TEAMS[evaluation])
+
+
+def test_the_camera_changes_and_the_box_follows_the_ball():
+    match = Match(2, 60)
+    cuts = [k for k in range(1, 60) if match.camera(k) != match.camera(k - 1)]
+    assert 3 <= len(cuts) <= 10
+    frames, labels = list(pitch.draw(match)), match.row("m", "m.mp4")["frames"]
+    assert len(labels) == len(frames) == 600, "a label for every frame"
+    for n in range(3, 600, 37):
+        (x0, y0, x1, y1), yellow = labels[n]["boxes"][0], (np.abs(frames[n].astype(int) - pitch.BALL).sum(-1) < 3)
+        inside = yellow[max(y0 - 1, 0) : y1 + 2, max(x0 - 1, 0) : x1 + 2].sum()
+        assert yellow.sum() > 10 and inside > 0.8 * yellow.sum(), n
+
+
 def test_same_seed_same_pixels_and_other_seed_other_pixels():
-    a, b, c = (np.stack(list(Match(seed, 3).frames())) for seed in (4, 4, 5))
+    a, b, c = (np.stack(list(pitch.draw(Match(seed, 3)))) for seed in (4, 4, 5))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     assert a.shape == (30, arena.SIZE_PX, arena.SIZE_PX, 3) and a.dtype == np.uint8
 
 
-def test_what_happens_shows_only_late_in_its_second():
-    """Two matches that differ in their events alone cannot be told apart from the first frames of a second by the marks of an event."""
-    match = Match(11, 40)
-    frames = np.stack(list(match.frames()))
-    for k, second in enumerate(match.timeline):
-        early, late = frames[k * arena.FPS], frames[k * arena.FPS + arena.FPS // 2]
-        marks = lambda frame: int((frame == 255).all(-1).sum() + (frame == (250, 250, 210)).all(-1).sum())  # noqa: E731
-        assert marks(early) == 0
-        assert (marks(late) > 0) == (second.event != "none")
+def test_what_happens_shows_only_late_in_its_second_and_the_labels_say_when():
+    match = Match(11, 60)
+    frames, labels = np.stack(list(pitch.draw(match))), match.row("m", "m.mp4")["frames"]
+    marks = lambda frame: sum(int((frame == colour).all(-1).sum()) for colour in (pitch.LIT, pitch.BLUE, pitch.RED, pitch.WHITE))  # noqa: E731
+    assert {second.event for second in match.timeline} == set(arena.EVENTS)
+    for n, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+        event = match.timeline[n // arena.FPS].event
+        assert label["action"] == (event if n % arena.FPS >= arena.FPS * arena.REVEAL_S else "none")
+        assert (marks(frame) > 0) == (label["action"] != "none"), n
 
 
-def test_the_score_is_never_drawn():
-    """The pixels depend on the events and the seed, not on the score: halves of a match with equal events have no trace of it."""
-    match = Match(3, 30)
-    assert {len(s.words) for s in match.timeline if s.event.startswith("goal")} <= {6, 7}
-    drawn = Match(3, 30)
-    object.__setattr__(drawn, "timeline", [arena.Second(s.event, s.words, (9, 9)) for s in match.timeline])
-    assert all(np.array_equal(x, y) for x, y in zip(match.frames(), drawn.frames(), strict=True))
+def test_the_score_and_the_names_are_never_drawn():
+    """The pixels depend on the events and the seed alone: with other names and another score the picture is the same."""
+    match, drawn = Match(3, 30), Match(3, 30)
+    object.__setattr__(drawn, "timeline", [arena.Second(s.event, ("otters",), (9, 9)) for s in match.timeline])
+    object.__setattr__(drawn, "teams", ("otters", "ravens"))
+    assert all(np.array_equal(x, y) for x, y in zip(pitch.draw(match), pitch.draw(drawn), strict=True))
 
 
 def test_held_out_pairs_exist_and_every_name_is_also_trained():
@@ -66,8 +109,11 @@ def test_held_out_pairs_exist_and_every_name_is_also_trained():
 
 @pytest.mark.parametrize(("text", "expected"), [
     ("", ("none", None, None)), ("nonsense hit", ("none", None, None)), ("hit left", ("hit left", None, None)),
-    ("hit right bears", ("hit right", "bears", None)), ("goal left lions 2 - 1", ("goal left", "lions", (2, 1))),
-    ("goal left lions 5 - 3 game", ("goal left", "lions", (5, 3))), ("goal left lions 2 -", ("goal left", "lions", None))])
+    ("a touch right", ("hit right", None, None)), ("goal left lions 2 - 1", ("goal left", "lions", (2, 1))),
+    ("goal left lions 5 - 3 game", ("goal left", "lions", (5, 3))), ("goal left lions 2 -", ("none", None, None)),
+    ("what a goal right bears now 0 - 1", ("goal right", "bears", (0, 1))), ("goal left pigeons 2 - 1", ("none", None, None)),
+    ("save left still 1 - 1", ("save left", None, (1, 1))), ("gone right it stays 3 - 4", ("out right", None, (3, 4))),
+    ("new game 0 - 0", ("kickoff", None, (0, 0)))])
 def test_commentary_is_read_back(text, expected):
     said = arena.parse(text)
     assert (said.event, said.who, said.score) == expected
@@ -77,7 +123,7 @@ def said(*texts: str) -> list[arena.Said]:
     return [arena.parse(text) for text in texts]
 
 
-TRUTH = said("", "hit left lions", "", "goal left lions 1 - 0", "goal right bears 1 - 1", "", "hit right bears")
+TRUTH = said("", "hit left", "", "goal left lions 1 - 0", "scored right by bears 1 - 1", "", "hit right")
 
 
 def test_the_truth_scores_full_marks_and_silence_none():
@@ -88,9 +134,19 @@ def test_the_truth_scores_full_marks_and_silence_none():
 
 
 def test_one_slip_of_the_score_costs_one_increment():
-    slipped = said("", "hit left lions", "", "goal left lions 2 - 0", "goal right bears 2 - 1", "", "hit right bears")
+    slipped = said("", "hit left", "", "goal left lions 2 - 0", "goal right bears 2 - 1", "", "hit right")
     result = metrics.score(slipped, TRUTH)
     assert result["score"] == 0 and result["increment"] == 0.5 and result["who"] == 1
+
+
+def test_a_restated_score_is_what_the_next_goal_adds_to_and_a_new_game_starts_from_nothing():
+    starts, first = "new game 0 - 0", "goal left lions 1 - 0"
+    true = said(starts, first, "save left still 1 - 0", "goal left lions 2 - 0", starts, first)
+    wrong = said(starts, first, "save left still 3 - 0", "goal left lions 4 - 0", starts, first)
+    assert metrics.score(true, true)["increment"] == 1
+    assert metrics.score(wrong, true)["increment"] == 3 / 4 and metrics.score(wrong, true)["score"] == pytest.approx(2 / 3)
+    lost = [*true[:4], said("")[0], true[5]]
+    assert metrics.score(lost, true)["increment"] == 3 / 4, "2 - 0 and then 1 - 0: a game that started unsaid"
 
 
 def test_f1_forgives_a_second_but_not_two_and_counts_no_truth_twice():

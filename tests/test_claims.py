@@ -16,16 +16,24 @@ GOOD = {
     "stream.streaming.latency_ratio_last_first": 1.04, "stream.full.latency_ratio_last_first": 4.0,
     "stream.streaming.kv_ratio_last_first": 1.0, "stream.full.kv_ratio_last_first": 7.0,
     "stream.streaming.kv_tokens_max": 97, "stream.streaming.times_real_time": 40.0,
-    "stream.streaming.memory_ratio_last_first": 1.0, "stream.streaming.who_first_quarter": 0.97,
+    "stream.streaming.memory_ratio_last_first": 1.0, "ablation.streaming.overlapped.first_quarter.who": 0.97,
     "stream.streaming.chunk_ms_p50": 25.0, "stream.full.chunk_ms_p50": 300.0,
-    "stream.streaming.event_f1_first_quarter": 0.95, "stream.streaming.event_f1_last_quarter": 0.94,
-    "stream.full.event_f1_first_quarter": 0.60, "stream.full.event_f1_last_quarter": 0.10,
+    "ablation.streaming.overlapped.first_quarter.event_f1": 0.95, "ablation.streaming.overlapped.last_quarter.event_f1": 0.94,
+    "ablation.full.overlapped.first_quarter.event_f1": 0.60, "ablation.full.overlapped.last_quarter.event_f1": 0.10,
+    **{f"ablation.{policy}.{student}.{key}": value for (policy, student), values in {
+        ("streaming", "overlapped"): (0.96, 0.97, 0.70, 0.95, 0.96), ("overlap", "overlapped"): (0.97, 0.97, 0.95, 0.96, 0.97),
+        ("no_sink", "overlapped"): (0.96, 0.40, 0.60, 0.90, 0.30), ("no_text", "overlapped"): (0.96, 0.60, 0.10, 0.40, 0.60),
+        ("window", "overlapped"): (0.96, 0.97, 0.40, 0.90, 0.97), ("growing", "overlapped"): (0.60, 0.50, 0.10, 0.40, 0.30),
+        ("streaming", "tiled"): (0.96, 0.90, 0.60, 0.90, 0.85), ("streaming", "base"): (0.90, 0.30, 0.10, 0.50, 0.10),
+    }.items() for key, value in zip(("event_f1", "who", "score", "increment", "last_quarter.who"), values, strict=True)},
+    "stream.overlap.chunk_ms_p50": 80.0,
     **{f"compress.{variant}.{metric}": value for variant, values in {
         "float32": (0.95, 5_000_000, 5_000_000, 25.0), "int8": (0.95, 2_000_000, 2_000_000, 30.0),
-        "pruned": (0.945, 4_000_000, 4_000_000, 25.0), "int8_pruned": (0.94, 2_000_000, 2_000_000, 30.0),
+        "pruned25": (0.945, 4_000_000, 4_000_000, 25.0),
+        "mlp25": (0.945, 4_000_000, 4_000_000, 22.0), "pruned25_int8": (0.94, 2_000_000, 2_000_000, 30.0),
     }.items() for metric, value in zip(("event_accuracy", "bytes", "memory_bytes", "chunk_ms_p50"), values, strict=True)},
 }
-BEST = {"P1": claims.REPRODUCED, "P7": claims.PARTLY, "P8": claims.PARTLY, "A9": claims.PARTLY}
+BEST = {"P1": claims.REPRODUCED, "P6": claims.REPRODUCED, "P7": claims.REPRODUCED, "P9": claims.REPRODUCED, "P8": claims.PARTLY, "A9": claims.PARTLY}
 
 
 def rows(measured):
@@ -53,7 +61,7 @@ def test_every_claim_has_exactly_one_way_to_a_verdict():
 def test_verdicts_of_a_good_run():
     ledger = rows(GOOD)
     assert {name: row["verdict"] for name, row in ledger.items() if "reproduced" in row["verdict"]} == BEST
-    assert "not attempted" in ledger["P7"]["why"]
+    assert all("one seed" in ledger[name]["why"] for name in ("P6", "P7", "P9"))
     for name in set(IDS) - set(BEST):
         assert ledger[name]["verdict"] == claims.NOT_ATTEMPTED or ledger[name]["verdict"].startswith("needs "), name
 
@@ -73,10 +81,16 @@ def test_a_verdict_says_that_it_is_a_direction_on_a_toy(verdict):
     ("stream.streaming.latency_ratio_last_first", 2.0, "P1", claims.NOT_REPRODUCED),
     ("stream.streaming.kv_ratio_last_first", 1.5, "P1", claims.NOT_REPRODUCED),
     ("stream.full.latency_ratio_last_first", 1.0, "P1", claims.PARTLY),
-    ("stream.streaming.event_f1_last_quarter", 0.80, "P7", claims.NOT_REPRODUCED),
-    ("stream.streaming.event_f1_first_quarter", 0.10, "P7", claims.NOT_REPRODUCED),
+    ("ablation.streaming.overlapped.last_quarter.event_f1", 0.80, "P7", claims.NOT_REPRODUCED),
+    ("ablation.streaming.overlapped.first_quarter.event_f1", 0.10, "P7", claims.NOT_REPRODUCED),
     ("stream.streaming.memory_ratio_last_first", 1.3, "P1", claims.NOT_REPRODUCED),
-    ("stream.streaming.who_first_quarter", 0.4, "P7", claims.NOT_MEASURED),
+    ("ablation.streaming.overlapped.first_quarter.who", 0.4, "P7", claims.NOT_MEASURED),
+    ("ablation.no_sink.overlapped.who", 0.97, "P6", claims.PARTLY),
+    ("ablation.streaming.overlapped.event_f1", 0.5, "P6", claims.NOT_REPRODUCED),
+    ("ablation.streaming.overlapped.who", 0.3, "P6", claims.NOT_MEASURED),
+    ("ablation.streaming.tiled.last_quarter.who", 0.96, "P7", claims.PARTLY),
+    ("ablation.window.overlapped.score", 0.70, "P9", claims.PARTLY),
+    ("stream.overlap.chunk_ms_p50", 30.0, "P9", claims.PARTLY),
     ("compress.int8.event_accuracy", 0.90, "A9", claims.PARTLY),
     ("compress.float32.event_accuracy", 0.40, "A9", claims.NOT_REPRODUCED),
     ("stream.minutes", 2.0, "P1", claims.NOT_MEASURED),
@@ -90,12 +104,12 @@ def test_a_broken_value_changes_the_verdict_and_is_named(metric, value, claim, v
 
 def test_all_of_full_attentions_failings_absent_is_not_reproduced():
     fine = {"stream.full.latency_ratio_last_first": 1.0,
-            **dict.fromkeys(("stream.full.event_f1_first_quarter", "stream.full.event_f1_last_quarter"), 0.95)}
+            **dict.fromkeys(("ablation.full.overlapped.first_quarter.event_f1", "ablation.full.overlapped.last_quarter.event_f1"), 0.95)}
     assert rows({**GOOD, **fine})["P8"]["verdict"] == claims.NOT_REPRODUCED
 
 
 def test_flat_at_nothing_is_not_stable_quality():
-    flat = {"stream.streaming.event_f1_first_quarter": 0.0, "stream.streaming.event_f1_last_quarter": 0.0}
+    flat = {"ablation.streaming.overlapped.first_quarter.event_f1": 0.0, "ablation.streaming.overlapped.last_quarter.event_f1": 0.0}
     assert rows({**GOOD, **flat})["P7"]["verdict"] == claims.NOT_REPRODUCED
 
 
@@ -106,7 +120,7 @@ def test_one_point_of_loss_is_within_one_point():
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf, "1.0", True])
 @pytest.mark.parametrize(("metric", "claim"), [
-    ("stream.streaming.latency_ratio_last_first", "P1"), ("stream.minutes", "P7"), ("stream.full.event_f1_last_quarter", "P8"),
+    ("stream.streaming.latency_ratio_last_first", "P1"), ("stream.minutes", "P7"), ("ablation.full.overlapped.last_quarter.event_f1", "P8"),
     ("compress.float32.bytes", "A9")])
 def test_a_missing_number_is_not_measured(metric, claim, nothing):
     row = rows({**GOOD, metric: nothing})[claim]

@@ -41,9 +41,25 @@ def test_pruning_zeroes_the_smallest_share_of_every_layer(fresh):
         assert torch.equal(m.weight[~gone], before[name][~gone])
 
 
-@pytest.mark.parametrize("variant", compress.VARIANTS)
+def test_the_least_neurons_leave_the_mlps_and_the_rest_computes_as_before(fresh, vlm):
+    """Neurons that give nothing are the first to go, and going changes nothing."""
+    mlps = [m for m in fresh.hf.modules() if hasattr(m, "gate_proj")]
+    assert len(mlps) == 5, "of the decoder and of the vision tower"
+    with torch.no_grad():
+        for mlp in mlps:
+            mlp.down_proj.weight[:, ::4] = 0
+    x = torch.randn(2, 7, 64)
+    before = [mlp(x[..., : mlp.gate_proj.in_features]) for mlp in mlps]
+    compress.shrink(fresh, 0.25)
+    for mlp, out in zip(mlps, before, strict=True):
+        torch.testing.assert_close(mlp(x[..., : mlp.gate_proj.in_features]), out)
+        assert mlp.gate_proj.weight.shape[0] == mlp.down_proj.weight.shape[1] == mlp.gate_proj.out_features
+    assert fresh.hf.config.text_config.intermediate_size == 72 and fresh.hf.config.vision_config.intermediate_size == 36
+
+
+@pytest.mark.parametrize("variant", ["float32", "int8", "pruned25", "mlp25", "pruned25_int8", "mlp30_int8"])
 def test_saved_and_loaded_is_the_same_model_and_smaller(fresh, vlm, tmp_path, variant, monkeypatch):
-    compress.apply(fresh, variant, config.Compress(bits=8, prune=0.25))
+    compress.apply(fresh, variant)
     on_disk = compress.save(fresh, tmp_path / variant, variant)
     monkeypatch.setattr(compress.Int8Linear, "pack", lambda self: None)
     loaded = model.load(tmp_path / variant, CPU)
@@ -56,14 +72,13 @@ def test_saved_and_loaded_is_the_same_model_and_smaller(fresh, vlm, tmp_path, va
     assert compress.memory_bytes(packed) == compress.memory_bytes(fresh)
     plain = compress.save(vlm, tmp_path / "plain", "float32")
     assert (on_disk < plain) == (variant != "float32")
-    assert (compress.memory_bytes(fresh) < compress.memory_bytes(vlm)) == ("int8" in variant)
+    assert (compress.memory_bytes(fresh) < compress.memory_bytes(vlm)) == ("int8" in variant or "mlp" in variant)
     streamers = [Streamer(m, policy.get("streaming"), CACHE, VIDEO, STREAM) for m in (fresh, loaded)]
     for k in range(6):
         assert len({s.step("test", chunk(k)).text for s in streamers}) == 1
 
 
-def test_only_what_is_implemented_is_accepted(fresh):
-    with pytest.raises(config.UserError, match="bits"):
-        compress.apply(fresh, "int8", config.Compress(bits=4, prune=0.25))
-    with pytest.raises(config.UserError, match="prune"):
-        compress.apply(fresh, "pruned", config.Compress(bits=8, prune=1.5))
+@pytest.mark.parametrize("name", ["int4", "pruned", "pruned5", "mlp25int8", "float32_int8", ""])
+def test_only_what_is_implemented_is_accepted(fresh, name):
+    with pytest.raises(config.UserError, match="no compression"):
+        compress.apply(fresh, name)

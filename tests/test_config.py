@@ -23,12 +23,13 @@ def test_the_repository_s_own_params_are_complete():
     ({"vidoe": {}}, "unknown section `vidoe`"), ({"video": {"fpz": 2}}, "unknown key `video.fpz`"),
     ({"video": {"fps": "two"}}, "`video.fps` must be float, not 'two'"), ({"video": {"fps": True}}, "`video.fps` must be float, not True"),
     ({"cache": {"text_sink": 8.5}}, "`cache.text_sink` must be int, not 8.5"), ({"stream": {"policies": "full"}}, "must be list[str]"),
-    ({"stream": {"policies": [1]}}, "`stream.policies` must be str, not 1"), ({"compress": {"bits": 4, "prune": 0.2}}, "must be one of 8, not 4"),
-    ({"compress": {"bits": 8, "prune": 2.0}}, "`compress.prune` must be a share"), ({"compress": {}}, "`compress.bits` is missing"),
+    ({"stream": {"policies": [1]}}, "`stream.policies` must be str, not 1"),
+    ({"compress": {"variants": ["int4"]}}, "`compress.variants` has no `int4`"),
+    ({"compress": {"variants": ["float32", "mlp25int8"]}}, "has no `mlp25int8`"), ({"compress": {}}, "`compress.variants` is missing"),
     ({"video": None}, "`video` must hold keys"), ([], "must hold sections"),
     ({"cache": {"vision_rounds": 0}}, "`cache.vision_rounds` must be at least 1"), ({"cache": {"text_sink": -1}}, "must be at least 0"),
     ({"video": {"fps": 0}}, "`video.fps` must be above 0"), ({"video": {"fps": 2.5}}, "must be a whole number of frames, not 2.5"),
-    ({"cache": {"refresh": "all"}}, "`cache.refresh` must be one of none, closing, previous_text"),
+    ({"cache": {"refresh": "all"}}, "`cache.refresh` must be one of none, closing, previous_text, said, rounds, all_text"),
     ({"cache": {"text_window": -4}}, "`cache.text_window` must be at least 0"),
  ({"sft": dict.fromkeys(("seed", "window_s"), 1)}, "is missing"),
 ])
@@ -58,3 +59,9 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path):
     (tmp_path / "p.yaml").write_text("video: {fps: [}\n")
     with pytest.raises(UserError, match="not valid YAML"):
         config.load(tmp_path / "p.yaml")
+
+
+def test_one_section_changes_and_the_rest_stays():
+    cfg = config.load(ROOT / "params.yaml")
+    other = cfg.having("sft", stride_s=24)
+    assert other.sft.stride_s == 24 != cfg.sft.stride_s and other.video is cfg.video and other.sft.lr == cfg.sft.lr

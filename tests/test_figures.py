@@ -114,13 +114,13 @@ def test_a_single_chunk_and_a_single_policy(tmp_path):
 
 
 def test_filmstrip(tmp_path):
-    said, true = ["goal left 1 - 0", ""], ["goal left 1 - 0", "hit right"]
-    path = figures.filmstrip(FRAMES, [1.0, 2.5], said, true, tmp_path, "strip")
+    said, true, right = ["goal left 1 - 0", ""], ["goal left 1 - 0", "hit right"], [True, False]
+    path = figures.filmstrip(FRAMES, [1.0, 2.5], said, true, right, tmp_path, "strip")
     assert [p.name for p in tmp_path.iterdir()] == ["strip.png"]
-    assert figures.filmstrip(FRAMES, [1.0, 2.5], said, true, tmp_path, "again").read_bytes() == path.read_bytes()
+    assert figures.filmstrip(FRAMES, [1.0, 2.5], said, true, right, tmp_path, "again").read_bytes() == path.read_bytes()
     for frames, seconds in ((FRAMES[:0], []), (FRAMES, [1.0])):
         with pytest.raises(UserError, match="Figure `filmstrip`"):
-            figures.filmstrip(frames, seconds, said, true, tmp_path)
+            figures.filmstrip(frames, seconds, said, true, right, tmp_path)
 
 
 def test_colours_do_not_depend_on_who_else_is_drawn():

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 QUERY = 'Say "go", \\ tab\t, 日本, {braces} and ${dollars}'
 PARAMS = f"""\
 video: {{fps: 2000.0, chunk_s: 1e-3, max_pixels: 7056}}
-stream: {{policies: [streaming, full], max_new_tokens: 20, query: {json.dumps(QUERY, ensure_ascii=False)}}}
-compress: {{bits: 8, prune: 0.30000000000000004}}
+stream: {{policies: [streaming, full], max_new_tokens: 20, repetition_penalty: 1.0000000000000002, query: {json.dumps(QUERY, ensure_ascii=False)}}}
+compress: {{variants: [float32]}}
 evaluate: {{tolerance_s: 5e-324}}
 """
 DVC_YAML = """\
@@ -186,7 +186,7 @@ def test_saving_a_run_notebook_runs_no_notebook_stage(scratch):
 
 def test_one_param_runs_only_the_stages_that_read_it(scratch):
     params = scratch.root / "params.yaml"
-    params.write_text(PARAMS.replace("prune: 0.3", "prune: 0.2"))
+    params.write_text(PARAMS.replace("variants: [float32]", "variants: [int8]"))
     assert scratch.repro() == {"second"}
     params.write_text(PARAMS)
     assert scratch.repro() == {"second"}  # and back: `persist` keeps a stage that measures time from being taken out of DVC's run cache
@@ -194,11 +194,11 @@ def test_one_param_runs_only_the_stages_that_read_it(scratch):
 
 def test_a_wrong_param_is_one_sentence_before_anything_runs(scratch, monkeypatch, capsys):
     params = scratch.root / "params.yaml"
-    params.write_text(PARAMS.replace("bits: 8", "bits: many"))
+    params.write_text(PARAMS.replace("variants: [float32]", "variants: many"))
     monkeypatch.chdir(scratch.root / "notebooks")
     code = notebook.main(["02_second"])
     params.write_text(PARAMS)
-    assert code == 2 and capsys.readouterr() == ("", "params.yaml: `compress.bits` must be int, not 'many'.\n")
+    assert code == 2 and capsys.readouterr() == ("", "params.yaml: `compress.variants` must be list[str], not 'many'.\n")
 
 
 def test_a_failure_leaves_its_notebook_and_ends_with_its_sentence(scratch):

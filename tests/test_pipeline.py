@@ -19,15 +19,18 @@ from streamingvlm.config import repository_root
 ROOT = repository_root(Path(__file__).parent)
 SOURCE = ROOT / "src" / "streamingvlm"
 SMALL = """
-data: {seed: 0, clips: [basketball.mp4, bigbuckbunny.mp4], loop_clip: bigbuckbunny.mp4, loop_s: 12, train_matches: 2, train_s: 24,
+data: {seed: 0, clips: [basketball.mp4, bigbuckbunny.mp4], loop_clip: bigbuckbunny.mp4, loop_s: 12, train_matches: 2, train_s: 24, clean_matches: 1,
   eval_matches: 1, eval_s: 12, long_s: 48}
 video: {fps: 2.0, chunk_s: 1.0, max_pixels: 3136}
 cache: {text_sink: 4, text_window: 16, vision_rounds: 2, pin_query: true, restart_rounds: 8, refresh: none}
 model: {seed: 0, hidden: 32, layers: 2, heads: 2, kv_heads: 1, intermediate: 32, vision_hidden: 32, vision_depth: 1, vision_heads: 2,
   vision_intermediate: 32}
-sft: {seed: 0, window_s: 8, stride_s: 4, warmup_steps: 3, warmup_batch: 8, warmup_lr: 0.001, steps: 25, batch: 2, lr: 0.01, checkpoint_every: 2}
-compress: {bits: 8, prune: 0.25}
-stream: {policies: [streaming, full], max_new_tokens: 4}
+pretrain: {seed: 0, window_s: 4, latest_s: 4, batch: 1, drill_steps: 1, narration_steps: 1, narration_lr: 0.001, matches: 1, match_s: 9,
+  vision_steps: 1, vision_batch: 4, vision_lr: 0.001, both_steps: 1, both_lr: 0.001}
+sft: {seed: 0, base: data/tiny-base, window_s: 8, stride_s: 4, starts: grid, steps: 4, lr: 0.0005, anneal_steps: 2, anneal_lr: 0.0001, batch: 2,
+  accumulate: 1, packed: false, tune: full, lora_rank: 2, tune_vision: false, dtype: float32, checkpoint_every: 2}
+compress: {variants: [float32, int8, pruned25, mlp25_int8]}
+stream: {policies: [streaming, full], ablations: [no_text], controls: [streaming], max_new_tokens: 4}
 evaluate: {tolerance_s: 1.0}
 run: {device: cpu, threads: 1}
 """
@@ -72,9 +75,11 @@ def scratch(tmp_path_factory) -> Scratch:
 def test_every_stage_leaves_what_it_promises(scratch):
     names = {path.relative_to(scratch.folder).as_posix() for top in ("artifacts", "reports") for path in (scratch.folder / top).rglob("*")}
     wanted = {"artifacts/subset/train.parquet", "artifacts/subset/eval.parquet", "artifacts/sft/model/model.safetensors",
-              "artifacts/sft/history.jsonl", "artifacts/compress/int8_pruned/compressed.safetensors",
-              "artifacts/stream/long.streaming.vtt", "artifacts/stream/long.full.jsonl",
-              "artifacts/stream/bigbuckbunny-loop.streaming.vtt", "artifacts/stream/basketball.full.vtt", "reports/metrics.json", "reports/claims.md",
+              "artifacts/sft/history.jsonl", "artifacts/compress/mlp25_int8/compressed.safetensors",
+              "artifacts/stream/overlapped/long.streaming.vtt", "artifacts/stream/overlapped/long.full.jsonl",
+              "artifacts/stream/base/long.streaming.vtt",
+              "artifacts/stream/overlapped/bigbuckbunny-loop.streaming.vtt", "artifacts/stream/overlapped/basketball.full.vtt",
+              "reports/metrics.json", "reports/claims.md",
               "reports/claims.json", "reports/timings/stream.jsonl", "reports/timings/latency.png", "reports/timings/latency.html",
               "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
               *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
@@ -84,7 +89,7 @@ def test_every_stage_leaves_what_it_promises(scratch):
 
 def test_the_contract_of_a_comment(scratch):
     lines = [json.loads(line) for line in (scratch.folder / "reports/timings/stream.jsonl").read_text().splitlines()]
-    long = [line for line in lines if line["stream"] == "long" and line["policy"] == "streaming"]
+    long = [line for line in lines if line["stream"] == "long" and line["policy"] == "streaming" and line["student"] == "overlapped"]
     assert [line["chunk"] for line in long] == list(range(48))
     assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= long[0].keys()
     assert all(line["ms"]["total"] > 0 for line in lines)
@@ -94,8 +99,9 @@ def test_the_contract_of_a_comment(scratch):
 
 def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
     numbers = json.loads((scratch.folder / "reports/metrics.json").read_text())
-    assert set(numbers["compress"]) == {"float32", "int8", "pruned", "int8_pruned"}
-    assert 0 <= numbers["stream"]["streaming"]["event_accuracy"] <= 1
+    assert set(numbers["compress"]) == {"float32", "int8", "pruned25", "mlp25_int8"}
+    assert 0 <= numbers["ablation"]["streaming"]["overlapped"]["event_accuracy"] <= 1
+    assert set(numbers["ablation"]["streaming"]) == {"overlapped", "tiled", "base"} and set(numbers["ablation"]["no_text"]) == {"overlapped"}
     ledger = json.loads((scratch.folder / "reports/claims.json").read_text())
     assert [row["id"] for row in ledger] == list(claims.claims()["claims"])
     assert next(row for row in ledger if row["id"] == "P1")["verdict"] == claims.NOT_MEASURED, "48 seconds prove nothing about endless streams"
@@ -110,7 +116,7 @@ def test_a_second_run_runs_nothing_and_git_is_clean(scratch):
     ("tolerance_s: 1.0", "tolerance_s: 2.0", ["evaluate"]),
     ("restart_rounds: 8", "restart_rounds: 9", ["stream"]),
     ("policies: [streaming, full]", "policies: [streaming]", ["stream"]),
-    ("prune: 0.25", "prune: 0.3", ["compress"]),
+    ("pruned25,", "pruned30,", ["compress"]),
 ])
 def test_one_param_reruns_only_the_stages_that_read_it(scratch, old, new, stages):
     """The stages that read it are the only ones that DVC calls changed by themselves; later ones follow only if its outputs change."""

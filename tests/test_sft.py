@@ -6,46 +6,60 @@ import dataclasses
 import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import CACHE, STREAM, TINY, VIDEO, chunk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamingvlm import arena, config, dialogue, model, policy, sft
+from streamingvlm import arena, config, dialogue, lessons, model, policy, sft, train
 from streamingvlm.dialogue import Dialogue, ids_of
 from streamingvlm.stream import Streamer
 
-SFT = config.Sft(seed=0, window_s=4, stride_s=2, warmup_steps=3, warmup_batch=4, warmup_lr=1e-3, steps=4, batch=2, lr=1e-3, checkpoint_every=2)
+SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", steps=4, lr=1e-3, anneal_steps=3, anneal_lr=1e-4, batch=2, accumulate=1,
+                 packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
 
 
-def lesson(seconds: int = 12, seed: int = 3) -> sft.Lesson:
+def lesson(seconds: int = 12, seed: int = 3) -> lessons.Lesson:
     match = arena.Match(seed, seconds)
     labels = [arena.EVENTS.index(second.event) for second in match.timeline]
-    return sft.Lesson([chunk(k) for k in range(seconds)], [" ".join(s.words) for s in match.timeline], labels, match.previous_text, "Go")
+    return lessons.Lesson([chunk(k) for k in range(seconds)], [" ".join(s.words) for s in match.timeline], labels, match.previous_text, "Go")
 
 
 def cfg(**changes) -> SimpleNamespace:
     return SimpleNamespace(sft=dataclasses.replace(SFT, **changes), cache=CACHE, video=VIDEO, model=TINY)
 
 
+def taught(words, where=None, recipe=1, **changes) -> train.Trainer:
+    """A trainer on two short matches and one clean one."""
+    vlm = model.build(TINY, words)
+    sft.adapt(vlm, cfg(**changes).sft)
+    checkpoint = where and train.Checkpoint(where / "latest.pt", {"recipe": recipe})
+    return sft.trainer(vlm, [lesson(), lesson(seed=4)], [lesson(seed=5)], cfg(**changes), checkpoint)
+
+
+def loss_of(vlm, batch) -> torch.Tensor:
+    return train.Student(vlm.hf, len(arena.EVENTS))(batch)[0]
+
+
 @given(chunks=st.integers(1, 200), window=st.integers(1, 30), stride=st.integers(1, 30))
 def test_windows_reach_both_ends_and_overlap(chunks, window, stride):
-    starts = sft.window_starts(chunks, window, min(stride, window))
+    starts = lessons.window_starts(chunks, window, min(stride, window))
     assert starts[0] == 0 and max(starts) + window >= chunks
     assert all(b - a <= min(stride, window) for a, b in itertools.pairwise(starts)), "no second is skipped"
 
 
 def test_a_window_is_what_the_stream_holds_at_that_moment(vlm):
     """Stream the true words up to a round; the spans then kept, with one round per window, are the window's own, to the token."""
-    talk, taught = Dialogue(vlm.tokenizer, 2), lesson(14)
-    s = Streamer(vlm, policy.get("streaming"), CACHE, VIDEO, dataclasses.replace(STREAM, query=taught.query, max_new_tokens=30))
-    s.start(taught.previous)
+    talk, told = Dialogue(vlm.tokenizer, 2), lesson(14)
+    s = Streamer(vlm, policy.get("streaming"), CACHE, VIDEO, dataclasses.replace(STREAM, query=told.query, max_new_tokens=30))
+    s.start(told.previous)
     for k in range(14):
-        s._speak = lambda hidden, k=k: speak(s, talk.spoken(taught.words[k]))
-        s.step("test", taught.chunks[k])
+        s._speak = lambda hidden, k=k: speak(s, talk.spoken(told.words[k]))
+        s.step("test", told.chunks[k])
         first = max(0, k - CACHE.vision_rounds + 1)
-        assert ids_of(s.spans) == ids_of(sft.window_spans(talk, taught, first, k + 1, CACHE))
+        assert ids_of(s.spans) == ids_of(lessons.window_spans(talk, told, first, k + 1, CACHE))
 
 
 def speak(s: Streamer, ids):
@@ -59,50 +73,107 @@ def speak(s: Streamer, ids):
 
 
 def test_the_loss_falls_on_the_assistant_only(vlm):
-    talk, taught = Dialogue(vlm.tokenizer, 2), lesson()
-    batch = sft.collate(talk, [(taught, sft.window_spans(talk, taught, a, a + 4, CACHE)) for a in (0, 6)])
+    talk, told = Dialogue(vlm.tokenizer, 2), lesson()
+    batch = lessons.collate(talk, [(told, lessons.window_spans(talk, told, a, a + 4, CACHE)) for a in (0, 6)])
     for b, start in enumerate((0, 6)):
         learned = batch.labels[b][batch.labels[b] != -100].tolist()
-        assert learned == [token for words in taught.words[start : start + 4] for token in (*talk.spoken(words), talk.im_end)]
+        assert learned == [token for words in told.words[start : start + 4] for token in (*talk.spoken(words), talk.im_end)]
     assert not batch.is_vision[batch.labels != -100].any()
 
 
 def test_padding_does_not_change_the_loss(vlm):
-    talk, taught = Dialogue(vlm.tokenizer, 2), lesson()
-    pair = [(taught, sft.window_spans(talk, taught, a, b, CACHE)) for a, b in ((0, 2), (4, 9))]
+    talk, told = Dialogue(vlm.tokenizer, 2), lesson()
+    pair = [(told, lessons.window_spans(talk, told, a, b, CACHE)) for a, b in ((0, 2), (4, 9))]
     with torch.no_grad():
-        alone = [sft.collate(talk, [one]) for one in pair]
+        alone = [lessons.collate(talk, [one]) for one in pair]
         counts = [int((batch.labels != -100).sum()) for batch in alone]
-        expected = sum(sft.loss_of(vlm, batch) * n for batch, n in zip(alone, counts, strict=True)) / sum(counts)
-        torch.testing.assert_close(sft.loss_of(vlm, sft.collate(talk, pair)), expected, rtol=1e-5, atol=1e-5)
+        expected = sum(loss_of(vlm, batch) * n for batch, n in zip(alone, counts, strict=True)) / sum(counts)
+        torch.testing.assert_close(loss_of(vlm, lessons.collate(talk, pair)), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("killed_after", [1, 2, 5, 6])
-def test_resumed_equals_uninterrupted(words, tmp_path, killed_after):
-    lessons = [lesson(), lesson(seed=4)]
+def test_packed_windows_see_only_themselves(vlm):
+    talk, told = Dialogue(vlm.tokenizer, 2), lesson()
+    windows = [(told, lessons.window_spans(talk, told, a, b, CACHE)) for a, b in ((0, 3), (4, 9), (2, 4))]
+    with torch.no_grad():
+        padded, packed = (loss_of(vlm, lessons.collate(talk, windows, packed=p)) for p in (False, True))
+    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
 
-    def trainer(where) -> sft.Trainer:
-        return sft.Trainer(model.build(TINY, words), lessons, cfg(), sft.Checkpoint(where / "latest.pt", {"recipe": 1}))
 
-    whole = trainer(tmp_path / "whole")
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_resumed_equals_uninterrupted(words, tmp_path, killed_after, tune):
+    whole = taught(words, tmp_path / "whole", tune=tune)
     rows = list(whole.run())
-    broken = trainer(tmp_path / "broken").run()
+    assert [row["phase"] for row in rows] == ["windows"] * 4 + ["annealing"] * 3
+    broken = taught(words, tmp_path / "broken", tune=tune).run()
     for _ in range(killed_after):
         next(broken)
-    resumed = trainer(tmp_path / "broken")
+    resumed = taught(words, tmp_path / "broken", tune=tune)
     assert len(list(resumed.run())) <= len(rows) - killed_after // 2 * 2
     assert resumed.history == rows
-    for a, b in zip(whole.vlm.hf.parameters(), resumed.vlm.hf.parameters(), strict=True):
+    for a, b in zip(whole.student.parameters(), resumed.student.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_checkpoint_of_another_recipe_is_not_taken(tmp_path):
-    sft.Checkpoint(tmp_path / "x.pt", {"lr": 1}).save({"step": 4})
-    assert sft.Checkpoint(tmp_path / "x.pt", {"lr": 1}).load() == {"step": 4}
-    assert sft.Checkpoint(tmp_path / "x.pt", {"lr": 2}).load() is None
+    train.Checkpoint(tmp_path / "x.pt", {"lr": 1}).save({"step": 4})
+    assert train.Checkpoint(tmp_path / "x.pt", {"lr": 1}).load() == {"step": 4}
+    assert train.Checkpoint(tmp_path / "x.pt", {"lr": 2}).load() is None
 
 
 def test_training_learns_something(words):
-    trainer = sft.Trainer(model.build(TINY, words), [lesson()], cfg(warmup_steps=0, steps=30, lr=3e-3))
-    losses = [row["loss"] for row in trainer.run()]
+    losses = [row["loss"] for row in taught(words, steps=30, lr=3e-3).run()]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def changed(trainer: train.Trainer) -> set[str]:
+    """Names of the weights that training changed."""
+    before = {name: p.clone() for name, p in trainer.student.hf.named_parameters()}
+    list(trainer.run())
+    return {name for name, p in trainer.student.hf.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_only_what_the_params_name_learns(words):
+    frozen, whole, lora = (changed(taught(words, **how)) for how in ({"tune_vision": False}, {"tune_vision": True}, {"tune": "lora"}))
+    assert not any("visual" in name for name in frozen) and any("layers.0.mlp" in name for name in frozen)
+    assert any("visual" in name for name in whole)
+    assert lora and all("lora_" in name for name in lora)
+
+
+def test_lora_is_merged_into_a_plain_model_that_computes_the_same(words, tmp_path):
+    vlm = model.build(TINY, words)
+    names = set(vlm.hf.state_dict())
+    adapted = sft.adapt(vlm, cfg(tune="lora").sft)
+    list(sft.trainer(vlm, [lesson()], [lesson(seed=5)], cfg(tune="lora", lr=1e-2)).run())
+    talk = Dialogue(vlm.tokenizer, 2)
+    batch = lessons.collate(talk, [(lesson(), lessons.window_spans(talk, lesson(), 0, 4, CACHE))])
+    with torch.no_grad():
+        before = loss_of(vlm, batch)
+        sft.merge(adapted)
+        torch.testing.assert_close(loss_of(vlm, batch), before, rtol=1e-4, atol=1e-4)
+    assert set(vlm.hf.state_dict()) == names
+    vlm.save(tmp_path)
+    assert torch.equal(model.load(tmp_path, vlm.device).hf.lm_head.weight, vlm.hf.lm_head.weight)
+
+
+def test_accumulated_steps_are_the_mean_of_their_parts(words):
+    """Two micro batches of one step have the gradient of both: the first loss logged is their mean."""
+    parts = taught(words, accumulate=2)
+    phase = parts.phases[0]
+    with torch.no_grad():
+        losses = [float(parts.student(phase.draw(np.random.default_rng([0, 0, micro, 0])))[0]) for micro in (0, 1)]
+    assert next(parts.run())["loss"] == pytest.approx(sum(losses) / 2, rel=1e-4)
+
+
+def test_without_overlap_every_second_is_in_one_window_and_random_starts_leave_the_grid(words):
+    talk = Dialogue(model.build(TINY, words).tokenizer, 2)
+    tiled = sft.Windows(talk, [lesson(12)], cfg(stride_s=4))
+    assert tiled.at == [(0, 0), (0, 4), (0, 8)]
+    ids = lambda starts: {tuple(sft.Windows(talk, [lesson(12)], cfg(stride_s=4, starts=starts, batch=1)).draw(  # noqa: E731
+        np.random.default_rng(i)).events.tolist()) for i in range(40)}
+    assert len(ids("random")) > len(ids("grid")) == 3
+
+
+def test_annealing_without_clean_matches_is_one_clear_sentence(words):
+    with pytest.raises(config.UserError, match="clean_matches"):
+        sft.trainer(model.build(TINY, words), [lesson()], [], cfg())

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import make, make_audio, number, picture, rotate
 
-from streamingvlm import container, encode, video
+from streamingvlm import container, encode, pitch, video
 from streamingvlm.arena import Match
 from streamingvlm.config import UserError, Video
 
@@ -457,7 +457,7 @@ def test_decord_is_rewound_after_every_batch(good):
 
 def test_the_same_frames_give_the_same_bytes_whatever_lay_in_memory_before(tmp_path):
     """x264's look-ahead reads memory it never wrote; between encodes the heap is filled with other bytes each time."""
-    frames = [frame for _, frame in zip(range(60), Match(17, 6).frames(), strict=False)]
+    frames = [frame for _, frame in zip(range(60), pitch.draw(Match(17, 6)), strict=False)]
     rng, seen = np.random.default_rng(0), set()
     for _ in range(60):
         junk = [np.full(rng.integers(1_000, 400_000), rng.integers(256), np.uint8) for _ in range(25)]

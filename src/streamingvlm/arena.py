@@ -1,19 +1,19 @@
 """The arena: a deterministic procedural broadcaster of two-team matches. Same seed -> same world, same pixels, same words.
 
-Built so that each part of the cache has a job of its own: the teams' names are said once, before the match (the text sink, or text said
-since); the score is never drawn (it can only come from what was said before: the text window); and whether the ball was hit or went in
-shows only in the second half of a second (the vision window). Knows nothing of tokens, models or files; `subset` writes its frames to
-H.264 and its words to stream rows.
+Built so that each part of the cache has a job of its own: the teams' names are said once, before the match, and then only when one of them scores
+(the text sink, or text said since); the score is never drawn (it can only come from what was said before: the text window), except that a new
+game visibly starts at 0 - 0; and what happens shows only in the second half of a second (the vision window). The same event is said in several
+ways, so words cannot be learned by heart. Cameras change and the picture is noisy; evaluation has team pairs and colours that training never meets.
+Decides what happens and how it is said; `pitch` draws it, `subset` writes both to files. Knows nothing of tokens or models.
 
     match = Match(seed=7, seconds=60)
-    for frame in match.frames(): ...   # [112, 112, 3] uint8, 10 a second
+    for frame in pitch.draw(match): ...   # [112, 112, 3] uint8, 10 a second
     match.row("match-7", "videos/match-7.mp4")
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,13 +23,24 @@ FPS = 10
 SIZE_PX = 112
 NAMES = ("lions", "bears", "wolves", "hawks", "sharks", "tigers", "eagles", "bulls", "foxes", "cobras", "ravens", "otters")
 SIDES = ("left", "right")
-EVENTS = ("none", "hit left", "hit right", "goal left", "goal right")  # the labels of one second
-WORDS = ("left", "right", "hit", "goal", "game", "-", "Commentate", "on", "this", "match", *NAMES)
+KINDS = ("hit", "goal", "save", "out")
+EVENTS = ("none", "kickoff", *(f"{kind} {side}" for kind in KINDS for side in SIDES))  # the labels of one second
 POINTS_A_GAME = 5
 REVEAL_S = 0.4  # until then a second looks the same whatever happens in it
-_CHANCES = (0.40, 0.21, 0.21, 0.09, 0.09)
-_FIELDS = ((38, 92, 58), (58, 70, 104), (104, 78, 52), (70, 84, 84))
-_TEAMS = ((228, 74, 58), (74, 130, 236), (238, 186, 60), (190, 96, 214), (84, 214, 196), (240, 140, 190))
+# How each kind of event is said, the likeliest way first. The side comes before the name: the words carry the reasoning from one to the other.
+PHRASES = {
+    "kickoff": ("new game 0 - 0", "they start at 0 - 0"),
+    "hit": ("hit {side}", "played {side}", "a touch {side}"),
+    "goal": ("goal {side} {name} {score}", "scored {side} by {name} {score}", "what a goal {side} {name} now {score}"),
+    "save": ("save {side} still {score}", "stopped {side} it stays {score}"),
+    "out": ("out {side} still {score}", "gone {side} it stays {score}"),
+}
+QUERY = "Commentate on this match"
+WORDS = tuple(dict.fromkeys([*SIDES, "teams", "game", "-", *QUERY.split(), *NAMES,
+                             *(word for ways in PHRASES.values() for way in ways for word in way.split() if word.isalpha())]))
+_CHANCES = {False: (0.34, 0.26, 0.14, 0.14, 0.12), True: (0.05, 0.05, 0.80, 0.05, 0.05)}  # of none and KINDS, by `lively`
+_READ = [(kind, re.compile(r"\b" + way.format(side="(?P<side>left|right)", name=f"(?P<name>{'|'.join(NAMES)})", score=r"(?P<score>\d - \d)") + r"\b"))
+         for kind, ways in PHRASES.items() for way in sorted(ways, key=len, reverse=True)]
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,8 @@ class Said:
     """Commentary read back: what a sentence claims. Missing parts are None."""
 
     event: str
-    who: str | None
-    score: tuple[int, int] | None
+    who: str | None = None
+    score: tuple[int, int] | None = None
 
 
 def held_out(pair: tuple[str, str]) -> bool:
@@ -57,28 +68,33 @@ def held_out(pair: tuple[str, str]) -> bool:
 
 
 def parse(text: str) -> Said:
-    """Read one second of commentary. Anything that is not `hit|goal side …` counts as silence ("none")."""
-    found = re.search(r"\b(hit|goal) (left|right)\b(?: ([a-z]+))?(?: (\d) - (\d))?", text)
-    if not found:
-        return Said("none", None, None)
-    kind, side, who, left, right = found.groups()
-    return Said(f"{kind} {side}", who, None if left is None else (int(left), int(right)))
+    """Read one second of commentary. Anything that holds none of the PHRASES, whole, counts as silence ("none")."""
+    for kind, way in _READ:
+        if found := way.search(text):
+            parts = found.groupdict()
+            score = (0, 0) if kind == "kickoff" else tuple(int(n) for n in parts["score"].split(" - ")) if "score" in parts else None
+            return Said(f"{kind} {parts['side']}" if "side" in parts else kind, parts.get("name"), score)
+    return Said("none")
 
 
 @dataclass(frozen=True)
 class Match:
-    """One match. `seed` decides teams, looks and every event; `evaluation` picks the teams from the held-out pairs."""
+    """One match. `seed` decides teams, looks and every event; `evaluation` picks teams and colours from those held out. `plain`: everything is
+    said in the likeliest way. `lively`: three times as many goals, for practice."""
 
     seed: int
     seconds: int
     evaluation: bool = False
+    plain: bool = False
+    lively: bool = False
 
-    def _rng(self, what: int) -> np.random.Generator:
+    def rng(self, what: int) -> np.random.Generator:
+        """The match's own source of chance for one purpose, so that more of one thing changes nothing else."""
         return np.random.default_rng([self.seed, what, int(self.evaluation)])
 
     @cached_property
     def teams(self) -> tuple[str, str]:
-        rng = self._rng(0)
+        rng = self.rng(0)
         while True:
             pair = tuple(str(name) for name in rng.choice(NAMES, 2, replace=False))
             if held_out(pair) == self.evaluation:
@@ -86,80 +102,80 @@ class Match:
 
     @cached_property
     def timeline(self) -> list[Second]:
-        drawn = self._rng(1).choice(len(EVENTS), size=self.seconds, p=_CHANCES)
-        score, out = [0, 0], []
-        for second, label in enumerate(drawn):
-            event = EVENTS[label] if second else "none"  # the match opens in silence
-            words: tuple[str, ...] = ()
-            if event != "none":
-                kind, side = event.split()
-                words = (kind, side, self.teams[SIDES.index(side)])
-                if kind == "goal":
-                    score[SIDES.index(side)] += 1
-                    words += (str(score[0]), "-", str(score[1]))
-            out.append(Second(event, words + ("game",) * (max(score) == POINTS_A_GAME), tuple(score)))
-            if max(score) == POINTS_A_GAME:
-                score = [0, 0]
+        rng = self.rng(1)
+        kinds = rng.choice(("none", *KINDS), size=self.seconds, p=_CHANCES[self.lively])
+        sides, ways = rng.integers(0, 2, self.seconds), rng.random(self.seconds)
+        score, out, starts = [0, 0], [], True
+        for drawn, side, way in zip(kinds, sides, ways, strict=True):
+            kind = "kickoff" if starts else str(drawn)
+            score = [0, 0] if starts else score
+            score[side] += kind == "goal"
+            starts = max(score) == POINTS_A_GAME
+            event = kind if kind in {"none", "kickoff"} else f"{kind} {SIDES[side]}"
+            out.append(Second(event, self._say(kind, side, way, score) + ("game",) * starts, tuple(score)))
         return out
+
+    def _say(self, kind: str, side: int, way: float, score: list[int]) -> tuple[str, ...]:
+        ways = PHRASES.get(kind, ("",))
+        phrase = ways[0 if self.plain else int(way**1.6 * len(ways))]
+        return tuple(phrase.format(side=SIDES[side], name=self.teams[side], score=f"{score[0]} - {score[1]}").split())
 
     @property
     def previous_text(self) -> str:
-        return f"left {self.teams[0]} right {self.teams[1]}"
+        return f"teams left {self.teams[0]} right {self.teams[1]}"
 
     def row(self, name: str, video: str) -> dict:
-        """The match as a stream row: the contract every stage reads, with a word's times in seconds."""
-        words, frames = [], []
+        """The match as a stream row: the contract every stage reads. A word's times in seconds; a label for every frame drawn."""
+        words = []
         for k, second in enumerate(self.timeline):
             n = len(second.words)
             for j, word in enumerate(second.words):
                 words.append({"start_s": round(k + 0.5 + 0.5 * j / n, 3), "end_s": round(k + 0.5 + 0.5 * (j + 1) / n, 3), "text": word})
-            x, y = self._ball(k, k + REVEAL_S)
-            frames.append({"t_s": float(k), "boxes": [[int(x) - 5, int(y) - 5, int(x) + 5, int(y) + 5]], "action": second.event, "anomaly": False})
-        return {"id": name, "video": video, "title": " - ".join(self.teams), "query": "Commentate on this match",
-                "previous_text": self.previous_text, "start_s": 0.0, "end_s": float(self.seconds), "fps": float(FPS), "words": words,
-                "frames": frames}
+        return {"id": name, "video": video, "title": " - ".join(self.teams), "query": QUERY, "previous_text": self.previous_text,
+                "start_s": 0.0, "end_s": float(self.seconds), "fps": float(FPS), "words": words,
+                "frames": [self._label(n / FPS) for n in range(self.seconds * FPS)]}
+
+    def shows(self, t_s: float) -> str:
+        """The event that can be seen at this moment; "none" before it is revealed."""
+        k = int(t_s + 1e-9)
+        return self.timeline[k].event if t_s - k >= REVEAL_S - 1e-9 else "none"
+
+    def _label(self, t_s: float) -> dict:
+        (x, y), camera = self.ball(t_s), self.camera(int(t_s + 1e-9))
+        x, y = (int((at - SIZE_PX / 2 - move) / camera[0] + SIZE_PX / 2) for at, move in ((x, camera[1]), (y, camera[2])))
+        box = [min(max(side, 0), SIZE_PX) for side in (x - 5, y - 5, x + 5, y + 5)]
+        return {"t_s": round(t_s, 3), "boxes": [box], "action": self.shows(t_s), "anomaly": False}
 
     @cached_property
     def _waypoints(self) -> np.ndarray:
-        """Where the ball is when each second reveals its event: [seconds + 1, 2] px, the kick-off first."""
-        rng = self._rng(2)
-        points = rng.uniform((36, 20), (SIZE_PX - 36, SIZE_PX - 20), size=(self.seconds + 1, 2))
+        """Where the ball is when each second reveals its event: [seconds + 1, 2] px, the first before the match."""
+        points = self.rng(2).uniform((36, 24), (SIZE_PX - 36, SIZE_PX - 24), size=(self.seconds + 1, 2))
         for k, second in enumerate(self.timeline, start=1):
-            if second.event != "none":
-                kind, side = second.event.split()
-                x = 21 if kind == "hit" else 6
+            kind, _, side = second.event.partition(" ")
+            if kind == "kickoff":
+                points[k] = SIZE_PX / 2
+            elif kind == "out":
+                points[k, 1] = 7 if k % 2 else SIZE_PX - 7
+                points[k, 0] = 30 if side == "left" else SIZE_PX - 30
+            elif kind != "none":
+                x = {"hit": 23, "goal": 6, "save": 16}[kind]
                 points[k, 0] = x if side == "left" else SIZE_PX - x
         return points
 
-    def _ball(self, k: int, t_s: float) -> np.ndarray:
+    def ball(self, t_s: float) -> np.ndarray:
+        """The ball's place on the pitch, (x, y) px."""
+        k = int(t_s + 1e-9)
         share = min(1.0, (t_s - k) / REVEAL_S)
         return self._waypoints[k] * (1 - share) + self._waypoints[k + 1] * share
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """Every frame in order, [H, W, C] uint8."""
-        rng = self._rng(3)
-        field = np.array(_FIELDS[rng.integers(len(_FIELDS))], np.int16)
-        colours = [_TEAMS[i] for i in rng.choice(len(_TEAMS), 2, replace=False)]
-        empty = np.broadcast_to(field, (SIZE_PX, SIZE_PX, 3)).copy()
-        empty[:, SIZE_PX // 2 - 1 : SIZE_PX // 2 + 1] += 40
-        grain = rng.integers(-4, 5, size=(8, SIZE_PX, SIZE_PX, 1), dtype=np.int16)  # sensor noise, a new plate each second: cheap to encode
-        plates = (empty + grain).astype(np.uint8)
-        for n in range(self.seconds * FPS):
-            frame = plates[n // FPS % 8].copy()
-            self._draw(frame, n // FPS, n / FPS, colours)
-            yield frame
+    @cached_property
+    def _cameras(self) -> list[tuple[float, float, float, int]]:
+        """Of every second: (zoom: pitch pixels per picture pixel, shift x, shift y [px], brightness). A cut every 6 to 20 seconds."""
+        rng, out = self.rng(4), []
+        while len(out) < self.seconds:
+            camera = (float(rng.uniform(0.95, 1.1)), float(rng.integers(-3, 4)), float(rng.integers(-5, 6)), int(rng.integers(-14, 15)))
+            out += [camera] * int(rng.integers(6, 21))
+        return out[: self.seconds]
 
-    def _draw(self, frame: np.ndarray, k: int, t_s: float, colours: list[tuple[int, int, int]]) -> None:
-        x, y = self._ball(k, t_s)
-        event = self.timeline[k].event if t_s - k >= REVEAL_S else "none"
-        for side, colour in enumerate(colours):
-            name = SIDES[side]
-            goal = slice(0, 11) if side == 0 else slice(SIZE_PX - 11, SIZE_PX)
-            frame[20 : SIZE_PX - 20, goal] = (250, 250, 210) if event == f"goal {name}" else (24, 24, 24)
-            top = int(np.clip(y, 16, SIZE_PX - 16)) - 12 if event == f"hit {name}" else SIZE_PX // 2 - 12 + int(9 * np.sin(t_s + side))
-            paddle = slice(13, 18) if side == 0 else slice(SIZE_PX - 18, SIZE_PX - 13)
-            frame[top : top + 24, paddle] = (255, 255, 255) if event == f"hit {name}" else colour
-        left, top = max(int(x) - 6, 0), max(int(y) - 6, 0)
-        patch = frame[top : int(y) + 7, left : int(x) + 7]
-        rows, columns = np.ogrid[top : top + patch.shape[0], left : left + patch.shape[1]]
-        patch[(rows - y) ** 2 + (columns - x) ** 2 <= 5**2] = (245, 240, 70)
+    def camera(self, k: int) -> tuple[float, float, float, int]:
+        return self._cameras[k]

@@ -1,8 +1,10 @@
-"""int8 weights (fewer bytes on disk and in memory) and pruning (fewer on disk). For any Qwen2.5-VL, on CPU or CUDA.
+"""int8 weights (fewer bytes on disk and in memory) and pruning. For any Qwen2.5-VL, on CPU or CUDA.
 
-Int8 has one scale per output row and runs on torch's own kernels, chosen per device by measurement (`Int8Linear`).
-Pruning is torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest weights of every layer are zero. Zeros take
-the same room in a dense tensor, so on disk a pruned weight is stored as its non-zeros and a bit mask.
+A variant is named by what is done, with `_` between: `float32` (nothing), `int8`, `pruned25`, `mlp25`, `pruned25_int8`, ...
+- int8: one scale per output row, on torch's own kernels, chosen per device by measurement (`Int8Linear`).
+- prunedN: torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest N % of every layer's weights are zero. Zeros take
+  the same room and the same time in a dense tensor, so only the file is smaller: a pruned weight is stored as its non-zeros and a bit mask.
+- mlpN: structured: the N % of every MLP's neurons that matter least are gone. What is left is a smaller dense model, everywhere and in time.
 """
 
 from __future__ import annotations
@@ -17,20 +19,19 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm import config
-from streamingvlm.config import UserError
+from streamingvlm.config import VARIANT, UserError
 from streamingvlm.model import VLM
 
 MANIFEST = "compressed.json"
 WEIGHTS = "compressed.safetensors"
-VARIANTS = ("float32", "int8", "pruned", "int8_pruned")
 
 
 class Int8Linear(nn.Module):
     """A Linear with int8 weights [out, in] and one scale per output row.
 
-    On CUDA the activations keep their dtype (`torch._weight_int8pack_mm`). On a CPU that kernel is slow in float32, so there the weights are
-    packed once for torch's dynamic kernel (`quantized::linear_dynamic`), which quantises the activations of each call to int8 too."""
+    On CUDA the activations keep their dtype and the weights are widened to it for each product: half the memory, no gain in speed unless a compiler
+    fuses the two (torch's `_weight_int8pack_mm` is a plain float32 loop there, no match for a matrix unit). On a CPU the weights are packed once for
+    torch's dynamic kernel (`quantized::linear_dynamic`), which quantises the activations of each call to int8 too."""
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None):
         super().__init__()
@@ -61,19 +62,21 @@ class Int8Linear(nn.Module):
         if self.packed is not None:
             out = torch.ops.quantized.linear_dynamic(rows.float(), self.packed, True).to(x.dtype)
         else:
-            out = torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype))
+            out = (nn.functional.linear(rows, self.weight.to(x.dtype)) * self.scale.to(x.dtype) if x.is_cuda
+                   else torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype)))
             out = out if self.bias is None else out + self.bias.to(x.dtype)
         return out.view(*x.shape[:-1], -1)
 
 
-def apply(vlm: VLM, variant: str, settings: config.Compress) -> None:
-    """Turn a float model into one of `VARIANTS`, in place: pruned first, quantised last."""
-    if settings.bits != 8:
-        raise UserError(f"params.yaml: `compress.bits` must be 8, not {settings.bits}; no kernel for other widths is built in.")
-    if not 0 <= settings.prune < 1:
-        raise UserError(f"params.yaml: `compress.prune` must be a share from 0 up to 1, not {settings.prune}.")
-    if "pruned" in variant:
-        prune(vlm, settings.prune)
+def apply(vlm: VLM, variant: str) -> None:
+    """Turn a float model into the named variant, in place: pruned first, quantised last. UserError for a name that says nothing."""
+    if not VARIANT.fullmatch(variant):
+        raise UserError(f"There is no compression `{variant}`: name float32, int8, pruned25, mlp25, or several with _ between.")
+    for part in variant.split("_"):
+        if part.startswith("pruned"):
+            prune(vlm, int(part[-2:]) / 100)
+        if part.startswith("mlp"):
+            shrink(vlm, int(part[-2:]) / 100)
     if "int8" in variant:
         quantise(vlm)
 
@@ -88,6 +91,21 @@ def prune(vlm: VLM, amount: float) -> None:
     for module in linears(vlm.hf).values():
         torch_prune.l1_unstructured(module, "weight", amount)
         torch_prune.remove(module, "weight")
+
+
+@torch.no_grad()
+def shrink(vlm: VLM, amount: float) -> None:
+    """Remove from every MLP the `amount` (0..1) of its neurons whose weights in and out are smallest (product of their norms), for good."""
+    mlps = [m for m in vlm.hf.modules() if hasattr(m, "gate_proj")]
+    for mlp in mlps:
+        weight = mlp.gate_proj.weight.norm(dim=1) * mlp.up_proj.weight.norm(dim=1) * mlp.down_proj.weight.norm(dim=0)  # [neurons]
+        stays = weight.argsort(descending=True)[: len(weight) - round(amount * len(weight))].sort().values
+        for linear in (mlp.gate_proj, mlp.up_proj):
+            linear.weight, linear.out_features = nn.Parameter(linear.weight[stays]), len(stays)
+            linear.bias = None if linear.bias is None else nn.Parameter(linear.bias[stays])
+        mlp.down_proj.weight, mlp.down_proj.in_features = nn.Parameter(mlp.down_proj.weight[:, stays]), len(stays)
+    for part, tower in ((vlm.hf.config.text_config, vlm.hf.model.language_model), (vlm.hf.config.vision_config, vlm.hf.model.visual)):
+        part.intermediate_size = next(m.gate_proj.out_features for m in tower.modules() if hasattr(m, "gate_proj"))
 
 
 def quantise(vlm: VLM) -> None:
@@ -110,7 +128,7 @@ def zeros(vlm: VLM) -> float:
 
 
 def save(vlm: VLM, folder: Path, variant: str) -> int:
-    """Write a model of one of `VARIANTS` -> bytes on disk of its weights. `load` gives the same weights back, bit for bit."""
+    """Write a model of that variant -> bytes on disk of its weights. `load` gives the same weights back, bit for bit."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, tensor in vlm.hf.state_dict().items():

@@ -11,6 +11,7 @@ declares in dvc.yaml; asking for another one is an error too, so a stage cannot 
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ class Data:
     loop_s: int
     train_matches: int
     train_s: int
+    clean_matches: int
     eval_matches: int
     eval_s: int
     long_s: int
@@ -66,28 +68,54 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Sft:
+class Pretrain:
     seed: int
     window_s: int
-    stride_s: int
-    warmup_steps: int
-    warmup_batch: int
-    warmup_lr: float
-    steps: int
+    latest_s: int
     batch: int
+    drill_steps: int
+    narration_steps: int
+    narration_lr: float
+    matches: int
+    match_s: int
+    vision_steps: int
+    vision_batch: int
+    vision_lr: float
+    both_steps: int
+    both_lr: float
+
+
+@dataclass(frozen=True)
+class Sft:
+    seed: int
+    base: str
+    window_s: int
+    stride_s: int
+    starts: str
+    steps: int
     lr: float
+    anneal_steps: int
+    anneal_lr: float
+    batch: int
+    accumulate: int
+    packed: bool
+    tune: str
+    lora_rank: int
+    tune_vision: bool
+    dtype: str
     checkpoint_every: int
 
 
 @dataclass(frozen=True)
 class Compress:
-    bits: int
-    prune: float
+    variants: list[str]
 
 
 @dataclass(frozen=True)
 class Stream:
     policies: list[str] = field(default_factory=lambda: ["streaming"])
+    ablations: list[str] = field(default_factory=list)
+    controls: list[str] = field(default_factory=list)
     max_new_tokens: int = 20
     query: str = "Commentate on this match"
     repetition_penalty: float = 1.0  # on every id in the context, pads and specials included; 1 changes nothing
@@ -102,20 +130,25 @@ class Evaluate:
 class Run:
     device: str = "auto"
     threads: int = 1
+    decode: str = "auto"
 
 
 # The least value that makes sense, by section.key
 AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
             "video.max_pixels": 28 * 28, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
-            "cache.restart_rounds": 1, "sft.window_s": 1, "sft.stride_s": 1, "sft.warmup_steps": 0, "sft.warmup_batch": 1, "sft.steps": 0,
+            "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
+            "sft.accumulate": 1, "sft.lora_rank": 1,
             "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
-ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.warmup_lr", "stream.repetition_penalty"}
+ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
 
-ONE_OF = {"compress.bits": (8,), "cache.refresh": ("none", "closing", "previous_text"), "run.device": ("auto", "cpu", "cuda")}
+ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds", "all_text"), "run.device": ("auto", "cpu", "cuda"),
+          "sft.starts": ("grid", "random"), "sft.tune": ("full", "lora"), "sft.dtype": ("float32", "bfloat16")}
 
-SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "sft": Sft, "compress": Compress, "stream": Stream,
+VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d)(_(int8|pruned\d\d|mlp\d\d))*")
+
+SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress, "stream": Stream,
             "evaluate": Evaluate, "run": Run}
 
 
@@ -124,6 +157,10 @@ class Config:
 
     def __init__(self, sections: dict[str, object]):
         self.__dict__.update(sections)
+
+    def having(self, section: str, **changes) -> Config:
+        """The same params but for `changes` in one section."""
+        return Config({**vars(self), section: dataclasses.replace(getattr(self, section), **changes)})
 
     def __getattr__(self, name: str):
         raise UserError(f"The section `{name}` was asked for but not given: declare it under this stage's `params` in dvc.yaml.")
@@ -167,9 +204,9 @@ def from_dict(values: dict, source: str = "params.yaml") -> Config:
 
 def _agree(given: dict, source: str) -> None:
     """What two keys must have in common."""
-    video, sft, compress, model = (given.get(name) for name in ("video", "sft", "compress", "model"))
-    if compress and not 0 <= compress.prune < 1:
-        raise UserError(f"{source}: `compress.prune` must be a share from 0 up to 1, not {compress.prune:g}.")
+    video, sft, model, compress = (given.get(name) for name in ("video", "sft", "model", "compress"))
+    if compress and (wrong := [name for name in compress.variants if not VARIANT.fullmatch(name)]):
+        raise UserError(f"{source}: `compress.variants` has no `{wrong[0]}`: name float32, int8, pruned25, mlp25, or several with _ between.")
     if model and (model.hidden % model.heads or model.heads % model.kv_heads or model.vision_hidden % model.vision_heads):
         raise UserError(f"{source}: `model.hidden` must divide by `heads`, `heads` by `kv_heads`, and `vision_hidden` by `vision_heads`.")
     frames = video.fps * video.chunk_s if video else 1

@@ -85,15 +85,30 @@ def quality(per_minute, folder: Path, name: str = "quality") -> Path:
     return _draw(name, f"From the first to the last minute, {panels[0].title if panels else ''}: {', '.join(said)}", panels, folder)
 
 
+def ablation(rows, folder: Path, name: str = "ablation") -> Path:
+    """What each part of the cache carries. rows: {policy, event_f1, who, score, increment}, each 0..1; the first row is what the others lack from."""
+    rows = _records(rows)
+    policies = [row["policy"] for row in rows]
+    panels, lost = [], []
+    for key, title in (("event_f1", "event F1"), ("who", "who: right name"), ("score", "score: exact"), ("increment", "score, given the last")):
+        values = _column(name, rows, key)
+        bars = [Series(None, policies[:1], values[:1], GREY, "bar"), Series(None, policies[1:], values[1:], BLUE, "bar")]
+        panels.append(Panel(title, "", "share" if key != "event_f1" else "F1", bars, top=1.04, note="{:.2f}"))
+        worst = min(range(len(values)), key=values.__getitem__)
+        lost.append(f"{title} {values[0]:.2f}, least {values[worst]:.2f} ({policies[worst]})")
+    return _draw(name, "; ".join(lost), panels, folder)
+
+
 def training(history, folder: Path, name: str = "training") -> Path:
-    """rows: {phase: warm_up | windows, step, loss}; some also accuracy (of the batch) or event_accuracy (on held-out seconds)."""
+    """rows: {phase, step, loss}, phases in the order they ran; some also accuracy (of the batch) or event_accuracy (on held-out seconds)."""
     rows, losses, scores, said = _records(history), [], [], []
-    for phase, label, color in (("warm_up", "vision tower (warm-up)", ORANGE), ("windows", "whole model (SFT)", BLUE)):
+    phases = dict.fromkeys(row["phase"] for row in rows if row.get("loss") is not None)
+    for phase, color in zip(phases, (BLUE, ORANGE, *OTHERS), strict=False):
         for key, series in (("loss", losses), ("accuracy", scores)):
             if chosen := [row for row in rows if row.get("phase") == phase and row.get(key) is not None]:
                 x, y = _column(name, chosen, "step"), _column(name, chosen, key)
-                series += [Series(None, x, y, color, "points"), Series(label if series is losses else None, x, _smooth(y), color)]
-                said.append(f"{label} batch {key} {number(series[-1].y[-1])}")
+                series += [Series(None, x, y, color, "points"), Series(phase if series is losses else None, x, _smooth(y), color)]
+                said.append(f"{phase}: batch {key} {number(series[-1].y[-1])}")
     if chosen := [row for row in rows if row.get("event_accuracy") is not None]:
         y = _column(name, chosen, "event_accuracy")
         scores.append(Series("held-out seconds", _column(name, chosen, "step"), y, "#000000", "both"))
@@ -123,8 +138,8 @@ def compress(table, folder: Path, name: str = "compress") -> Path:
     return _draw(name, f"Against {variants[0]}: {'; '.join(said)}", panels, folder)
 
 
-def filmstrip(frames, seconds, captions, truths, folder: Path, name: str = "filmstrip") -> Path:
-    """PNG only: K frames [K, H, W, 3] uint8, the second of each, what was said and what was true; a difference is in orange."""
+def filmstrip(frames, seconds, captions, truths, right, folder: Path, name: str = "filmstrip") -> Path:
+    """PNG only: K frames [K, H, W, 3] uint8, the second of each, what was said, what was true, and whether that was right (orange: no)."""
     if not len(frames) == len(seconds) == len(captions) == len(truths) or not len(frames):
         raise UserError(f"Figure `{name}`: wants as many frames as seconds, captions and truths, and at least one.")
     texts = [[textwrap.wrap(f"{kind}: {text.strip().removesuffix('...').strip() or '(silence)'}", 27) for text in column]
@@ -133,11 +148,10 @@ def filmstrip(frames, seconds, captions, truths, folder: Path, name: str = "film
     height, width = frames[0].shape[:2]
     with _canvas(Path(folder) / f"{name}.png", 2.1 * len(frames), 2 * height / width + 0.4 + 0.19 * sum(lines)) as figure:
         axes = figure.subplots(1, len(frames), squeeze=False)[0]
-        for axis, frame, second, said, true in zip(axes, frames, seconds, *texts, strict=True):
+        for axis, frame, second, said, true, same in zip(axes, frames, seconds, *texts, right, strict=True):
             axis.imshow(frame, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{second:g} s", fontsize=11, loc="left")
-            same = " ".join(said)[6:] == " ".join(true)[6:]
             for text, above, color in ((said, 0, BLUE if same else ORANGE), (true, lines[0], GREY)):
                 axis.annotate("\n".join(text), (0, 0), (0, -5 - 12.5 * above), "axes fraction", "offset points",
                               va="top", fontsize=9.5, color=color)

@@ -1,8 +1,8 @@
 """Scoring commentary against what happened: event, who, score; for a whole stream and per minute. Knows the arena's grammar, no model.
 
-A second is right about the *event* if it names the event that happened, or is silent when none did. *who* is the share of all events, and *score*
-that of all goals, that were named with the right team or score: a missed one counts as wrong. `event_f1` counts hits and goals, each matched to
-one of the same kind and side within `tolerance_s`.
+A second is right about the *event* if it names the event that happened, or is silent when none did. *who* and *score* are the
+shares of all goals that were named with the right team or score: a missed one counts as wrong. `event_f1` counts events, each matched to one of
+the same kind and side within `tolerance_s`.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def score(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0,
           ) -> dict[str, float | None]:
     """event_accuracy, event_f1, who, score, increment of a stretch of stream; None where nothing happened to be right or wrong about.
 
-    `increment`: the score is right given the score said last, so that one slip is counted once. `before`: what was said before this stretch."""
-    events = [(s, t) for s, t in zip(said, truth, strict=True) if t.event != "none"]
-    goals = [(s, t) for s, t in events if t.event.startswith("goal")]
+    `increment`: of all scores said, with a goal or restated, the share that follows from the one said last, so that one slip is counted once.
+    `before`: what was said before this stretch."""
+    goals = [(s, t) for s, t in zip(said, truth, strict=True) if t.event.startswith("goal")]
     return {
         "event_accuracy": _share(s.event == t.event for s, t in zip(said, truth, strict=True)),
         "event_f1": event_f1(said, truth, tolerance_s, chunk_s),
-        "who": _share(s.event == t.event and s.who == t.who for s, t in events),
+        "who": _share(s.event == t.event and s.who == t.who for s, t in goals),
         "score": _share(s.event == t.event and s.score == t.score for s, t in goals),
         "increment": _share(_increments(said, next((s.score for s in reversed(before) if s.score), (0, 0)))),
     }
@@ -53,11 +53,9 @@ def score(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0,
 
 def _increments(said: Iterable[Said], last: tuple[int, int]) -> Iterable[bool]:
     for s in said:
-        if not s.event.startswith("goal"):
-            continue
-        base = (0, 0) if max(last) >= arena.POINTS_A_GAME else last
-        left = s.event.endswith("left")
-        yield s.score == (base[0] + left, base[1] + (not left))
+        if s.score and s.event != "kickoff":
+            goal, left = s.event.startswith("goal"), s.event.endswith("left")
+            yield s.score == (last[0] + (goal and left), last[1] + (goal and not left))
         last = s.score or last
 
 

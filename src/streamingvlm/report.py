@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from streamingvlm import claims, config, timing
+from streamingvlm import arena, captions, claims, config, metrics, timing
+from streamingvlm.arena import Said
 from streamingvlm.pipeline import Paths
 from streamingvlm.session import WARM_CHUNKS
+
+Key = tuple[str, str]  # (policy, student)
+
+
+def commentaries(folder: Path, stream: str) -> dict[Key, list[dict]]:
+    """(policy, student) -> the lines of one stream's commentary; the published policy and the trained model first."""
+    paths = sorted(folder.glob(f"*/{stream}.*.jsonl"), key=lambda path: (path.parent.name != "overlapped", path.name != f"{stream}.streaming.jsonl"))
+    return {(path.name.split(".")[1], path.parent.name): captions.read(path) for path in paths}
+
+
+def ablation(lines: dict[Key, list[dict]], truth: Sequence[Said], tolerance_s: float) -> dict[str, dict[str, dict]]:
+    """policy -> student -> its scores, of the whole stream and of its first and last quarter, and the most tokens it had in its cache."""
+    out: dict[str, dict[str, dict]] = {}
+    for (policy, student), rows in lines.items():
+        said = [arena.parse(row["text"]) for row in rows]
+        out.setdefault(policy, {})[student] = {**metrics.score(said, truth, tolerance_s), **metrics.quarters(said, truth, tolerance_s),
+                                               "kv_tokens": max(row["kv_tokens"] for row in rows)}
+    return out
 
 
 def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> dict[str, float]:
@@ -37,9 +57,11 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
     """The flat dict of metric -> number: qualities from metrics.json, timings from the contract lines of the long stream."""
     flat: dict[str, float] = {}
-    for policy, scores in numbers["stream"].items():
-        for part in ("first_quarter", "last_quarter"):
-            flat |= {f"stream.{policy}.{key}_{part}": value for key, value in scores[part].items()}
+    for policy, students in numbers["ablation"].items():
+        for student, scores in students.items():
+            for key, value in scores.items():
+                flat |= {f"ablation.{policy}.{student}.{key}": value} if not isinstance(value, dict) else {
+                    f"ablation.{policy}.{student}.{key}.{part}": number for part, number in value.items()}
         flat |= timing_summary(lines, policy, cfg)
         flat["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
     for variant, row in numbers["compress"].items():
@@ -52,5 +74,5 @@ def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
     facts = claims.provenance(params)
     revision = facts["git"]["revision"][:10] + (" with uncommitted changes" if facts["git"]["dirty"] else "")
     dtype = json.loads((paths.sft / "model" / "config.json").read_text()).get("dtype", "float32")
-    return {"hardware": facts["hardware"]["text"], "dtype": dtype, "model": f"tiny Qwen2.5-VL trained by this run (git {revision})",
-            "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams never paired in training", "command": "dvc repro"}
+    return {"hardware": facts["hardware"]["text"], "dtype": dtype, "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
+            "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams and colours never seen in training", "command": "dvc repro"}

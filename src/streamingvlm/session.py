@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from streamingvlm import arena, captions, config, metrics, policy
+from streamingvlm import arena, captions, config, metrics, policy, subset
 from streamingvlm.model import VLM
 from streamingvlm.stream import Comment, Streamer
 from streamingvlm.video import read_chunks
 
+STUDENTS = {"overlapped": "model", "tiled": "tiled", "base": "base"}  # who watches, and its folder below artifacts/sft
 WARM_CHUNKS = 5  # the first chunks of a stream pay for what is set up once; timings leave them out
 
 
@@ -37,6 +38,14 @@ def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> 
         ms += [c.ms["total"] - c.ms["read"] for c in comments[WARM_CHUNKS:]]
     mean = {key: [r[key] for r in results if r[key] is not None] for key in results[0]}
     return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}, ms
+
+
+def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, str]]:
+    """(student, row, policy) of all that is to be watched: every row under `policies`, the long match under `ablations` and by the controls too."""
+    long = [row for row in rows if row["split"] == subset.LONG]
+    return [*(("overlapped", row, name) for row in rows for name in stream.policies),
+            *(("overlapped", row, name) for row in long for name in stream.ablations),
+            *((student, row, name) for student in STUDENTS if student != "overlapped" for row in long for name in stream.controls)]
 
 
 def record(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path, folder: Path) -> Iterator[Comment]:

@@ -1,7 +1,7 @@
 """What the pipeline watches: real clips checked to their last frame, arena matches rendered to H.264, and both as stream rows in parquet.
 
 A stream row is the contract between the stages: id, video (path from the repository root), title, query, previous_text, start_s, end_s, fps,
-words [{start_s, end_s, text}], frames [{t_s, boxes, action, anomaly}], and the split it belongs to (train, eval, long, clip).
+words [{start_s, end_s, text}], frames [{t_s, boxes, action, anomaly}], and the split it belongs to (train, clean, eval, long, clip).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from streamingvlm import config, encode, video
+from streamingvlm import config, encode, pitch, video
 from streamingvlm.arena import FPS, Match
 
 LONG = "long"
@@ -20,17 +20,18 @@ LONG = "long"
 def matches(data: config.Data) -> list[tuple[str, str, Match]]:
     """(split, name, match) of every match the params ask for; evaluation plays with team pairs that training never sees."""
     train = [("train", f"match-{i:03d}", Match(data.seed * 10_000 + i, data.train_s)) for i in range(data.train_matches)]
+    clean = [("clean", f"clean-{i:03d}", Match(data.seed * 10_000 + 3_000 + i, data.train_s, plain=True)) for i in range(data.clean_matches)]
     held = [("eval", f"eval-{i:03d}", Match(data.seed * 10_000 + i, data.eval_s, True)) for i in range(data.eval_matches)]
     met = {frozenset(match.teams) for _, _, match in held}
     longs = [Match(data.seed * 10_000 + 5_000 + i, data.long_s, True) for i in range(100)]
     fresh = next((match for match in longs if frozenset(match.teams) not in met), longs[0])  # a pair of its own while there is one
-    return [*train, *held, (LONG, LONG, fresh)]
+    return [*train, *clean, *held, (LONG, LONG, fresh)]
 
 
 def render(match: Match, path: Path) -> None:
     """Write a match as a real H.264 file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encode.write_h264(path, match.frames(), FPS)
+    encode.write_h264(path, pitch.draw(match), FPS)
 
 
 def match_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:

@@ -1,0 +1,116 @@
+"""The ablation table over several seeds: data, SFT and the long match all drawn anew for each, means with 95 % confidence intervals.
+
+    python bench/ablation.py [--seeds 3] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming]
+
+Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base once with overlapped windows and once
+without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation and is not done again; a killed run goes on there.
+Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 20 minutes a seed on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+import common
+import torch
+
+from streamingvlm import arena, captions, config, lessons, metrics, model, pipeline, policy, report, session, sft, subset
+
+KEYS = ("event_f1", "who", "score", "increment")
+POLICIES = "streaming,streaming_closing,streaming_text,overlap,full,window,growing,no_sink,no_text"
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # two-sided, by degrees of freedom
+
+
+def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, model.VLM]:
+    """The students of one seed, trained unless they lie in `folder` already."""
+    device = torch.device("cpu") if cfg.run.device == "cpu" else model.pick_device(cfg.run.device)
+    students = {"base": model.load(root / cfg.sft.base, device, torch.float32)}
+    taught: dict[str, list[lessons.Lesson]] = {}
+    for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
+        if not (folder / name / "model.safetensors").exists():
+            rows = [row for row in subset.read(folder / "rows.parquet") if row["split"] in {"train", "clean"} ] if not taught else []
+            for row in rows:
+                taught.setdefault(row["split"], []).append(lessons.load(row, cfg.video, root, arena.EVENTS))
+            vlm = model.load(root / cfg.sft.base, device, torch.float32)
+            adapted = sft.adapt(vlm, variant.sft)
+            steps = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant).run()
+            losses = [row["loss"] for row in steps]
+            sft.merge(adapted)
+            vlm.save(folder / name)
+            print(f"seed {seed}, {name}: loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
+        students[name] = model.load(folder / name, device, torch.float32)
+    return students
+
+
+def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path) -> Iterator[dict]:
+    """A row of scores for every (policy, student) of one seed."""
+    folder = root / "artifacts" / "ablation" / f"seed-{seed}"
+    if not (folder / "rows.parquet").exists():
+        subset.write(list(subset.match_rows(cfg.data, folder / "videos", root)), folder / "rows.parquet")
+    long = next(row for row in subset.read(folder / "rows.parquet") if row["split"] == subset.LONG)
+    truth, students = metrics.truth_of(long), trained(seed, cfg, folder, root)
+    jobs = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
+    for student, name in jobs:
+        path = folder / student / f"{subset.LONG}.{name}.jsonl"
+        if not path.exists():
+            for _ in session.record(students[student], long, name, cfg, root, folder / student):
+                pass
+        scores = report.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
+        yield {"seed": seed, "policy": name, "student": student, **scores}
+
+
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and half the width of its 95 % interval."""
+    n = len(values)
+    half = T_95[n - 1] * stdev(values) / math.sqrt(n) if n > 1 else None
+    return {"mean": round(fmean(values), 4), "half_width": half if half is None else round(half, 4)}
+
+
+def summary(rows: Sequence[dict]) -> list[dict]:
+    """One row per (policy, student): of each score its interval, and how much the last quarter differs from the first."""
+    out = []
+    for student, name in dict.fromkeys((row["student"], row["policy"]) for row in rows):
+        its = [row for row in rows if (row["student"], row["policy"]) == (student, name)]
+        whole = {key: interval([row[key] for row in its if row[key] is not None] or [math.nan]) for key in KEYS}
+        fall = {f"{key}_last_minus_first": interval([row["last_quarter"][key] - row["first_quarter"][key] for row in its
+                                                     if None not in (row["last_quarter"][key], row["first_quarter"][key])] or [math.nan])
+                for key in KEYS}
+        out.append({"policy": name, "student": student, **whole, **fall, "kv_tokens": max(row["kv_tokens"] for row in its)})
+    return out
+
+
+def readable(entry: dict) -> dict[str, str]:
+    """A row of the table to read: 0.97 +- 0.01."""
+    spread = lambda value: f"{value['mean']:.3f}" + ("" if value["half_width"] is None else f" +- {value['half_width']:.3f}")  # noqa: E731
+    return {key: spread(value) if isinstance(value, dict) else str(value) for key, value in entry.items() if "minus" not in key or "who" in key}
+
+
+def main(argv: Sequence[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on; the pipeline's own is 0")
+    parser.add_argument("--minutes", type=float, default=20, help="length of the match that is watched")
+    parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
+    parser.add_argument("--controls", default="streaming,streaming_closing", type=lambda text: [policy.get(name).name for name in text.split(",")])
+    args = parser.parse_args(argv)
+    cfg, root, rows = config.load(), config.repository_root(), []
+    torch.set_num_threads(cfg.run.threads)
+    for seed in range(1, args.seeds + 1):
+        own = cfg.having("data", seed=seed, long_s=round(args.minutes * 60), eval_matches=1).having("sft", seed=seed)
+        for row in watched(seed, own, args, root):
+            rows.append(row)
+            print(json.dumps({key: value for key, value in row.items() if "quarter" not in key}), flush=True)
+    table = summary(rows)
+    common.table([readable(entry) for entry in table])
+    where = common.claims.provenance({"argv": vars(args), "params": pipeline.fingerprint(root / "params.yaml")})
+    line = {"bench": "ablation", **vars(args), "table": table, "rows": rows, **where}
+    pipeline.write_json(line, root / "reports" / "bench" / "ablation.json")
+    return line
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,76 @@
+"""From commentaries on disk to the ablation table, and what the several-seeds table makes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+
+import ablation
+
+from streamingvlm import arena, config, metrics, report, session
+
+MATCH = arena.Match(4, 120, True)
+ROW = MATCH.row("long", "long.mp4") | {"split": "long"}
+
+
+def write(path: Path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, "kv_tokens": 40 + k}) + "\n" for k, text in enumerate(texts)))
+
+
+@pytest.fixture
+def watched(tmp_path):
+    said = [" ".join(second.words) for second in MATCH.timeline]
+    write(tmp_path / "overlapped/long.streaming.jsonl", said)
+    write(tmp_path / "overlapped/long.no_text.jsonl", [text.replace(" 1 - ", " 4 - ") for text in said])
+    write(tmp_path / "base/long.streaming.jsonl", said[:60] + [""] * 60)
+    write(tmp_path / "overlapped/clip.streaming.jsonl", [""])
+    return report.commentaries(tmp_path, "long")
+
+
+def test_the_table_has_a_row_for_each_policy_and_student_the_published_one_first(watched):
+    assert next(iter(watched)) == ("streaming", "overlapped") and set(watched) == {
+        ("streaming", "overlapped"), ("no_text", "overlapped"), ("streaming", "base")}
+    table = report.ablation(watched, metrics.truth_of(ROW), 1.0)
+    right, forgot, silent = table["streaming"]["overlapped"], table["no_text"]["overlapped"], table["streaming"]["base"]
+    assert right["event_f1"] == right["who"] == right["score"] == right["last_quarter"]["who"] == 1 and right["kv_tokens"] == 159
+    assert forgot["event_f1"] == forgot["who"] == 1 and forgot["score"] < 0.8
+    assert silent["first_quarter"]["event_f1"] == 1 and silent["last_quarter"]["event_f1"] == 0
+
+
+def test_the_ledger_reads_every_number_of_the_table_by_its_name(watched):
+    numbers = {"ablation": report.ablation(watched, metrics.truth_of(ROW), 1.0), "compress": {"int8": {"bytes": 5}}}
+    cfg = SimpleNamespace(video=config.Video(), cache=config.Cache())
+    flat = report.measured(numbers, [], [{"variant": "int8", "chunk_ms_p50": 2.0}], cfg)
+    assert flat["ablation.streaming.overlapped.who"] == 1 and flat["ablation.streaming.base.last_quarter.event_f1"] == 0
+    assert flat["compress.int8.bytes"] == 5 and flat["compress.int8.chunk_ms_p50"] == 2.0
+    assert not any(isinstance(value, dict) for value in flat.values())
+
+
+def test_every_stream_is_watched_as_asked_and_the_controls_watch_the_long_match_only():
+    rows = [{"id": "long", "split": "long"}, {"id": "clip", "split": "clip"}]
+    jobs = session.jobs(rows, config.Stream(policies=["streaming", "full"], ablations=["no_sink"], controls=["streaming"]))
+    assert [(student, row["id"], name) for student, row, name in jobs] == [
+        ("overlapped", "long", "streaming"), ("overlapped", "long", "full"), ("overlapped", "clip", "streaming"), ("overlapped", "clip", "full"),
+        ("overlapped", "long", "no_sink"), ("tiled", "long", "streaming"), ("base", "long", "streaming")]
+
+
+def test_an_interval_is_students_t_over_seeds():
+    assert ablation.interval([0.5]) == {"mean": 0.5, "half_width": None}
+    found = ablation.interval([0.8, 0.9, 1.0])
+    assert found["mean"] == 0.9 and found["half_width"] == pytest.approx(4.303 * 0.1 / math.sqrt(3), abs=1e-4)
+
+
+def test_seeds_are_put_together_by_policy_and_student(watched):
+    table = report.ablation(watched, metrics.truth_of(ROW), 1.0)
+    rows = [{"seed": seed, "policy": "streaming", "student": name, **table["streaming"][name]} for seed in (1, 2) for name in ("overlapped", "base")]
+    whole, silent = ablation.summary(rows)
+    assert whole["who"] == {"mean": 1.0, "half_width": 0.0} and whole["student"] == "overlapped"
+    assert silent["event_f1_last_minus_first"]["mean"] == -1 and "+-" in ablation.readable(silent)["event_f1"]
