@@ -27,6 +27,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a checkout is enough: nothing has to be installed
 
 from streamingvlm import claims, compress, config, policy, tokenizer
+from streamingvlm.decode import MODES
 from streamingvlm.model import VLM, pick_device
 from streamingvlm.stream import Streamer
 from streamingvlm.video import Chunk
@@ -54,6 +55,7 @@ def arguments(doc: str, argv: Sequence[str] | None = None, add=lambda parser: No
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--threads", type=int, help="CPU threads; default: 1 for tiny, else 2")
     parser.add_argument("--int8", action="store_true", help="int8 weights (streamingvlm.compress)")
+    parser.add_argument("--decode", choices=MODES, default="auto", help="how single words are computed (streamingvlm.decode)")
     parser.add_argument("--chunks", type=int, help="chunks of one second in a stream")
     parser.add_argument("--fps", type=int, default=2, help="frames a second")
     parser.add_argument("--px", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="frame size, multiples of 28")
@@ -99,7 +101,7 @@ def build(args: argparse.Namespace) -> VLM:
         hf = Qwen2_5_VLForConditionalGeneration(settings)
     hf = hf.to(getattr(torch, args.dtype)).to_empty(device=args.device)
     _fill(hf)
-    vlm = VLM(hf, words)
+    vlm = VLM(hf, words, args.decode)
     if args.int8:
         compress.quantise(vlm)
         for module in compress.linears(vlm.hf).values() if args.device == "cpu" else ():

@@ -30,7 +30,6 @@ from streamingvlm.config import UserError
 from streamingvlm.dialogue import ids_of
 from streamingvlm.model import VLM
 from streamingvlm.stream import Streamer
-from streamingvlm.video import Chunk
 
 TOLERANCE = 1e-4  # of hidden states; of keys and values, as a share of the largest recorded (a key is several times a hidden state); float32
 NO_LIMIT = 10**9  # tokens: a window that nothing outgrows
@@ -115,8 +114,8 @@ class Traced(Streamer):
         self.retained = ids_of(self.spans) if self.round else []  # what the first prompt opens with is new too
         self.states: list[torch.Tensor] = []
 
-    def _look(self, chunk: Chunk) -> dict[int, torch.Tensor]:
-        vision = super()._look(chunk)
+    def _look(self, *args):
+        vision = yield from super()._look(*args)
         self.prompt, self.fed = ids_of(self.spans), len(ids_of(self.tail))
         return vision
 

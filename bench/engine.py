@@ -1,6 +1,7 @@
 """Our engine against a straightforward loop on transformers: its own forward and `DynamicCache`. Same stream, in turn, as a ratio of medians.
 
     python bench/engine.py [--config tiny|mid|7b] [--chunks 26] [--device cuda] [--dtype bfloat16] [--int8]
+                           [--decode auto|eager|graph|compile]
 
 Both do the same work with the same weights, frames and prompt: keep what the policy `streaming` keeps, prefill the new round onto it, say
 `--tokens` words greedily, one forward each; the last word waits for the next prefill.

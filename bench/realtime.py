@@ -1,6 +1,7 @@
 """How much a real-time clock allows: the highest FPS of one stream, and the most streams at once at 2 FPS, found by bisection.
 
     python bench/realtime.py [--config tiny|mid|7b] [--chunks 20] [--max-fps 64] [--max-streams 64] [--tries 2] [--device cuda] [--int8]
+                             [--decode auto|eager|graph|compile]
 
 The clock is virtual: chunk k of a second has arrived with its last frame, at k + (F - 1) / F s; every chunk is really computed and timed, and the
 clock adds the times up. A chunk that is late makes the next one wait. A chunk has fallen behind when its text comes after the next chunk has

@@ -1,6 +1,6 @@
 """What a chunk needs at least, what this machine could do, and what share of that is reached, stage by stage.
 
-    python bench/roofline.py [--config tiny|mid|7b] [--chunks 24] [--device cuda] [--dtype bfloat16] [--int8]
+    python bench/roofline.py [--config tiny|mid|7b] [--chunks 24] [--streams 1] [--device cuda] [--dtype bfloat16] [--int8]
 
 Needed, computed from the shape and the lengths that occurred: every weight read once per forward, the keys and values of all cached tokens read
 once per forward, two operations per weight and token, four per query and cached key. Not counted: activations, norms, softmax, logits, the
@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from statistics import median
 
 import common
+import torch
 
 from streamingvlm.dialogue import MERGE, TEMPORAL_PATCH
-from streamingvlm.video import PATCH_PX
+from streamingvlm.model import Feed
+from streamingvlm.video import PATCH_PX, to_patches
 
 PATCH_VALUES = 3 * TEMPORAL_PATCH * PATCH_PX**2
 STAGES = ("encode", "evict", "prefill", "decode")
@@ -77,12 +79,22 @@ def bound_ms(needed: tuple[float, float], gb_s: float, gflops: float) -> tuple[f
     return max(memory, compute), "memory" if memory >= compute else "compute"
 
 
-def observe(args) -> tuple[dict[str, float], Lengths]:
+def vision_fps(args, vlm) -> float:
+    """Frames packed and encoded in a second, the chunks of `--streams` streams in one pass; the median of five, after one."""
+    chunks = [common.chunk(k, args) for k in range(args.streams)]
+
+    def look():
+        vlm.encode([to_patches(torch.as_tensor(chunk.frames).to(args.device)) for chunk in chunks])
+
+    look()
+    return args.streams * args.fps / median(common.timed(args.device, look)[0] for _ in range(5))
+
+
+def observe(args, vlm) -> tuple[dict[str, float], Lengths]:
     """Stream until the vision window is full -> (median ms of each stage from then on, the lengths of the last chunk)."""
-    vlm = common.build(args)
     streamer, passes, ms = common.stream(vlm, args), [], []
-    # The norm behind the last layer sees every token that goes through the decoder; the first pass of a chunk is its prefill.
-    vlm.hf.model.language_model.norm.register_forward_hook(lambda _, inputs, __: passes.append(inputs[0].shape[-2]))
+    forward = vlm.forward
+    vlm.forward = lambda feeds: passes.append(len(feeds[0].positions[0]) if isinstance(feeds[0], Feed) else 1) or forward(feeds)
     for k in range(args.chunks):
         passes.clear()
         comment = streamer.step("bench", common.chunk(k, args))
@@ -94,13 +106,19 @@ def observe(args) -> tuple[dict[str, float], Lengths]:
     return {stage: median(row[stage] for row in ms) for stage in STAGES}, Lengths(forwards, read - passes[0], *grid, comment.tokens)
 
 
+def options(parser) -> None:
+    parser.add_argument("--streams", type=int, default=1, help="whose frames the vision tower is given at once")
+
+
 def main(argv: list[str] | None = None) -> dict:
-    args = common.arguments(__doc__, argv, chunks=24)
+    args = common.arguments(__doc__, argv, options, chunks=24)
     if args.chunks <= args.rounds:
         raise SystemExit(f"--chunks must be more than --rounds ({args.rounds}): nothing is measured before the vision window is full.")
     machine = common.machine(args.device, args.dtype)
     gb_s, gflops = machine["copy_gb_s"], machine[f"matmul_{args.dtype}_gflops"]
-    ms, lengths = observe(args)
+    vlm = common.build(args)
+    ms, lengths = observe(args, vlm)
+    seen = round(vision_fps(args, vlm), 1)
     width = {"float32": 4, "bfloat16": 2}[args.dtype]
     needed = needs(*common.shape(args.config), lengths, 1 if args.int8 else width, width)
     rows = []
@@ -111,9 +129,10 @@ def main(argv: list[str] | None = None) -> dict:
     common.table(rows)
     print(f"Machine: {gb_s} GB/s copied, {gflops} GFLOP/s in {args.dtype}. Chunk: {lengths.forwards[0][0]} tokens prefilled onto {lengths.kept}, "
           f"{lengths.words} words. Medians of {args.chunks - args.rounds} chunks.")
+    print(f"Vision: {seen} frames a second, packed and encoded {args.streams * args.fps} at a time.")
     total = sum(row["bound_ms"] for row in rows) / sum(row["measured_ms"] for row in rows)
-    return common.finish("roofline", args, {"machine": machine, "stages": rows, "share": round(total, 3), "prefilled": lengths.forwards[0][0],
-                                            "cached": lengths.kept})
+    return common.finish("roofline", args, {"machine": machine, "stages": rows, "share": round(total, 3), "vision_fps": seen,
+                                            "prefilled": lengths.forwards[0][0], "cached": lengths.kept})
 
 
 if __name__ == "__main__":

@@ -32,5 +32,8 @@ def words():
 
 @pytest.fixture(scope="session")
 def vlm(words) -> VLM:
-    """A random model that talks: biases push it to say words for a few tokens, never video pads, then to end its turn."""
-    return model.build(TINY, words)
+    """A random model that talks. As it is built, what it reads last is what it would say next: the end of a turn, always."""
+    built = model.build(TINY, words)
+    with torch.no_grad():
+        built.hf.lm_head.weight.normal_(std=0.125, generator=torch.Generator().manual_seed(3))
+    return built

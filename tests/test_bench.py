@@ -68,13 +68,13 @@ def test_methods_take_turns_until_each_has_ended():
     assert order[4:] == ["a", "a", "b"]
 
 
-@pytest.mark.parametrize("more", [[], ["--int8"], ["--dtype", "bfloat16"]])
+@pytest.mark.parametrize("more", [[], ["--int8"], ["--dtype", "bfloat16"], ["--decode", "graph"]])
 def test_engine_does_the_same_on_both_sides(more, capsys):
     engine.main([*SMALL, "--chunks", "5", *more])
     line = last_line(capsys)
     assert line.keys() >= {"ours_ms", "theirs_ms", "ratio", "stages", "same_chunks", "same_before_eviction", "measured_chunks"}
     assert line["measured_chunks"] == 3
-    if not more:
+    if not more or "--decode" in more:
         assert line["same_before_eviction"] and line["same_chunks"] >= 2
 
 
@@ -174,9 +174,11 @@ def test_virtual_clock_never_gains_from_more_work():
         assert all(a >= b for a, b in zip(slower, latencies(base), strict=True))
 
 
-def test_roofline_prints_every_stage(capsys):
-    roofline.main([*SMALL, "--chunks", "4"])
+@pytest.mark.parametrize("more", [[], ["--decode", "graph", "--streams", "3"]])
+def test_roofline_prints_every_stage(more, capsys):
+    roofline.main([*SMALL, "--chunks", "4", *more])
     line = last_line(capsys)
+    assert line["vision_fps"] > 0 and line["prefilled"] > 15
     assert [row["stage"] for row in line["stages"]] == list(roofline.STAGES)
     assert all(row["bound_ms"] > 0 and row["share"] > 0 and row["GB"] > 0 for row in line["stages"] if row["stage"] != "evict")
 

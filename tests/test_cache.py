@@ -44,6 +44,19 @@ def test_keep_reorders_keys_values_and_positions():
     assert torch.equal(kv.store[:, :, :, :3], before[:, :, :, index])
 
 
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_did_not_move_need_not_be_touched(moves):
+    whole, front = cache(), cache()
+    index = torch.tensor([0, 1, 2, 5, 4, 7])
+    for kv, unmoved in ((whole, 0), (front, 3)):
+        feed(kv, positions(0, 8), 0)
+        kv.store[:, :, :, :3] += torch.tensor(1.0 if unmoved else 0.0)  # would be seen, were the working copy made again
+        kv.keep(index, positions(0, 6) if moves else None, unmoved)
+        kv.store[:, :, :, :3] -= torch.tensor(1.0 if unmoved else 0.0)
+    assert whole.length == front.length == 6 and torch.equal(whole.positions[:, :6], front.positions[:, :6])
+    torch.testing.assert_close(whole.store[:, :, :, :6], front.store[:, :, :, :6], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_ten_thousand_evictions_leave_no_drift(dtype):
     kv = cache(dtype, capacity=64)

@@ -29,7 +29,10 @@ HISTORY += [{"phase": "windows", "step": s, "loss": 4 / (s - 10)} for s in range
 HISTORY += [{"phase": "windows", "step": 39, "event_accuracy": 0.97}]
 TABLE = [{"variant": v, "event_accuracy": a, "bytes": b, "chunk_ms_p50": 20.0} for v, a, b in
          (("float32", 0.95, 5e6), ("int8", 0.95, 2e6), ("int8_pruned", 0.94, 2e6))]
-FIGURES = {"latency": list(comments()), "memory": list(comments()), "stages": list(comments()), "quality": MINUTES, "training": HISTORY,
+ABLATION = [{"policy": policy, "event_f1": 0.9, "who": who, "score": 0.5, "increment": None}
+            for policy, who in (("streaming", 1.0), ("no_sink", 0.1), ("silent", None))]
+FIGURES = {"ablation": ABLATION, "latency": list(comments()), "memory": list(comments()), "stages": list(comments()), "quality": MINUTES,
+           "training": HISTORY,
            "compress": TABLE}
 FRAMES = np.zeros((2, 8, 12, 3), np.uint8)
 

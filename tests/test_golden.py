@@ -42,7 +42,7 @@ def test_the_model_and_its_frames_are_those_of_the_recordings():
     patches, grid = to_patches(golden.chunk(0, 1).frames)
     assert grid == (1, 10, 8)
     torch.testing.assert_close(patches, torch.from_numpy(recorded["pixel_values_0"]), rtol=0, atol=1e-5)
-    seen = golden.golden_model().encode(patches, grid)
+    seen = golden.golden_model().encode([(patches, grid)])[0]
     torch.testing.assert_close(seen, torch.from_numpy(recorded["video_embeds_0"]), rtol=0, atol=1e-4)
 
 

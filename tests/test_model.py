@@ -45,6 +45,21 @@ def test_computed_again_in_place_equals_a_fresh_prefill(vlm):
     assert torch.equal(mended.positions[:, :9], fresh.positions[:, :9]) and mended.length == 9
 
 
+def test_prefill_without_a_mask_in_memory_equals_prefill_with_one(vlm):
+    """The path of a GPU, which on a CPU computes the same, slower: new tokens, first and later ones, with and without tokens computed again."""
+    flash = model.VLM(vlm.hf, vlm.tokenizer)
+    assert not flash.lower_right
+    flash.lower_right = True
+    ours, theirs = vlm.new_cache(), flash.new_cache()
+    for seed, (start, n, again) in enumerate([(0, 9, []), (9, 6, []), (15, 1, []), (16, 6, [2, 3]), (20, 3, [7, 17])]):
+        x, stale = tokens(vlm, n, seed), torch.tensor(again) if again else None
+        places = torch.cat((stale.expand(3, -1), at(start + len(again), n - len(again))), dim=1) if again else at(start, n)
+        a, b = (m.forward([Feed(x, places, cache, stale)])[0] for m, cache in ((vlm, ours), (flash, theirs)))
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.store[..., : ours.length, :], theirs.store[..., : ours.length, :], rtol=0, atol=1e-5)
+    assert ours.length == theirs.length == 21
+
+
 def test_the_seed_decides_every_weight(words):
     a, b = (model.build(TINY, words).hf.state_dict() for _ in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -10,8 +10,10 @@ import torch
 from conftest import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm import captions, config, dialogue, policy
+from streamingvlm.decode import Word
 from streamingvlm.model import Feed
-from streamingvlm.stream import State, Streamer, together
+from streamingvlm.rounds import Look, Ready, compute
+from streamingvlm.stream import Streamer, together
 from streamingvlm.video import to_patches
 
 
@@ -157,6 +159,66 @@ def test_many_streams_together_equal_each_alone(vlm):
         torch.testing.assert_close(a.kv.store[..., : a.kv.length, :], b.kv.store[..., : b.kv.length, :], rtol=0, atol=1e-4)
 
 
+def test_what_many_streams_see_is_encoded_in_one_pass(vlm, monkeypatch):
+    """One pass a round for all of them, retained rounds of those that look again included; what each is told is what it asked for."""
+    names, passes = ["streaming", "overlap", "upstream", "upstream_recompute"], []
+    monkeypatch.setattr(vlm, "encode", lambda chunks, call=vlm.encode: passes.append(len(chunks)) or call(chunks))
+    streamers = [streamer(vlm, name) for name in names]
+    for k in range(5):
+        comments = together(vlm, [s.round_of("test", chunk(k)) for s in streamers])
+        assert all(c.ms["encode"] > 0 for c in comments)
+    assert passes == [4, 6, 8, 8, 8]
+
+
+def test_nobody_looks_or_speaks_before_the_others_are_there(vlm, monkeypatch):
+    """One has a token to compute first, another has not; they look together, and are ready together."""
+    grid = (1, 4, 4)
+    caches, seen, prepared = [vlm.new_cache() for _ in range(2)], [], []
+    monkeypatch.setattr(vlm, "encode", lambda chunks: seen.append(len(chunks)) or chunks)
+    monkeypatch.setattr(vlm.decoder, "prepare", lambda caches, tokens: prepared.append((len(caches), tokens)))
+
+    def life(i):
+        for _ in range(3 * i):
+            yield Word(5, caches[i].length, caches[i])
+        found = yield Look([(torch.full((1,), i), grid)] * (i + 1))
+        for _ in range(2 - i):
+            state = yield Word(6, caches[i].length, caches[i])
+        assert (yield Ready(caches[i], 7 + i)) is None
+        return [int(pixels[0]) for pixels, _ in found], len(state.hidden)
+
+    assert together(vlm, [life(0), life(1)]) == [([0], 64), ([1, 1], 64)]
+    assert seen == [3] and prepared == [(2, 8)]
+
+
+@pytest.mark.parametrize("name", ["streaming", "overlap"])
+def test_looking_ahead_changes_no_word_and_loses_none(vlm, name, monkeypatch):
+    def source(broken):
+        yield from (chunk(k) for k in range(6))
+        if broken:
+            raise config.UserError("the camera is gone")
+
+    plain = [c.line(timed=False) for c in streamer(vlm, name).watch("a", source(False))]
+    begun, encoded = [], []
+    monkeypatch.setattr(vlm, "encode_aside", lambda pixels, call=vlm.encode_aside: begun.append(pixels) or call(pixels))
+    monkeypatch.setattr(vlm, "encode", lambda chunks, call=vlm.encode: encoded.append(len(chunks)) or call(chunks))
+    assert [c.line(timed=False) for c in streamer(vlm, name).watch("a", source(False), ahead=True)] == plain and len(begun) == 5
+    assert name != "streaming" or encoded == [1] * 6, "nothing is encoded twice"
+    told = []
+    with pytest.raises(config.UserError, match="the camera is gone"):
+        for comment in streamer(vlm, name).watch("a", source(True), ahead=True):
+            told.append(comment.line(timed=False))
+    assert told == plain, "what was said before it broke comes first"
+
+
+def test_ahead_reads_one_chunk_before_it_speaks_and_else_none(vlm):
+    for ahead, read in ((False, [1, 2, 3]), (True, [2, 3, 3])):
+        taken, seen = [], []
+        source = (taken.append(k) or chunk(k) for k in range(3))
+        for _ in streamer(vlm).watch("a", source, ahead):
+            seen.append(len(taken))
+        assert seen == read
+
+
 @pytest.mark.parametrize("name", ["streaming", "overlap", "growing", "upstream"])
 @pytest.mark.parametrize("refresh", ["none", "closing"])
 def test_a_saved_stream_goes_on_with_identical_output(vlm, tmp_path, name, refresh):
@@ -203,12 +265,11 @@ def test_refresh_of_the_closing_tokens_touches_only_those_and_costs_no_pass(vlm)
         counted = 0
         for k in range(CACHE.vision_rounds + 1):  # up to the first eviction: later words have seen what was refreshed, and differ too
             steps = s.round_of("test", chunk(k))
-            feed = next(steps)
+            request = next(steps)
             while True:
-                counted += 1
-                out = vlm.forward([feed])[0][-1]
+                counted += not isinstance(request, Look | Ready)
                 try:
-                    feed = steps.send(State(out, vlm.logits(out)))
+                    request = steps.send(compute(vlm, [request])[0])
                 except StopIteration:
                     break
         forwards.append(counted)

@@ -2,11 +2,12 @@
 
 Keys are kept as computed before RoPE (`raw`) beside a rotated working copy. A decode step appends to both in place; an eviction gathers what
 stays and rotates it afresh from `raw`, once, so that no rounding error can pile up over a stream of any length.
-Letters: L layers, K kv heads, S cached tokens, T new tokens, D head dim.
+Letters: B streams, L layers, K kv heads, S cached tokens, T new tokens, D head dim.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,29 +45,78 @@ class Room:
     cos: Tensor
     sin: Tensor
 
-    def bias(self, length: int, groups: int, like: Tensor) -> Tensor | None:
-        """Additive mask [groups * T, S] for S = `length` cached tokens: a token sees those up to itself. None where it would hide nothing."""
-        T = self.cos.shape[0]
-        if T == 1 and self.again is None:
+    def bias(self, length: int, groups: int, like: Tensor, only_again: bool = False) -> Tensor | None:
+        """Additive mask [groups * T, S] for S = `length` cached tokens: a token sees those up to itself. None where it would hide nothing.
+        `only_again`: of the tokens computed again alone, [groups * R, S]."""
+        if self.again is None and (only_again or len(self.cos) == 1):
             return None
         rows = torch.arange(self.start, length, device=like.device)
         if self.again is not None:
-            rows = torch.cat((self.again, rows))
+            rows = self.again if only_again else torch.cat((self.again, rows))
         hidden = torch.arange(length, device=like.device) > rows[:, None]  # [T, S]
         return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill(hidden, float("-inf")).repeat(groups, 1)
 
 
-class KVCache:
-    """Preallocated keys and values of one stream. Grows by doubling only when `capacity` turns out too small."""
+class Pool:
+    """Room for the keys, values and positions of B streams: one tensor each, so that one decode step can serve all of them."""
 
-    def __init__(self, layers: int, kv_heads: int, head_dim: int, rope: Rope, dtype: torch.dtype, device: torch.device, capacity: int = 512):
-        self.rope, self.length = rope, 0
-        self.store = torch.zeros(3, layers, kv_heads, capacity, head_dim, dtype=dtype, device=device)  # raw keys, rotated keys, values
-        self.positions = torch.zeros(3, capacity, dtype=torch.long, device=device)
+    def __init__(self, like: Tensor, streams: int, capacity: int):
+        """`like` [3, L, *, K, *, D]: a store of the wanted shape, dtype and device but for the streams and the capacity."""
+        _, layers, _, kv_heads, _, head_dim = like.shape
+        self.store = like.new_zeros(3, layers, streams, kv_heads, capacity, head_dim)  # raw keys, rotated keys, values
+        self.positions = torch.zeros(3, streams, capacity, dtype=torch.long, device=like.device)
+        self.lengths = [0] * streams  # cached tokens of each
 
     @property
     def capacity(self) -> int:
-        return self.positions.shape[1]
+        return self.positions.shape[-1]
+
+    def grow(self, capacity: int) -> None:
+        """More room for each stream, in new tensors."""
+        old, n = (self.store, self.positions), max(self.lengths)
+        self.store = self.store.new_zeros(*self.store.shape[:-2], capacity, self.store.shape[-1])
+        self.positions = self.positions.new_zeros(*self.positions.shape[:-1], capacity)
+        self.store[..., :n, :], self.positions[..., :n] = old[0][..., :n, :], old[1][..., :n]
+
+    @classmethod
+    def of(cls, caches: Sequence[KVCache], capacity: int) -> Pool:
+        """Move caches into one new pool, row by row; what they hold stays."""
+        pool = cls(caches[0].pool.store, len(caches), max(capacity, *(cache.length for cache in caches)))
+        for row, cache in enumerate(caches):
+            n = pool.lengths[row] = cache.length
+            pool.store[:, :, row, :, :n], pool.positions[:, row, :n] = cache.store[:, :, :, :n], cache.positions[:, :n]
+            cache.pool, cache.row = pool, row
+        return pool
+
+
+class KVCache:
+    """Preallocated keys and values of one stream: a row of a pool, at first its only one. Grows by doubling only when it turns out too small."""
+
+    def __init__(self, layers: int, kv_heads: int, head_dim: int, rope: Rope, dtype: torch.dtype, device: torch.device, capacity: int = 512):
+        self.rope, self.row = rope, 0
+        self.pool = Pool(torch.empty(3, layers, 0, kv_heads, 0, head_dim, dtype=dtype, device=device), 1, capacity)
+
+    @property
+    def store(self) -> Tensor:
+        """[3, L, K, capacity, D]: raw keys, rotated keys, values."""
+        return self.pool.store[:, :, self.row]
+
+    @property
+    def positions(self) -> Tensor:
+        """[3, capacity]."""
+        return self.pool.positions[:, self.row]
+
+    @property
+    def length(self) -> int:
+        return self.pool.lengths[self.row]
+
+    @length.setter
+    def length(self, tokens: int) -> None:
+        self.pool.lengths[self.row] = tokens
+
+    @property
+    def capacity(self) -> int:
+        return self.pool.capacity
 
     @property
     def bytes(self) -> int:
@@ -83,7 +133,7 @@ class KVCache:
             positions = positions[:, len(again) :]
         start, stop = self.length, self.length + positions.shape[1]
         if stop > self.capacity:
-            self._grow(max(stop, 2 * self.capacity))
+            self.pool.grow(max(stop, 2 * self.capacity))
         self.positions[:, start:stop] = positions
         self.length = stop
         return Room(start, again, *angles)
@@ -91,31 +141,30 @@ class KVCache:
     def write(self, layer: int, keys: Tensor, values: Tensor, room: Room) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys (before RoPE) and values [K, T, D] -> all its rotated keys and values [K, S, D], as views."""
         new = torch.stack((keys, rotate(keys, room.cos, room.sin), values))  # [3, K, T, D]
+        store, stop = self.pool.store[:, layer, self.row], self.length  # [3, K, capacity, D]
         if room.again is not None:
-            self.store[:, layer][:, :, room.again] = new[:, :, : len(room.again)]
+            store[:, :, room.again] = new[:, :, : len(room.again)]
             new = new[:, :, len(room.again) :]
-        self.store[:, layer, :, room.start : self.length] = new
-        return self.store[1, layer, :, : self.length], self.store[2, layer, :, : self.length]
+        store[:, :, room.start : stop] = new
+        return store[1, :, :stop], store[2, :, :stop]
 
-    def keep(self, index: Tensor, positions: Tensor | None) -> None:
-        """Keep the tokens at `index` [S], in that order, at new `positions` [3, S]; None leaves each at the position it had."""
-        n = index.shape[0]
-        if positions is None:  # nothing moves in angle, so the working copy is gathered like the rest
-            self.store[:, :, :, :n] = self.store[:, :, :, index]
-            self.positions[:, :n] = self.positions[:, index]
+    def keep(self, index: Tensor, positions: Tensor | None, unmoved: int = 0) -> None:
+        """Keep the tokens at `index` [S], in that order, at new `positions` [3, S]; None leaves each at the position it had.
+        The first `unmoved` of them are where they were, at the positions they had: they cost nothing."""
+        n, index = len(index), index[unmoved:]
+        if positions is None:
+            self.positions[:, unmoved:n] = self.positions[:, index]
         else:
-            self.store[::2, :, :, :n] = self.store[::2, :, :, index]
-            self.positions[:, :n] = positions
-            cos, sin = self.rope.angles(positions)
-            self.store[1, :, :, :n] = rotate(self.store[0, :, :, :n], cos, sin)
+            self.positions[:, unmoved:n] = positions[:, unmoved:]
+            cos, sin = self.rope.angles(positions[:, unmoved:])
+        for store in self.store.unbind(1):  # [3, K, capacity, D]: a layer at a time fits into a CPU's own memory, five times faster
+            if positions is None:  # nothing moves in angle, so the working copy is gathered like the rest
+                store[:, :, unmoved:n] = store.index_select(2, index)
+            else:
+                moved = store[::2].index_select(2, index)  # [2, K, S, D]
+                store[::2, :, unmoved:n] = moved
+                store[1, :, unmoved:n] = rotate(moved[0], cos, sin)
         self.length = n
 
     def clear(self) -> None:
         self.length = 0
-
-    def _grow(self, capacity: int) -> None:
-        shape = (*self.store.shape[:3], capacity, self.store.shape[-1])
-        store, positions = self.store.new_zeros(shape), self.positions.new_zeros(3, capacity)
-        store[:, :, :, : self.length] = self.store[:, :, :, : self.length]
-        positions[:, : self.length] = self.positions[:, : self.length]
-        self.store, self.positions = store, positions

@@ -69,14 +69,14 @@ def run(args: argparse.Namespace) -> None:
     vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
     for path in (vtt, jsonl):
         captions.check_writable(path)
-    vlm = _load(model_path(args.model), args.device or cfg.run.device, cfg.run.threads)
+    vlm = _load(model_path(args.model), args.device or cfg.run.device, cfg.run)
 
     from streamingvlm import video
     from streamingvlm.stream import Streamer
 
     streamer = Streamer(vlm, chosen, cfg.cache, cfg.video, cfg.stream)
     streamer.start(args.previous, args.query)
-    comments = captions.record(streamer.watch(args.file.stem, video.read_chunks(args.file, cfg.video)), vtt, jsonl)
+    comments = captions.record(streamer.watch(args.file.stem, video.read_chunks(args.file, cfg.video), ahead=vlm.device.type == "cuda"), vtt, jsonl)
     total = max(1, round(info.duration_s / cfg.video.chunk_s))
     spoken = 0
     with contextlib.closing(comments):  # however this ends, what was said is on disk
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{spoken} comments in {vtt} and {jsonl}", file=sys.stderr)
 
 
-def _load(name: str, device: str, threads: int):
+def _load(name: str, device: str, run: config.Run):
     import torch
     from transformers.utils import logging
 
@@ -96,8 +96,8 @@ def _load(name: str, device: str, threads: int):
     logging.set_verbosity_error()  # what is wrong with a model, `load` says in one sentence
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    return model.load(name, model.pick_device(device))
+    torch.set_num_threads(run.threads)
+    return model.load(name, model.pick_device(device), decode=run.decode)
 
 
 def main(argv: list[str] | None = None) -> int:

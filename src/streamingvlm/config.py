@@ -144,6 +144,7 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
 
 ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds", "all_text"), "run.device": ("auto", "cpu", "cuda"),
+          "run.decode": ("auto", "eager", "graph", "compile"),
           "sft.starts": ("grid", "random"), "sft.tune": ("full", "lora"), "sft.dtype": ("float32", "bfloat16")}
 
 VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d)(_(int8|pruned\d\d|mlp\d\d))*")

@@ -48,7 +48,8 @@ class Dialogue:
         self.tokenizer, self.time_step = tokenizer, time_step
         names = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
         self.im_start, self.im_end, self.vision_start, self.vision_end, self.video_pad = tokenizer.convert_tokens_to_ids(list(names))
-        self.silence = self.encode(SILENCE)
+        self.silence, self.newline = self.encode(SILENCE), self.encode("\n")
+        self.user, self.assistant = self.encode("user\n"), self.encode("assistant\n")
         end_of_text = tokenizer.convert_tokens_to_ids("<|endoftext|>")
         self.stops = frozenset({self.im_end, end_of_text} - {None})
 
@@ -60,26 +61,25 @@ class Dialogue:
 
     def header(self, previous_ids: Sequence[int]) -> list[Span]:
         """What stands before the first round: the system prompt and the previous text."""
-        newline = self.encode("\n")
         return [
-            Span(SYSTEM, HEADER, (self.im_start, *self.encode(f"system\n{SYSTEM_PROMPT}"), self.im_end, *newline)),
+            Span(SYSTEM, HEADER, (self.im_start, *self.encode(f"system\n{SYSTEM_PROMPT}"), self.im_end, *self.newline)),
             Span(PREVIOUS_OPEN, HEADER, (self.im_start, *self.encode("previous text\n"))),
             Span(PREVIOUS, HEADER, tuple(previous_ids)),
-            Span(PREVIOUS_CLOSE, HEADER, (self.im_end, *newline)),
+            Span(PREVIOUS_CLOSE, HEADER, (self.im_end, *self.newline)),
         ]
 
     def question(self, round: int, start_s: float, end_s: float, grid: tuple[int, int, int], query: str, first: bool) -> list[Span]:
         """The user's turn of one round up to where the assistant speaks. `first`: no answer stands before it, so no newline parts the two."""
         tokens = grid[0] * grid[1] * grid[2] // MERGE**2
         turn = [
-            Span(USER_OPEN, round, (self.im_start, *self.encode("user\n"))),
+            Span(USER_OPEN, round, (self.im_start, *self.user)),
             Span(TIME, round, self.encode(f"Time={clock(start_s)}-{clock(end_s)}s")),
             Span(VISION, round, (self.vision_start, *(self.video_pad,) * tokens, self.vision_end), grid),
             Span(QUERY, round, self.encode(query)),
-            Span(USER_CLOSE, round, (self.im_end, *self.encode("\n"))),
-            Span(ANSWER_OPEN, round, (self.im_start, *self.encode("assistant\n"))),
+            Span(USER_CLOSE, round, (self.im_end, *self.newline)),
+            Span(ANSWER_OPEN, round, (self.im_start, *self.assistant)),
         ]
-        return turn if first else [Span(GAP, round - 1, self.encode("\n")), *turn]
+        return turn if first else [Span(GAP, round - 1, self.newline), *turn]
 
     def answer(self, round: int, ids: Sequence[int]) -> list[Span]:
         """The assistant's turn, from the ids it spoke without the end token. The closing ` ...` is a span of its own: it can be left behind."""

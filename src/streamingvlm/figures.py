@@ -86,12 +86,14 @@ def quality(per_minute, folder: Path, name: str = "quality") -> Path:
 
 
 def ablation(rows, folder: Path, name: str = "ablation") -> Path:
-    """What each part of the cache carries. rows: {policy, event_f1, who, score, increment}, each 0..1; the first row is what the others lack from."""
-    rows = _records(rows)
-    policies = [row["policy"] for row in rows]
-    panels, lost = [], []
+    """What each part of the cache carries. rows: {policy, event_f1, who, score, increment}, each 0..1, or None where nothing was said to be
+    right or wrong; the first row is what the others are compared with."""
+    panels, lost, all_rows = [], [], _records(rows)
     for key, title in (("event_f1", "event F1"), ("who", "who: right name"), ("score", "score: exact"), ("increment", "score, given the last")):
-        values = _column(name, rows, key)
+        known = [row for row in all_rows if row.get(key) is not None]
+        if not known or known[0] is not all_rows[0]:
+            continue
+        policies, values = [row["policy"] for row in known], _column(name, known, key)
         bars = [Series(None, policies[:1], values[:1], GREY, "bar"), Series(None, policies[1:], values[1:], BLUE, "bar")]
         panels.append(Panel(title, "", "share" if key != "event_f1" else "F1", bars, top=1.04, note="{:.2f}"))
         worst = min(range(len(values)), key=values.__getitem__)

@@ -1,15 +1,15 @@
-"""Build or load a Qwen2.5-VL; encode a chunk; one forward over new tokens against a `KVCache`. Knows no chat token, no policy and no clock.
+"""Build or load a Qwen2.5-VL; encode chunks; one forward over new tokens against a `KVCache`. Knows no chat token, no policy and no clock.
 
 The weights and modules are transformers' own `Qwen2_5_VLForConditionalGeneration`, from the tiny model to the 7B; only the loop over the
-decoder's layers is ours, because the cache keeps keys before RoPE. Letters: T new tokens, S cached tokens, E hidden size, H heads, K kv heads,
-D head dim, P patches, N vision tokens.
+decoder's layers is ours, because the cache keeps keys before RoPE, and that over the vision tower's (`vision`), for speed. Letters: B streams,
+T new tokens, R of them computed again, S cached tokens, E hidden size, H heads, K kv heads, D head dim, P patches, N vision tokens.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,16 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm import config
+from streamingvlm import config, hub
 from streamingvlm.cache import KVCache, Room, Rope, rotate
 from streamingvlm.config import UserError
+from streamingvlm.decode import Decoder, Word
+from streamingvlm.vision import Grid, Tower
+
+Pixels = tuple[Tensor, Grid]  # patches [P, 1176] of one chunk and their grid
 
 # What transformers, safetensors and torch raise of a folder whose files are missing, cut or do not fit together.
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -39,15 +44,18 @@ class Feed:
 
 
 class VLM:
-    """A vision-language model and its tokenizer, ready to stream."""
+    """A vision-language model and its tokenizer, ready to stream. `decode`: how single words are computed, see `Decoder`."""
 
-    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, decode: str = "auto"):
         self.hf, self.tokenizer = hf.eval(), tokenizer
         text = hf.config.text_config
         self.text, self.heads, self.kv_heads = text, text.num_attention_heads, text.num_key_value_heads
         self.head_dim = text.hidden_size // text.num_attention_heads
         self.device, self.dtype = hf.device, hf.model.language_model.embed_tokens.weight.dtype
         self.rope = Rope(self.head_dim, text.rope_parameters["rope_theta"], text.rope_parameters["mrope_section"], self.device)
+        self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, decode)
+        self.lower_right = self.device.type == "cuda"  # prefill without a mask in memory; on a CPU the mask is faster
+        self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def time_step(self, fps: float) -> int:
         """How far the temporal position moves per time slice of two frames (Qwen2.5-VL: tokens per second x seconds per slice)."""
@@ -57,10 +65,35 @@ class VLM:
         return KVCache(self.text.num_hidden_layers, self.kv_heads, self.head_dim, self.rope, self.dtype, self.device)
 
     @torch.inference_mode()
-    def encode(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """patches [P, 1176] of one chunk -> vision tokens [N, E]."""
-        grid_thw = torch.tensor([grid], device=self.device)
-        return self.hf.model.visual(patches.to(self.device, self.dtype), grid_thw=grid_thw).pooler_output
+    def encode(self, chunks: Sequence[Pixels]) -> list[Tensor]:
+        """Patches and grids of chunks, of one stream or of many -> vision tokens [N, E] of each, in one pass."""
+        patches = torch.cat([patches.to(self.device, self.dtype) for patches, _ in chunks])
+        grids = [grid for _, grid in chunks]
+        cell = self.tower.visual.spatial_merge_unit
+        return list(self.tower(patches, grids).split([t * h * w // cell for t, h, w in grids]))
+
+    @torch.inference_mode()
+    def encode_aside(self, pixels: Callable[[], Pixels]) -> Callable[[], tuple[Pixels, Tensor]]:
+        """Begin to encode one chunk beside whatever is launched from now on -> a call that hands over its pixels and vision tokens [N, E].
+
+        On CUDA on a stream of its own, behind what was launched before; on a CPU at once."""
+        here = torch.cuda.current_stream(self.device) if self.side else None
+        with torch.cuda.stream(self.side):
+            (patches, grid) = pixels()  # copies to the GPU make Python wait for this stream, so they come before this stream waits for the other
+            if self.side:
+                self.side.wait_stream(here)
+            tokens = self.encode([(patches, grid)])[0]
+            done = self.side.record_event() if self.side else None
+
+        def hand_over() -> tuple[Pixels, Tensor]:
+            if done:
+                now = torch.cuda.current_stream(self.device)
+                now.wait_event(done)
+                for tensor in (patches, tokens):
+                    tensor.record_stream(now)
+            return (patches, grid), tokens
+
+        return hand_over
 
     @torch.inference_mode()
     def embed(self, ids: list[int]) -> Tensor:
@@ -68,13 +101,17 @@ class VLM:
         return self.hf.model.language_model.embed_tokens(torch.tensor(ids, device=self.device))
 
     @torch.inference_mode()
-    def forward(self, feeds: Sequence[Feed]) -> list[Tensor]:
+    def forward(self, feeds: Sequence[Feed | Word]) -> list[Tensor]:
         """New tokens of one or many streams -> their final hidden states [T, E] each, after the last norm. Their keys and values join their caches.
 
-        All that is per token runs once for all streams; only attention is each stream's own, against its own cache."""
+        All that is per token runs once for all streams; only attention is each stream's own, against its own cache. Words alone, of caches that
+        were prepared together, go through the static step."""
+        if self.decoder.ready(feeds):
+            return self.decoder(feeds)
+        feeds = [self._spelled(feed) if isinstance(feed, Word) else feed for feed in feeds]
         rooms = [feed.cache.extend(feed.positions.to(self.device), feed.again) for feed in feeds]
         groups = self.heads // self.kv_heads
-        biases = [room.bias(feed.cache.length, groups, feed.x) for feed, room in zip(feeds, rooms, strict=True)]
+        biases = [room.bias(feed.cache.length, groups, feed.x, self.lower_right) for feed, room in zip(feeds, rooms, strict=True)]
         sizes = [len(feed.x) for feed in feeds]
         x = torch.cat([feed.x for feed in feeds])  # [sum of T, E]
         decoder = self.hf.model.language_model
@@ -88,16 +125,25 @@ class VLM:
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return list(decoder.norm(x).split(sizes))
 
+    def _spelled(self, word: Word) -> Feed:
+        return Feed(self.embed([word.id]), torch.full((3, 1), word.position, device=self.device), word.cache)
+
     def _attend(self, layer: int, cache: KVCache, room: Room, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """One layer's attention of T new tokens over all that is cached -> [T, H * D]."""
         T, K, D = len(qkv[0]), self.kv_heads, self.head_dim
         q = qkv[0].view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
         k, v = (part.view(T, K, D).transpose(0, 1) for part in qkv[1:])  # [K, T, D]
         keys, values = cache.write(layer, k, v, room)  # [K, S, D]
-        # The query heads that share a kv head stand one after another as rows of one attention: no key is ever copied per head.
-        q = rotate(q, room.cos, room.sin).reshape(1, K, -1, D)  # [1, K, H/K * T, D]
-        out = F.scaled_dot_product_attention(q, keys[None], values[None], attn_mask=bias)  # [1, K, H/K * T, D]
-        return out.view(K, -1, T, D).permute(2, 0, 1, 3).reshape(T, -1)
+        q = rotate(q, room.cos, room.sin)
+        R = 0 if room.again is None else len(room.again)
+        if not self.lower_right or T == 1:
+            out = _shared(q, keys, values, bias)
+        else:  # flash attention: what is new sees all before it, and the few tokens computed again have a mask of their own
+            new = q[:, :, R:].flatten(0, 1)  # [H, T - R, D]
+            out = F.scaled_dot_product_attention(new[None], keys[None], values[None], causal_lower_right(T - R, keys.shape[1]), enable_gqa=True)
+            out = out.view(K, -1, T - R, D)
+            out = torch.cat((_shared(q[:, :, :R], keys, values, bias), out), dim=2) if R else out
+        return out.permute(2, 0, 1, 3).reshape(T, -1)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -107,6 +153,14 @@ class VLM:
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _shared(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of q [K, H/K, T, D] over keys and values [K, S, D] with a mask [H/K * T, S] -> [K, H/K, T, D].
+
+    The query heads that share a kv head stand one after another as rows of one attention: no key is ever copied per head."""
+    rows = q.flatten(1, 2)  # [K, H/K * T, D]
+    return F.scaled_dot_product_attention(rows[None], keys[None], values[None], attn_mask=bias).view(q.shape)
 
 
 def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
@@ -126,8 +180,22 @@ def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_
 
 def build(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> VLM:
     """A randomly initialised tiny model; `m.seed` decides every weight."""
-    torch.manual_seed(m.seed)
-    return VLM(Qwen2_5_VLForConditionalGeneration(tiny_config(m, tokenizer)), tokenizer)
+    hf = Qwen2_5_VLForConditionalGeneration(tiny_config(m, tokenizer))
+    _initialise(hf, torch.Generator().manual_seed(m.seed))
+    return VLM(hf, tokenizer)
+
+
+@torch.no_grad()
+def _initialise(hf: Qwen2_5_VLForConditionalGeneration, chance: torch.Generator) -> None:
+    """Weights by the width of what they read. transformers' 0.02 is made for models thirty times as wide: at 128 it drowns a token in what the
+    layers add to it, and copying a name from the context was not learned in 900 steps; like this it takes 200."""
+    for name, weight in hf.named_parameters():
+        if weight.ndim > 1:
+            residual = name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight"))
+            weight.normal_(std=(0.5 if residual else 1.0) * weight[0].numel() ** -0.5, generator=chance)
+    words = hf.model.language_model.embed_tokens.weight
+    words.normal_(std=0.3, generator=chance)
+    hf.lm_head.weight.copy_(0.3 * words)  # what is looked up is what is said: copying starts half learned
 
 
 def pick_device(name: str) -> torch.device:
@@ -139,13 +207,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None) -> VLM:
-    """A folder written by `VLM.save` (plain or compressed), or a name on the hub.
+def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None, decode: str = "auto") -> VLM:
+    """A folder written by `VLM.save` (plain or compressed), or a name on the hub. `decode`: see `Decoder`.
 
     Raises UserError if the folder holds no whole Qwen2.5-VL, or the hub cannot be reached."""
     from streamingvlm import compress
 
-    folder = Path(name) if os.path.isdir(name) else _from_hub(str(name))
+    folder = Path(name) if os.path.isdir(name) else hub.folder(str(name))
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type", "unknown")
         if kind != "qwen2_5_vl":  # transformers would build one all the same, of random weights
@@ -155,7 +223,7 @@ def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = Non
         raise UserError(f"{name} holds no complete Qwen2.5-VL model; run `make repro`, or name a folder that does.") from error
     if vlm.tokenizer.convert_tokens_to_ids("<|video_pad|>") != vlm.hf.config.video_token_id:  # where files are missing, transformers makes one up
         raise UserError(f"{name} lacks its tokenizer's files, or they are another model's; name a folder that has them.")
-    return vlm
+    return VLM(vlm.hf, vlm.tokenizer, decode)
 
 
 def _from_folder(folder: Path, device: torch.device, dtype: torch.dtype | None) -> VLM:
@@ -165,20 +233,3 @@ def _from_folder(folder: Path, device: torch.device, dtype: torch.dtype | None) 
     if found["missing_keys"]:
         raise ValueError(f"weights are missing: {sorted(found['missing_keys'])}")
     return VLM(hf.to(device), tokenizer)
-
-
-def _from_hub(name: str) -> Path:
-    """The folder into which the hub's model was downloaded, now or earlier. One question without retries first: offline, the answer comes at once."""
-    import httpx
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        HfApi().model_info(name, timeout=10)
-        reachable = True
-    except (OSError, ValueError, httpx.HTTPError):
-        reachable = False
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"], local_files_only=not reachable))
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise UserError(f"There is no model folder `{name}`, and the hub has no such model or cannot be reached from here; "
-                        "name a local folder, or connect and try again.") from error

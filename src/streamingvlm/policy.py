@@ -176,16 +176,6 @@ POLICIES = {
     policy.name: policy
     for policy in (
         Policy("streaming", "the paper's method: sink + text window + the last rounds, contiguous positions", _streaming),
-        Policy("streaming_closing", "`streaming`; the tokens that close the previous text are computed again with each prefill", _streaming,
-               (("refresh", "closing"),)),
-        Policy("streaming_text", "`streaming`; the whole previous text is computed again with each prefill", _streaming,
-               (("refresh", "previous_text"),)),
-        Policy("streaming_said", "`streaming`; closing tokens and what was said in the rounds kept are computed again with each prefill", _streaming,
-               (("refresh", "said"),)),
-        Policy("streaming_rounds", "`streaming`; closing tokens and all text of the rounds kept are computed again with each prefill", _streaming,
-               (("refresh", "rounds"),)),
-        Policy("streaming_all_text", "`streaming`; all but the system prompt and the vision tokens is computed again with each prefill", _streaming,
-               (("refresh", "all_text"),)),
         Policy("full", "baseline (a): everything is kept", _full, forgets=False),
         Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
         Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", _overlap, looks_again=True),
@@ -196,6 +186,16 @@ POLICIES = {
         Policy("growing", "ablation: `streaming`, but positions only grow", _growing),
         Policy("no_sink", "ablation: `streaming` without a text sink", _streaming, (("text_sink", 0),)),
         Policy("no_text", "ablation: `streaming` without a text window", _streaming, (("text_window", 0),)),
+        Policy("streaming_closing", "`streaming`; the tokens that close the previous text are computed again with each prefill", _streaming,
+               (("refresh", "closing"),)),
+        Policy("streaming_text", "`streaming`; the whole previous text is computed again with each prefill", _streaming,
+               (("refresh", "previous_text"),)),
+        Policy("streaming_said", "`streaming`; closing tokens and what was said in the rounds kept are computed again with each prefill", _streaming,
+               (("refresh", "said"),)),
+        Policy("streaming_rounds", "`streaming`; closing tokens and all text of the rounds kept are computed again with each prefill", _streaming,
+               (("refresh", "rounds"),)),
+        Policy("streaming_all_text", "`streaming`; all but the system prompt and the vision tokens is computed again with each prefill", _streaming,
+               (("refresh", "all_text"),)),
     )
 }
 

@@ -20,7 +20,8 @@ def watch(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -> Ite
     """Stream one row's video through the model under the policy `name`."""
     streamer = Streamer(vlm, policy.get(name), cfg.cache, cfg.video, cfg.stream)
     streamer.start(row["previous_text"], row["query"])
-    return streamer.watch(row["id"], read_chunks(root / row["video"], cfg.video, row["start_s"], row["end_s"]))
+    chunks = read_chunks(root / row["video"], cfg.video, row["start_s"], row["end_s"])
+    return streamer.watch(row["id"], chunks, ahead=vlm.device.type == "cuda")
 
 
 def score(texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict:

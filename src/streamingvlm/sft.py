@@ -108,14 +108,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     taught = {split: [lessons.load(row, cfg.video, root, arena.EVENTS) for row in rows if row["split"] == split] for split in ("train", "clean")}
     device = PartialState(cpu=model.pick_device(cfg.run.device).type == "cpu").device  # this process's own, where there are several
     vlm = model.load(root / cfg.sft.base, device, torch.float32)
-    adapted = adapt(vlm, cfg.sft)
+    adapt(vlm, cfg.sft)
     school = trainer(vlm, taught["train"], taught["clean"], cfg)
     for row in school.run():
         if school.accelerator.is_main_process and row["step"] % 10 == 0:
             print(row, flush=True)
+    weights = school.accelerator.get_state_dict(school.wrapped)  # every process takes part: each may hold a share of them
     if school.accelerator.is_main_process:
+        whole = model.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
+        adapted = adapt(whole, cfg.sft)
+        Student(whole.hf, len(arena.EVENTS)).load_state_dict(weights)
         merge(adapted)
-        vlm.save(args.folder)
+        whole.save(args.folder)
     school.accelerator.end_training()
 
 

@@ -10,20 +10,22 @@ Letters: T new tokens, S cached tokens, N vision tokens of a chunk.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pickle
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from streamingvlm import config, dialogue
+from streamingvlm.decode import Word
 from streamingvlm.dialogue import Dialogue, Span, ids_of, rearrange
-from streamingvlm.model import VLM, Feed
+from streamingvlm.model import VLM, Feed, Pixels
 from streamingvlm.policy import Extent, Policy
+from streamingvlm.rounds import Look, Ready, State, Steps, together
 from streamingvlm.timing import Stopwatch, peak_gpu_mb, resident_mb
 from streamingvlm.video import Chunk, to_patches
 
@@ -50,21 +52,14 @@ class Comment:
         return row if timed else {key: value for key, value in row.items() if key not in {"ms", "memory_mb"}}
 
 
-REFRESH = {"none": set(), "closing": {dialogue.PREVIOUS_CLOSE}, "previous_text": {dialogue.PREVIOUS, dialogue.PREVIOUS_CLOSE}}
+CLOSING = {dialogue.PREVIOUS_CLOSE}
+ROUNDS = {dialogue.USER_OPEN, dialogue.TIME, dialogue.QUERY, dialogue.USER_CLOSE, dialogue.ANSWER_OPEN,
+          dialogue.SAID, dialogue.DOTS, dialogue.END, dialogue.GAP}
+REFRESH = {"none": set(), "closing": CLOSING, "previous_text": {dialogue.PREVIOUS, *CLOSING}, "said": {dialogue.SAID, *CLOSING},
+           "rounds": ROUNDS | CLOSING, "all_text": {dialogue.PREVIOUS, *CLOSING, *ROUNDS}}
 
 
-@dataclass(frozen=True)
-class State:
-    """Behind the last token of a forward: its final hidden state [E] and the logits [vocabulary] of the next."""
-
-    hidden: Tensor
-    logits: Tensor
-
-
-Result = TypeVar("Result")
-Steps = Generator[Feed, State, Result]  # yields what is to be computed, is sent what came out, ends with a result
-Round = Steps[Comment]
-Pixels = tuple[Tensor, tuple[int, int, int]]  # patches [P, 1176] and their grid
+Seen = Callable[[], tuple[Pixels, Tensor]]  # waits for a chunk's pixels and vision tokens
 
 
 class Streamer:
@@ -92,28 +87,50 @@ class Streamer:
         self.pixels: dict[int, Pixels] = {}  # of the rounds kept, for a policy that computes them again
         self.clock = Stopwatch(self.vlm.device)
 
-    def watch(self, name: str, chunks: Iterable[Chunk]) -> Iterator[Comment]:
-        """Comment on each chunk as it comes."""
-        chunks = iter(chunks)
-        while True:
-            with self.clock("read"):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            yield self.step(name, chunk)
+    def watch(self, name: str, chunks: Iterable[Chunk], ahead: bool = False) -> Iterator[Comment]:
+        """Comment on each chunk as it comes. `ahead`: read the next chunk, and begin to encode it, while text is decoded: on a GPU the two then
+        overlap. Only for a source that has its next chunk at hand: with a live one, these words would wait for frames that have not arrived."""
+        source, seen = iter(chunks), None
+
+        def look_ahead() -> None:
+            nonlocal coming, seen
+            coming = self._read(source)
+            if coming is not None and not isinstance(coming, Exception):
+                with self.clock("encode"):
+                    seen = self.vlm.encode_aside(functools.partial(self._pixels, coming))
+
+        coming = self._read(source)
+        while coming is not None:
+            if isinstance(coming, Exception):  # it had to wait until what was said before it was out
+                raise coming
+            yield together(self.vlm, [self.round_of(name, coming, seen, look_ahead if ahead else None)])[0]
+            if not ahead:
+                coming = self._read(source)
+
+    def _read(self, source: Iterator[Chunk]) -> Chunk | Exception | None:
+        """The next chunk, None behind the last, or what went wrong."""
+        with self.clock("read"):
+            try:
+                return next(source, None)
+            except Exception as error:
+                return error
 
     def step(self, name: str, chunk: Chunk) -> Comment:
         """One round of this stream alone."""
         return together(self.vlm, [self.round_of(name, chunk)])[0]
 
-    def round_of(self, name: str, chunk: Chunk) -> Round:
-        """One round: forget, look, read, speak. Yields what is to be computed and is sent the result, so that many streams can share a forward."""
+    def round_of(self, name: str, chunk: Chunk, seen: Seen | None = None, then: Callable[[], None] | None = None) -> Steps[Comment]:
+        """One round: forget, look, read, speak. Yields what is to be computed and is sent the result, so that many streams can share a forward.
+        `seen`: the chunk's pixels and vision tokens, if its encoding was begun before; `then`: called while the GPU still reads the prompt."""
         with self.clock("evict"):
             yield from self._evict()
         with self.clock("encode"):
-            vision = self._look(chunk)
+            vision = yield from self._look(chunk, seen)
         with self.clock("prefill"):
             state = yield from self._feed(self.tail, vision)
+        yield Ready(self.kv, self._room())  # between two stages: what is set up once is in none of them
+        if then:
+            then()
         with self.clock("decode"):
             said = yield from self._speak(state)
         self.round += 1
@@ -121,6 +138,14 @@ class Streamer:
         memory_mb = peak_gpu_mb(self.vlm.device) or resident_mb()
         return Comment(name, self.policy.name, chunk.index, chunk.start_s, chunk.end_s, text, len(said), self.kv.length, self.kv.bytes,
                        self.clock.read(), round(memory_mb, 1))
+
+    def _room(self) -> int:
+        """Tokens this stream is about to hold; in its first round, about as many as it will ever hold, so that room is made once."""
+        now = self.kv.length + self.settings.max_new_tokens + 1
+        if self.round or not self.policy.forgets:
+            return now
+        turn = sum(len(span.ids) for span in self.spans if span.round == self.round) + self.settings.max_new_tokens
+        return now + self.windows.text_sink + self.windows.text_window + self.windows.vision_rounds * turn
 
     def _evict(self) -> Steps[None]:
         """Ask the policy what stays, and make spans, keys, values and positions agree with it."""
@@ -139,7 +164,8 @@ class Streamer:
             cached = index[index < self.kv.length]
             unfed = [ids_of(self.tail)[i - self.kv.length] for i in index[index >= self.kv.length]]
             positions = self.dialogue.positions(spans)[:, : len(cached)] if plan.reposition else None
-            self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions))
+            unmoved = int(np.cumprod(cached == np.arange(len(cached))).sum())  # the same tokens in front: the same positions too
+            self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions), unmoved)
             if positions is not None:
                 self.next_position = int(positions.max(initial=-1)) + 1
             self.tail = [Span(dialogue.END, self.round - 1, tuple(unfed))]
@@ -154,30 +180,42 @@ class Streamer:
             if span.role in roles:
                 found |= dict(enumerate(span.ids, start=at))
             at += len(span.ids)
-        return found
+        return {index: token for index, token in found.items() if index < self.kv.length}
 
-    def _look(self, chunk: Chunk) -> dict[int, Tensor]:
+    def _pixels(self, chunk: Chunk) -> Pixels:
+        """Packed where the model is: a GPU packs a second of video a hundred times faster, and gets bytes instead of floats."""
+        return to_patches(torch.as_tensor(chunk.frames).to(self.vlm.device))
+
+    def _look(self, chunk: Chunk, seen: Seen | None = None) -> Steps[dict[int, Tensor]]:
         """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
-        patches, grid = to_patches(chunk.frames)
+        pixels, tokens = seen() if seen else (self._pixels(chunk), None)
         first = self.spans[-1].role != dialogue.END
         query = self.query if first and (self.round == 0 or self.windows.pin_query) else ""
-        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, grid, query, first)
+        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], query, first)
         self.spans += turn
         self.tail += turn
-        self.pixels = (self.pixels if self.policy.looks_again else {}) | {self.round: (patches, grid)}
-        return {span.round: self.vlm.encode(*self.pixels[span.round]) for span in self.tail if span.grid}
+        self.pixels = (self.pixels if self.policy.looks_again else {}) | {self.round: pixels}
+        vision = {} if tokens is None else {self.round: tokens}
+        unseen = [span.round for span in self.tail if span.grid and span.round not in vision]
+        looked = (yield Look([self.pixels[r] for r in unseen])) if unseen else []
+        return vision | dict(zip(unseen, looked, strict=True))
 
     def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Steps[State]:
         """Compute keys and values of `spans`, the tail, and in the same pass those of stale tokens -> the state behind the last token."""
         stale, self.stale, self.tail = self.stale, {}, []
-        x = self.vlm.embed([*stale.values(), *ids_of(spans)])  # [T, E]
+        ids = ids_of(spans)
+        if len(ids) == 1 and not stale:
+            self.next_position += 1
+            return (yield Word(ids[0], self.next_position - 1, self.kv))
+        x = self.vlm.embed([*stale.values(), *ids])  # [T, E]
         at = len(stale)
         for span in spans:
             if span.grid:
                 x[at + 1 : at + len(span.ids) - 1] = vision[span.round].to(x.dtype)
             at += len(span.ids)
-        positions = self._tensor(self.dialogue.positions(spans, self.next_position))
+        positions = self.dialogue.positions(spans, self.next_position)
         self.next_position = int(positions.max()) + 1
+        positions = self._tensor(positions)
         again = self._tensor(np.array(list(stale))) if stale else None
         if stale:
             positions = torch.cat((self.kv.positions[:, again], positions), dim=1)
@@ -190,7 +228,8 @@ class Streamer:
         penalised = self._tensor(np.array(ids_of(self.spans))) if self.settings.repetition_penalty != 1 else None  # [S]
         while True:
             token = self.dictate(self.round, len(said))
-            token = self._choose(state.logits, penalised, said) if token is None else token
+            if token is None:
+                token = state.best() if penalised is None else self._choose(state.logits, penalised, said)
             ends = token in self.dialogue.stops
             if not ends or (self.policy.verbatim and token != self.dialogue.im_end):
                 said.append(token)
@@ -204,12 +243,11 @@ class Streamer:
         self.tail = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
         return said
 
-    def _choose(self, logits: Tensor, penalised: Tensor | None, said: list[int]) -> int:
-        """The likeliest next id of logits [vocabulary], after the repetition penalty on every id of `penalised` [S] and `said`."""
-        if penalised is not None:
-            ids = torch.cat((penalised, penalised.new_tensor(said)))
-            scores, penalty = logits[ids], self.settings.repetition_penalty
-            logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    def _choose(self, logits: Tensor, penalised: Tensor, said: list[int]) -> int:
+        """The likeliest next id of logits [vocabulary] after the repetition penalty on every id of `penalised` [S] and `said`."""
+        ids = torch.cat((penalised, penalised.new_tensor(said)))
+        scores, penalty = logits[ids], self.settings.repetition_penalty
+        logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
         return int(logits.argmax())
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -242,19 +280,3 @@ class Streamer:
 
 
 STATE = ("query", "next_position", "round", "pixels", "stale")  # of a stream, besides its spans and its cache
-
-
-@torch.inference_mode()
-def together(vlm: VLM, rounds: Sequence[Round]) -> list[Comment]:
-    """One round of many streams at once: whatever each is about to compute goes through the model in one forward."""
-    waiting, comments = {i: next(steps) for i, steps in enumerate(rounds)}, {}
-    while waiting:
-        hidden = torch.stack([states[-1] for states in vlm.forward(list(waiting.values()))])  # [B, E]
-        logits = vlm.logits(hidden)  # [B, vocabulary]
-        for row, i in enumerate(list(waiting)):
-            try:
-                waiting[i] = rounds[i].send(State(hidden[row], logits[row]))
-            except StopIteration as end:
-                comments[i] = end.value
-                del waiting[i]
-    return [comments[i] for i in range(len(rounds))]

@@ -35,8 +35,8 @@ class Stopwatch:
 
     def read(self) -> dict[str, float]:
         """ms per stage, every stage of `STAGES` present, and their `total`. Starts anew."""
-        if self.cuda:
-            torch.cuda.synchronize()
+        if self.cuda and self._marks:
+            self._marks[-1][2].synchronize()  # what runs beside, on other streams, runs on
         out = dict.fromkeys(STAGES, 0.0)
         for stage, start, stop in self._marks:
             out[stage] += start.elapsed_time(stop) if self.cuda else (stop - start) * 1e3
