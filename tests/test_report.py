@@ -74,3 +74,11 @@ def test_seeds_are_put_together_by_policy_and_student(watched):
     whole, silent = ablation.summary(rows)
     assert whole["who"] == {"mean": 1.0, "half_width": 0.0} and whole["student"] == "overlapped"
     assert silent["event_f1_last_minus_first"]["mean"] == -1 and "+-" in ablation.readable(silent)["event_f1"]
+
+
+def test_what_make_real_lm_measured_comes_with_where_it_ran(tmp_path):
+    assert report.real_lm(tmp_path) == ({}, {})
+    found = {"dense_ppl": 20.5, "tokens": 4096, "text": "novel.txt", "dtype": "float32", "model": "small.gguf", "hardware": {"text": "two cores"}}
+    (tmp_path / "real_lm.json").write_text(json.dumps(found))
+    numbers, where = report.real_lm(tmp_path)
+    assert numbers == {"real_lm.dense_ppl": 20.5} and where["hardware"] == "two cores" and where["command"] == "make real-lm"

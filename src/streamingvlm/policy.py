@@ -44,6 +44,9 @@ class Plan:
     recompute: bool = False
 
 
+Planner = Callable[[Cache, Sequence[Extent], int], Plan | None]  # windows, the spans as they are, the upcoming round
+
+
 @dataclass(frozen=True)
 class Policy:
     """`planner`: the pure function. `windows`: what this policy changes of the configured windows. `looks_again`: it needs the pixels it keeps.
@@ -52,7 +55,7 @@ class Policy:
 
     name: str
     about: str
-    planner: Callable[[Cache, Sequence[Extent], int], Plan | None]
+    planner: Planner
     windows: tuple[tuple[str, int | str], ...] = ()
     looks_again: bool = False
     forgets: bool = True
@@ -112,15 +115,20 @@ def _streaming(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan |
     return Plan(tuple(piece for piece in pieces if piece.stop > piece.start))
 
 
-def _growing(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
-    plan = _streaming(cache, extents, upcoming)
-    return plan and replace(plan, reposition=False)
+def growing(planner: Planner) -> Planner:
+    """What `planner` keeps, at the positions it had."""
+    def plan(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+        kept = planner(cache, extents, upcoming)
+        return kept and replace(kept, reposition=False)
+    return plan
 
 
-def _overlap(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
-    """What `streaming` keeps, computed again from scratch before every chunk."""
-    pieces = tuple(_whole(extents, i) for i in range(len(extents)))
-    return replace(_streaming(cache, extents, upcoming) or Plan(pieces), recompute=True) if extents else None
+def recomputed(planner: Planner) -> Planner:
+    """What `planner` keeps, computed again from scratch before every chunk."""
+    def plan(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+        everything = Plan(tuple(_whole(extents, i) for i in range(len(extents))))
+        return replace(planner(cache, extents, upcoming) or everything, recompute=True) if extents else None
+    return plan
 
 
 def _window(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
@@ -158,16 +166,6 @@ def _upstream(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | 
     return Plan(kept) if sum(p.stop - p.start for p in kept) < sum(e.length for e in extents) else None
 
 
-def _upstream_growing(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
-    plan = _upstream(cache, extents, upcoming)
-    return plan and replace(plan, reposition=False)
-
-
-def _upstream_recompute(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
-    pieces = tuple(_whole(extents, i) for i in range(len(extents)))
-    return replace(_upstream(cache, extents, upcoming) or Plan(pieces), recompute=True) if extents else None
-
-
 def _full(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     return None
 
@@ -178,12 +176,12 @@ POLICIES = {
         Policy("streaming", "the paper's method: sink + text window + the last rounds, contiguous positions", _streaming),
         Policy("full", "baseline (a): everything is kept", _full, forgets=False),
         Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
-        Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", _overlap, looks_again=True),
+        Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", recomputed(_streaming), looks_again=True),
         Policy("upstream", "the released code, token for token", _upstream, (("pin_query", False),), verbatim=True),
-        Policy("upstream_growing", "`upstream`, but positions only grow", _upstream_growing, (("pin_query", False),), verbatim=True),
-        Policy("upstream_recompute", "what `upstream` keeps, recomputed before each chunk", _upstream_recompute, (("pin_query", False),),
+        Policy("upstream_growing", "`upstream`, but positions only grow", growing(_upstream), (("pin_query", False),), verbatim=True),
+        Policy("upstream_recompute", "what `upstream` keeps, recomputed before each chunk", recomputed(_upstream), (("pin_query", False),),
                looks_again=True, verbatim=True),
-        Policy("growing", "ablation: `streaming`, but positions only grow", _growing),
+        Policy("growing", "ablation: `streaming`, but positions only grow", growing(_streaming)),
         Policy("no_sink", "ablation: `streaming` without a text sink", _streaming, (("text_sink", 0),)),
         Policy("no_text", "ablation: `streaming` without a text window", _streaming, (("text_window", 0),)),
         Policy("streaming_closing", "`streaming`; the tokens that close the previous text are computed again with each prefill", _streaming,

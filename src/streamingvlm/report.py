@@ -69,6 +69,17 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     return flat | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
 
 
+def real_lm(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """What `make real-lm` measured when it last ran, as ledger metrics, and where it ran; nothing where `folder` has no real_lm.json."""
+    path = folder / "real_lm.json"
+    found = json.loads(path.read_text()) if path.exists() else None
+    if found is None:
+        return {}, {}
+    where = {"hardware": found["hardware"]["text"], "dtype": found["dtype"], "model": found["model"], "command": "make real-lm",
+             "data": f"{found['text']}, {found['tokens']:,} tokens"}
+    return {f"real_lm.{key}": value for key, value in found.items() if isinstance(value, float)}, where
+
+
 def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
     """Where and on what the ledger's numbers were measured."""
     facts = claims.provenance(params)
