@@ -59,6 +59,7 @@ repro: $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left
 	@$(DATA_IS_AS_DESCRIBED)
 	@test -f reports/claims.md -a -f reports/timings/stream.jsonl -a -f reports/timings/compress.json || { \
 	  echo "Timings or the ledger are gone, and DVC does not watch them: making them again"; $(PY) -m dvc repro -f -s compress stream evaluate; }
+	@$(PY) -m streamingvlm.report
 	@echo "Done: the executed notebooks are in reports/notebooks, the numbers in reports/metrics.json, the figures in reports/figures."
 
 test: $(STAMP)  ## run the tests

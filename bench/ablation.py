@@ -22,7 +22,7 @@ import torch
 from streamingvlm import arena, captions, config, lessons, metrics, model, pipeline, policy, report, session, sft, subset
 
 KEYS = ("event_f1", "who", "score", "increment")
-POLICIES = "streaming,streaming_closing,streaming_text,overlap,full,window,growing,no_sink,no_text"
+POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # two-sided, by degrees of freedom
 
 
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on; the pipeline's own is 0")
     parser.add_argument("--minutes", type=float, default=20, help="length of the match that is watched")
     parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
-    parser.add_argument("--controls", default="streaming,streaming_closing", type=lambda text: [policy.get(name).name for name in text.split(",")])
+    parser.add_argument("--controls", default="streaming,streaming_all_text", type=lambda text: [policy.get(name).name for name in text.split(",")])
     args = parser.parse_args(argv)
     cfg, root, rows = config.load(), config.repository_root(), []
     torch.set_num_threads(cfg.run.threads)

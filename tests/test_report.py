@@ -82,3 +82,24 @@ def test_what_make_real_lm_measured_comes_with_where_it_ran(tmp_path):
     (tmp_path / "real_lm.json").write_text(json.dumps(found))
     numbers, where = report.real_lm(tmp_path)
     assert numbers == {"real_lm.dense_ppl": 20.5} and where["hardware"] == "two cores" and where["command"] == "make real-lm"
+
+
+def test_only_numbers_beyond_tolerance_are_said_to_have_moved(tmp_path):
+    published = {"ablation": {"streaming": {"who": 0.97, "score": None}}, "compress": {"int8": {"bytes": 1_000_000}}}
+    assert report.moved(published, published) == []
+    near = {"ablation": {"streaming": {"who": 0.955, "score": None}}, "compress": {"int8": {"bytes": 1_015_000}}}
+    assert report.moved(near, published) == []
+    far = {"ablation": {"streaming": {"who": 0.94, "score": 0.5}}, "compress": {"int8": {"bytes": 1_030_000, "zeros": 0.0}}}
+    assert [line.partition(" ")[0].strip(":") for line in report.moved(far, published)] == [
+        "ablation.streaming.score", "ablation.streaming.who", "compress.int8.bytes", "compress.int8.zeros"]
+    assert "nothing to compare" in report.compare(tmp_path)
+    for folder in ("reports", "reports/reference"):
+        write_numbers(tmp_path / folder / "metrics.json", published)
+    assert "All numbers are within" in report.compare(tmp_path)
+    write_numbers(tmp_path / "reports/metrics.json", far)
+    assert report.compare(tmp_path).startswith("4 numbers moved")
+
+
+def write_numbers(path: Path, numbers: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(numbers))

@@ -1,4 +1,7 @@
-"""From what the stages left behind to the numbers the claim ledger reads. Adds nothing that was not measured."""
+"""From what the stages left behind to the numbers the claim ledger reads. Adds nothing that was not measured.
+
+    python -m streamingvlm.report      # how the last run's numbers stand to the published ones
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from streamingvlm.arena import Said
 from streamingvlm.pipeline import Paths
 from streamingvlm.session import WARM_CHUNKS
 
+TOLERANCE = 0.02  # of a share, or of a number above 1
 Key = tuple[str, str]  # (policy, student)
 
 
@@ -69,6 +73,35 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     return flat | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
 
 
+def flat(value, name: str = "") -> dict[str, float | None]:
+    """Nested numbers -> {a.b.c: number}."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: number for part, inner in value.items() for key, number in flat(inner, f"{name}.{part}" if name else part).items()}
+
+
+def moved(found: dict, reference: dict, tolerance: float = TOLERANCE) -> list[str]:
+    """One line for each number of metrics.json that is not where the published one is: by more than `tolerance`, of the number itself above 1."""
+    ours, theirs = flat(found), flat(reference)
+    lines = [f"{key} is new" for key in ours.keys() - theirs.keys()] + [f"{key} is gone" for key in theirs.keys() - ours.keys()]
+    for key in ours.keys() & theirs.keys():
+        a, b = ours[key], theirs[key]
+        if (a is None) != (b is None) or (a is not None and abs(a - b) > tolerance * max(1, abs(b))):
+            lines.append(f"{key}: {a} here, {b} published")
+    return sorted(lines)
+
+
+def compare(root: Path) -> str:
+    """What to print after a run: how its numbers stand to those in reports/reference."""
+    paths = [root / "reports" / "metrics.json", root / "reports" / "reference" / "metrics.json"]
+    if not all(path.exists() for path in paths):
+        return "There is nothing to compare with: no reports/metrics.json, or none in reports/reference."
+    lines = moved(*(json.loads(path.read_text()) for path in paths))
+    if not lines:
+        return f"All numbers are within {TOLERANCE:.0%} of the published ones (reports/reference)."
+    return "\n".join([f"{len(lines)} numbers moved by more than {TOLERANCE:.0%} against the published ones (reports/reference):", *lines])
+
+
 def real_lm(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
     """What `make real-lm` measured when it last ran, as ledger metrics, and where it ran; nothing where `folder` has no real_lm.json."""
     path = folder / "real_lm.json"
@@ -87,3 +120,7 @@ def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
     dtype = json.loads((paths.sft / "model" / "config.json").read_text()).get("dtype", "float32")
     return {"hardware": facts["hardware"]["text"], "dtype": dtype, "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
             "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams and colours never seen in training", "command": "dvc repro"}
+
+
+if __name__ == "__main__":
+    print(compare(config.repository_root()))
