@@ -1,6 +1,6 @@
 """The ablation table over several seeds: data, SFT and the long match all drawn anew for each, means with 95 % confidence intervals.
 
-    python bench/ablation.py [--seeds 3] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming]
+    python bench/ablation.py [--seeds 1,2,3] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming]
 
 Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base once with overlapped windows and once
 without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation and is not done again; a killed run goes on there.
@@ -92,14 +92,14 @@ def readable(entry: dict) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 1 on; the pipeline's own is 0")
+    parser.add_argument("--seeds", default="1,2,3", type=lambda text: [int(seed) for seed in text.split(",")], help="the pipeline's own is 0")
     parser.add_argument("--minutes", type=float, default=20, help="length of the match that is watched")
     parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
     parser.add_argument("--controls", default="streaming,streaming_all_text", type=lambda text: [policy.get(name).name for name in text.split(",")])
     args = parser.parse_args(argv)
     cfg, root, rows = config.load(), config.repository_root(), []
     torch.set_num_threads(cfg.run.threads)
-    for seed in range(1, args.seeds + 1):
+    for seed in args.seeds:
         own = cfg.having("data", seed=seed, long_s=round(args.minutes * 60), eval_matches=1).having("sft", seed=seed)
         for row in watched(seed, own, args, root):
             rows.append(row)

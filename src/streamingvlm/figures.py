@@ -134,10 +134,11 @@ def compress(table, folder: Path, name: str = "compress") -> Path:
         values = [value * unit for value in _column(name, rows, key)]
         bars = [Series(None, variants[:1], values[:1], GREY, "bar"), Series(None, variants[1:], values[1:], BLUE, "bar")]
         panels.append(Panel(title, "", label, bars, note=note))
-    base = rows[0]
-    said = [f"{variant} {100 * (row['event_accuracy'] - base['event_accuracy']):+.1f} points, {row['bytes'] / base['bytes']:.0%} size"
-            for variant, row in zip(variants[1:], rows[1:], strict=True)]
-    return _draw(name, f"Against {variants[0]}: {'; '.join(said)}", panels, folder)
+    base, marked = rows[0], {}
+    for what, row in (("smallest", min(rows, key=lambda row: row["bytes"])), ("least accurate", min(rows, key=lambda row: row["event_accuracy"]))):
+        marked[what] = (f"{row['variant'].replace('_', ' + ')} ({100 * (row['event_accuracy'] - base['event_accuracy']):+.1f} points, "
+                        f"{row['bytes'] / base['bytes']:.0%} size)")
+    return _draw(name, f"Against {variants[0]}: {'; '.join(f'{what} {said}' for what, said in marked.items())}", panels, folder)
 
 
 def filmstrip(frames, seconds, captions, truths, right, folder: Path, name: str = "filmstrip") -> Path:
@@ -265,17 +266,20 @@ def _png(path: Path, title: str, panels: list[Panel]) -> Path:
 
 def _axis(axis, panel: Panel) -> None:
     base: dict = {}
+    many = sum(len(one.x) for one in panel.series if one.kind == "bar") > 5  # labels side by side would run into each other
     axis.margins(y=0.1)
     for one in panel.series:
         if one.kind == "bar":
             bars = axis.bar(one.x, one.y, 0.55, bottom=[base.get(x, 0) for x in one.x], color=one.color, label=one.label)
             base.update({x: base.get(x, 0) + y for x, y in zip(one.x, one.y, strict=True)})
-            axis.bar_label(bars, [panel.note.format(y) for y in one.y], padding=2)
+            axis.bar_label(bars, [panel.note.format(y) for y in one.y], padding=2, fontsize=7 if many else None)
         else:
             style = {"line": "-", "both": "o-", "dash": "--", "points": "."}[one.kind]
             faint = {"alpha": 0.35, "markersize": 3, "markeredgewidth": 0} if one.kind == "points" else {"linewidth": 1.8, "markersize": 4}
             axis.plot(one.x, one.y, style, color=one.color, label=one.label, **faint)
     axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+    for label in axis.get_xticklabels() if many else ():
+        label.set(rotation=50, ha="right", rotation_mode="anchor", fontsize=8)
     axis.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

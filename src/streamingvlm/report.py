@@ -14,16 +14,18 @@ import numpy as np
 from streamingvlm import arena, captions, claims, config, metrics, timing
 from streamingvlm.arena import Said
 from streamingvlm.pipeline import Paths
-from streamingvlm.session import WARM_CHUNKS
+from streamingvlm.policy import POLICIES
+from streamingvlm.session import STUDENTS, WARM_CHUNKS
 
 TOLERANCE = 0.02  # of a share, or of a number above 1
 Key = tuple[str, str]  # (policy, student)
 
 
 def commentaries(folder: Path, stream: str) -> dict[Key, list[dict]]:
-    """(policy, student) -> the lines of one stream's commentary; the published policy and the trained model first."""
-    paths = sorted(folder.glob(f"*/{stream}.*.jsonl"), key=lambda path: (path.parent.name != "overlapped", path.name != f"{stream}.streaming.jsonl"))
-    return {(path.name.split(".")[1], path.parent.name): captions.read(path) for path in paths}
+    """(policy, student) -> the lines of one stream's commentary, in the order of STUDENTS and POLICIES."""
+    paths = {(path.name.split(".")[1], path.parent.name): path for path in folder.glob(f"*/{stream}.*.jsonl")}
+    ranks, students = list(POLICIES), list(STUDENTS)
+    return {key: captions.read(paths[key]) for key in sorted(paths, key=lambda key: (students.index(key[1]), ranks.index(key[0])))}
 
 
 def ablation(lines: dict[Key, list[dict]], truth: Sequence[Said], tolerance_s: float) -> dict[str, dict[str, dict]]:
