@@ -117,7 +117,7 @@ def training(history, folder: Path, name: str = "training") -> Path:
         said.append(f"right event in {y[-1]:.1%} of held-out seconds")
     panels = [Panel("loss on training batches", "training step", "cross-entropy [nats]", losses)]
     if scores:
-        panels.append(Panel("accuracy: right event", "training step", "share of seconds", scores, top=1.04))
+        panels.append(Panel("accuracy", "training step", "share of learned tokens (held out: seconds)", scores, top=1.04))
     return _draw(name, f"At the end: {', '.join(said)}", panels, folder)
 
 
