@@ -1,9 +1,9 @@
-"""Trains the base model in data/tiny-base from nothing, as a VLM is trained: language on narration (first
-on short drills), vision on labels, then both together.
+"""Trains the base model in data/tiny-base from nothing, as a VLM is trained: language on narration (first on short drills), vision on labels, then
+both together.
 
-    make pretrain      # python -m streamingvlm.pretrain; about three quarters of an hour; goes on where it was killed
+    make pretrain      # python -m streamingvlm.pretrain; about half an hour; goes on where it was killed
 
-The base commentates a match from its kickoff on. It never saw a previous text that was cut, so it cannot stream for long: that is what `sft` is for.
+The base commentates a match from its kickoff on. It never saw a previous text that was cut.
 In the first two phases each second's vision tokens are its label's learned embedding; the vision tower then aims at these embeddings, so that the
 language model understands it from the first step with pictures on.
 """
