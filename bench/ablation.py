@@ -4,7 +4,7 @@
 
 Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base once with overlapped windows and once
 without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation and is not done again; a killed run goes on there.
-Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 20 minutes a seed on two cores.
+Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 12 minutes a seed on one core.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
     taught: dict[str, list[lessons.Lesson]] = {}
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
         if not (folder / name / "model.safetensors").exists():
-            rows = [row for row in subset.read(folder / "rows.parquet") if row["split"] in {"train", "clean"} ] if not taught else []
+            rows = [row for row in subset.read(folder / "rows.parquet") if row["split"] in {"train", "clean"}] if not taught else []
             for row in rows:
                 taught.setdefault(row["split"], []).append(lessons.load(row, cfg.video, root, arena.EVENTS))
             vlm = model.load(root / cfg.sft.base, device, torch.float32)
@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
     parser.add_argument("--controls", default="streaming,streaming_all_text", type=lambda text: [policy.get(name).name for name in text.split(",")])
     args = parser.parse_args(argv)
+    if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(T_95) + 1:
+        parser.error(f"--seeds takes up to {max(T_95) + 1} different numbers.")
     cfg, root, rows = config.load(), config.repository_root(), []
     torch.set_num_threads(cfg.run.threads)
     for seed in args.seeds:

@@ -21,9 +21,9 @@ import torch
 from streamingvlm import arena, config, lessons, model, tokenizer
 from streamingvlm.dialogue import Dialogue
 from streamingvlm.lessons import Batch, Lesson
+from streamingvlm.sft import LATEST_CLOCK_S
 from streamingvlm.train import NAME, TELL, Checkpoint, Phase, Student, Trainer
 
-LATEST_CLOCK_S = 7200  # windows are told they start up to two hours into a broadcast: streams are longer than training videos
 SEEDS = 1_000_000  # matches of the base's own: no seed of the pipeline's data comes near
 
 
