@@ -62,17 +62,11 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 
 def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
     """The flat dict of metric -> number: qualities from metrics.json, timings from the contract lines of the long stream."""
-    flat: dict[str, float] = {}
-    for policy, students in numbers["ablation"].items():
-        for student, scores in students.items():
-            for key, value in scores.items():
-                flat |= {f"ablation.{policy}.{student}.{key}": value} if not isinstance(value, dict) else {
-                    f"ablation.{policy}.{student}.{key}.{part}": number for part, number in value.items()}
-        flat |= timing_summary(lines, policy, cfg)
-        flat["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
-    for variant, row in numbers["compress"].items():
-        flat |= {f"compress.{variant}.{key}": value for key, value in row.items()}
-    return flat | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
+    values = flat({name: numbers[name] for name in ("ablation", "compress")})
+    for policy in numbers["ablation"]:
+        values |= timing_summary(lines, policy, cfg)
+        values["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
+    return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
 
 
 def flat(value, name: str = "") -> dict[str, float | None]:
