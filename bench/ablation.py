@@ -1,10 +1,11 @@
 """The ablation table over several seeds: data, SFT and the long match all drawn anew for each, means with 95 % confidence intervals.
 
-    python bench/ablation.py [--seeds 1,2,3] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming]
+    python bench/ablation.py [--seeds 0,1,2] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming,...|none]
 
 Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base once with overlapped windows and once
 without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation and is not done again; a killed run goes on there.
-Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 12 minutes a seed on one core.
+Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 18 minutes a seed on one core. With
+`--minutes 120` the same students watch two hours; leave out `full` then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 
 import common
 import torch
@@ -23,7 +23,13 @@ from streamingvlm import arena, captions, config, lessons, metrics, model, pipel
 
 KEYS = ("event_f1", "who", "score", "increment")
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # two-sided, by degrees of freedom
+
+
+def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str], name: str) -> list[dict]:
+    """The rows of some matches of a seed, rendered unless they lie in `folder` already."""
+    if not (folder / name).exists():
+        subset.write(list(subset.match_rows(cfg.data, folder / "videos", root, splits)), folder / name)
+    return subset.read(folder / name)
 
 
 def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, model.VLM]:
@@ -33,14 +39,12 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
     taught: dict[str, list[lessons.Lesson]] = {}
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
         if not (folder / name / "model.safetensors").exists():
-            rows = [row for row in subset.read(folder / "rows.parquet") if row["split"] in {"train", "clean"}] if not taught else []
+            rows = matches(cfg, folder, root, ("train", "clean"), "train.parquet") if not taught else []
             for row in rows:
                 taught.setdefault(row["split"], []).append(lessons.load(row, cfg.video, root, arena.EVENTS))
             vlm = model.load(root / cfg.sft.base, device, torch.float32)
-            adapted = sft.adapt(vlm, variant.sft)
             steps = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant).run()
             losses = [row["loss"] for row in steps]
-            sft.merge(adapted)
             vlm.save(folder / name)
             print(f"seed {seed}, {name}: loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
         students[name] = model.load(folder / name, device, torch.float32)
@@ -50,25 +54,17 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
 def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path) -> Iterator[dict]:
     """A row of scores for every (policy, student) of one seed."""
     folder = root / "artifacts" / "ablation" / f"seed-{seed}"
-    if not (folder / "rows.parquet").exists():
-        subset.write(list(subset.match_rows(cfg.data, folder / "videos", root)), folder / "rows.parquet")
-    long = next(row for row in subset.read(folder / "rows.parquet") if row["split"] == subset.LONG)
+    name = f"{subset.LONG}-{cfg.data.long_s}"
+    long = matches(cfg, folder / name, root, (subset.LONG,), "row.parquet")[0] | {"id": name}
     truth, students = metrics.truth_of(long), trained(seed, cfg, folder, root)
     jobs = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
     for student, name in jobs:
-        path = folder / student / f"{subset.LONG}.{name}.jsonl"
+        path = folder / student / f"{long['id']}.{name}.jsonl"
         if not path.exists():
             for _ in session.record(students[student], long, name, cfg, root, folder / student):
                 pass
         scores = report.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}
-
-
-def interval(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and half the width of its 95 % interval."""
-    n = len(values)
-    half = T_95[n - 1] * stdev(values) / math.sqrt(n) if n > 1 else None
-    return {"mean": round(fmean(values), 4), "half_width": half if half is None else round(half, 4)}
 
 
 def summary(rows: Sequence[dict]) -> list[dict]:
@@ -77,12 +73,12 @@ def summary(rows: Sequence[dict]) -> list[dict]:
     out = []
     for student, name in dict.fromkeys((row["student"], row["policy"]) for row in rows):
         its = [row for row in rows if (row["student"], row["policy"]) == (student, name)]
-        whole = {key: interval([row[key] for row in its if row[key] is not None] or [math.nan]) for key in KEYS}
-        fall = {f"{key}_last_minus_first": interval([row["last_quarter"][key] - row["first_quarter"][key] for row in its
+        whole = {key: common.claims.interval([row[key] for row in its if row[key] is not None] or [math.nan]) for key in KEYS}
+        fall = {f"{key}_last_minus_first": common.claims.interval([row["last_quarter"][key] - row["first_quarter"][key] for row in its
                                                      if None not in (row["last_quarter"][key], row["first_quarter"][key])] or [math.nan])
                 for key in KEYS}
         plain = {row["seed"]: row for row in rows if (row["student"], row["policy"]) == ("overlapped", "streaming")}
-        apart = {f"{key}_minus_streaming": interval([row[key] - plain[row["seed"]][key] for row in its
+        apart = {f"{key}_minus_streaming": common.claims.interval([row[key] - plain[row["seed"]][key] for row in its
                                                      if row["seed"] in plain and None not in (row[key], plain[row["seed"]][key])] or [math.nan])
                  for key in KEYS}
         out.append({"policy": name, "student": student, **whole, **fall, **apart, "kv_tokens": max(row["kv_tokens"] for row in its)})
@@ -98,13 +94,14 @@ def readable(entry: dict) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="1,2,3", type=lambda text: [int(seed) for seed in text.split(",")], help="the pipeline's own is 0")
+    parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(seed) for seed in text.split(",")], help="the pipeline's own is 0")
     parser.add_argument("--minutes", type=float, default=20, help="length of the match that is watched")
     parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
-    parser.add_argument("--controls", default="streaming,streaming_all_text", type=lambda text: [policy.get(name).name for name in text.split(",")])
+    parser.add_argument("--controls", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",") if name != "none"],
+                        help="policies under which the models trained without overlap, and not at all, watch")
     args = parser.parse_args(argv)
-    if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(T_95) + 1:
-        parser.error(f"--seeds takes up to {max(T_95) + 1} different numbers.")
+    if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(common.claims.T_95) + 1:
+        parser.error(f"--seeds takes up to {max(common.claims.T_95) + 1} different numbers.")
     cfg, root, rows = config.load(), config.repository_root(), []
     torch.set_num_threads(cfg.run.threads)
     for seed in args.seeds:

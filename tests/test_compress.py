@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
-from conftest import CACHE, STREAM, VIDEO, chunk
+from conftest import CACHE, STREAM, TINY, VIDEO, chunk
 
 from streamingvlm import compress, config, model, policy
 from streamingvlm.stream import Streamer
@@ -41,6 +42,32 @@ def test_pruning_zeroes_the_smallest_share_of_every_layer(fresh):
         assert torch.equal(m.weight[~gone], before[name][~gone])
 
 
+def test_two_of_every_four_weights_stay_and_they_are_the_larger(fresh):
+    before = {name: m.weight.detach().clone() for name, m in compress.linears(fresh.hf).items()}
+    compress.prune_two_of_four(fresh)
+    fours = {name: m.weight.detach().view(m.out_features, -1, 4) for name, m in compress.linears(fresh.hf).items() if m.in_features % 4 == 0}
+    assert len(fours) > 20
+    for name, weight in fours.items():
+        old = before[name].view_as(weight)
+        assert ((weight != 0).sum(2) == 2).all(), name
+        assert torch.equal(weight[weight != 0], old[weight != 0])
+        assert (old.abs().topk(2).values == weight.abs().topk(2).values).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 8,
+                    reason="sparse matrix units are in NVIDIA GPUs since Ampere; there: python -m pytest -n 0 tests/test_compress.py")
+def test_semi_structured_weights_compute_what_dense_ones_do_in_less_memory(words):
+    wide = model.build(dataclasses.replace(TINY, hidden=128, intermediate=256), words)
+    compress.prune_two_of_four(wide)
+    vlm = model.VLM(wide.hf.to("cuda", torch.bfloat16), wide.tokenizer)
+    x = torch.randn(32, 128, device="cuda", dtype=torch.bfloat16)
+    mlp, dense = vlm.hf.model.language_model.layers[0].mlp, compress.memory_bytes(vlm)
+    before = mlp(x)
+    compress.semi_structured(vlm)
+    torch.testing.assert_close(mlp(x), before, rtol=2e-2, atol=2e-2)
+    assert compress.memory_bytes(vlm) < dense
+
+
 def test_the_least_neurons_leave_the_mlps_and_the_rest_computes_as_before(fresh, vlm):
     """Neurons that give nothing are the first to go, and going changes nothing."""
     mlps = [m for m in fresh.hf.modules() if hasattr(m, "gate_proj")]
@@ -57,7 +84,7 @@ def test_the_least_neurons_leave_the_mlps_and_the_rest_computes_as_before(fresh,
     assert fresh.hf.config.text_config.intermediate_size == 72 and fresh.hf.config.vision_config.intermediate_size == 36
 
 
-@pytest.mark.parametrize("variant", ["float32", "int8", "pruned25", "mlp25", "pruned25_int8", "mlp30_int8"])
+@pytest.mark.parametrize("variant", ["float32", "int8", "pruned25", "mlp25", "sparse24", "pruned25_int8", "mlp30_int8", "sparse24_int8"])
 def test_saved_and_loaded_is_the_same_model_and_smaller(fresh, vlm, tmp_path, variant, monkeypatch):
     compress.apply(fresh, variant)
     on_disk = compress.save(fresh, tmp_path / variant, variant)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 import ablation
 
-from streamingvlm import arena, config, metrics, report, session
+from streamingvlm import arena, claims, config, metrics, report, session
 
 MATCH = arena.Match(4, 120, True)
 ROW = MATCH.row("long", "long.mp4") | {"split": "long"}
@@ -63,8 +63,8 @@ def test_every_stream_is_watched_as_asked_and_the_controls_watch_the_long_match_
 
 
 def test_an_interval_is_students_t_over_seeds():
-    assert ablation.interval([0.5]) == {"mean": 0.5, "half_width": None}
-    found = ablation.interval([0.8, 0.9, 1.0])
+    assert claims.interval([0.5]) == {"mean": 0.5, "half_width": None}
+    found = claims.interval([0.8, 0.9, 1.0])
     assert found["mean"] == 0.9 and found["half_width"] == pytest.approx(4.303 * 0.1 / math.sqrt(3), abs=1e-4)
 
 
@@ -74,6 +74,26 @@ def test_seeds_are_put_together_by_policy_and_student(watched):
     whole, silent = ablation.summary(rows)
     assert whole["who"] == {"mean": 1.0, "half_width": 0.0} and whole["student"] == "overlapped"
     assert silent["event_f1_last_minus_first"]["mean"] == -1 and "+-" in ablation.readable(silent)["event_f1"]
+
+
+def test_the_seeds_are_one_flat_row_each_and_the_ledger_takes_differences_within_them(tmp_path):
+    assert report.repeats(tmp_path) == []
+    rows = [{"seed": seed, "policy": policy, "student": "overlapped", "who": who + seed / 10, "last_quarter": {"who": None}}
+            for seed in (0, 1) for policy, who in (("streaming", 0.9), ("no_sink", 0.1))]
+    (tmp_path / "ablation_seeds.json").write_text(json.dumps({"rows": rows}))
+    seeds = report.repeats(tmp_path)
+    assert len(seeds) == 2 and seeds[1]["ablation.no_sink.overlapped.who"] == 0.2
+    row = next(row for row in claims.ledger({"ablation.no_sink.overlapped.who": 0.1, "ablation.streaming.overlapped.who": 0.9}, {}, seeds)
+               if row["id"] == "P6")
+    assert row["intervals"] == {"right name": {"mean": 0.95, "half_width": 0.6353, "n": 2},
+                                "names without sink, minus with": {"mean": -0.8, "half_width": 0.0, "n": 2}}
+    assert "-0.8 (2 seeds: -0.800 ± 0.000)" in row["measured"] and row["verdict"] == claims.NOT_MEASURED
+
+
+def test_a_median_per_policy_and_student_without_what_is_set_up_once():
+    lines = [{"policy": "full", "student": "base", "ms": {"total": ms}} for ms in [900] * session.WARM_CHUNKS + [1, 2, 9]]
+    found = report.chunk_ms(lines, [{"variant": "int8", "chunk_ms_p50": 3.5}])
+    assert found == {"ablation": {"full": {"base": {"chunk_ms_p50": 2.0}}}, "compress": {"int8": {"chunk_ms_p50": 3.5}}}
 
 
 def test_what_make_real_lm_measured_comes_with_where_it_ran(tmp_path):

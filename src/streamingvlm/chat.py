@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamingvlm import files
 from streamingvlm.config import UserError
 from streamingvlm.judge import Segment, Verdict
 
@@ -82,10 +82,7 @@ class ChatJudge:
             return str(json.loads(path.read_text(encoding="utf-8"))["answer"])
         except (OSError, ValueError, KeyError, TypeError):
             answer = self._ask(request)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}")
-        part.write_text(json.dumps(asked | {"answer": answer}, indent=1), encoding="utf-8")
-        part.replace(path)
+        files.write(path, json.dumps(asked | {"answer": answer}, indent=1))
         return answer
 
     def _ask(self, request: dict) -> str:

@@ -17,11 +17,13 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib import metadata
 from numbers import Real
 from pathlib import Path
+from statistics import fmean, stdev
 
+from . import files
 from .config import UserError, repository_root
 
 REPRODUCED = "reproduced (direction, tiny scale)"
@@ -31,7 +33,8 @@ NOT_MEASURED = "not measured"
 NOT_ATTEMPTED = "not attempted at this scale"
 CONDITIONS = ("hardware", "dtype", "model", "data", "command")
 PREFACE = ("What the two source documents claim, and what this run measured. A verdict with \"tiny scale\" is about the direction of an "
-           "effect on a toy model; no published figure of a large model was reproduced.")
+           "effect on a toy model; no published figure of a large model was reproduced. Where several seeds were run, apart from this run "
+           "(`python bench/ablation.py`, reports/reference/ablation_seeds.json), their mean and its 95 % interval stand in brackets.")
 COLUMNS = {"id": "", "claim": "claim", "metric": "metric", "published": "published", "measured": "measured here", "verdict": "verdict",
            "why": "why", "see": "see"}
 
@@ -43,20 +46,35 @@ def claims() -> dict:
     return YAML(typ="safe").load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
 
 
-def ledger(measured: dict, context: dict) -> list[dict]:
-    """One row per claim, in the order of claims.yaml. `context`: the CONDITIONS; a dict at `context[claim id]` goes before them."""
-    return [_row(name, claim, measured, context) for name, claim in claims()["claims"].items()]
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # Student's t, two-sided, by degrees of freedom
 
 
-def _row(name: str, claim: dict, measured: dict, context: dict) -> dict:
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean of a few independent repetitions (at most 8) and half the width of its 95 % interval; None for one alone."""
+    half = T_95[len(values) - 1] * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": round(fmean(values), 4), "half_width": half if half is None else round(half, 4)}
+
+
+def ledger(measured: dict, context: dict, repeats: Sequence[dict] = ()) -> list[dict]:
+    """One row per claim, in the order of claims.yaml. `context`: the CONDITIONS; a dict at `context[claim id]` goes before them.
+
+    `repeats`: flat dicts like `measured`, each of one independent repetition (a seed). A number that all of them have gets its mean and 95 %
+    interval there; a difference is taken within each, so that what they share cancels. Verdicts are of `measured` alone."""
+    return [_row(name, claim, measured, context, repeats) for name, claim in claims()["claims"].items()]
+
+
+def _row(name: str, claim: dict, measured: dict, context: dict, repeats: Sequence[dict]) -> dict:
     checks, asides = claim.get("requires", []) + claim.get("checks", []), claim.get("aside", [])
     values = {check["label"]: _value(check, measured) for check in checks + asides}
     known = {label: value for label, value in values.items() if value is not None}
+    again = {check["label"]: [value for one in repeats if (value := _value(check, one)) is not None] for check in checks + asides}
+    spread = {label: interval(found) | {"n": len(found)} for label, found in again.items() if len(found) > 1}
     verdict, why = _verdict(claim, values)
     here = {**context, **context.get(name, {})} if known else {}
     return {
         "id": name, **{key: claim.get(key) for key in ("source", "claim", "metric", "published", "baseline", "direction")},
-        "measured": "; ".join(f"{label} {number(value)}" for label, value in known.items()) or None, "values": known,
+        "measured": "; ".join(f"{label} {number(value)}{_spread(spread.get(label))}" for label, value in known.items()) or None,
+        "values": known, "intervals": spread,
         **{key: here.get(key) for key in CONDITIONS}, "verdict": verdict, "why": why,
         "notebook": claim.get("notebook") if known else None, "figure": claim.get("figure") if known else None,
     }
@@ -113,6 +131,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _spread(found: dict | None) -> str:
+    return f" ({found['n']} seeds: {found['mean']:.3f} ± {found['half_width']:.3f})" if found else ""
+
+
 def to_json(rows: list[dict]) -> str:
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -145,21 +167,8 @@ def _readable(row: dict, base: str) -> dict:
 
 def write(rows: list[dict], folder: Path, base: str = "../") -> None:
     """claims.md and claims.json, each whole or not at all."""
-    write_atomic(Path(folder) / "claims.md", to_markdown(rows, base).encode())
-    write_atomic(Path(folder) / "claims.json", to_json(rows).encode())
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """A kill leaves the old file or the new one, never half of one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"Can't write {path}: {error.strerror or error}.") from None
+    files.write(Path(folder) / "claims.md", to_markdown(rows, base))
+    files.write(Path(folder) / "claims.json", to_json(rows))
 
 
 def provenance(params: dict) -> dict:

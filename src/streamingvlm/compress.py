@@ -4,6 +4,8 @@ A variant is named by what is done, with `_` between: `float32` (nothing), `int8
 - int8: one scale per output row, on torch's own kernels, chosen per device by measurement (`Int8Linear`).
 - prunedN: torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest N % of every layer's weights are zero. Zeros take
   the same room and the same time in a dense tensor, so only the file is smaller: a pruned weight is stored as its non-zeros and a bit mask.
+- sparse24: two of every four weights along a row are zero (the smaller ones). Matrix units of NVIDIA GPUs since Ampere multiply such a matrix in half
+  the time: there it is held as torch's semi-structured tensor; anywhere else it is dense and as slow as before.
 - mlpN: structured: the N % of every MLP's neurons that matter least are gone. What is left is a smaller dense model, everywhere and in time.
 """
 
@@ -17,9 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
+from torch.sparse import SparseSemiStructuredTensor
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm.config import VARIANT, UserError
+from streamingvlm.config import VARIANT, VARIANTS, UserError
 from streamingvlm.model import VLM
 
 MANIFEST = "compressed.json"
@@ -71,10 +74,12 @@ class Int8Linear(nn.Module):
 def apply(vlm: VLM, variant: str) -> None:
     """Turn a float model into the named variant, in place: pruned first, quantised last. UserError for a name that says nothing."""
     if not VARIANT.fullmatch(variant):
-        raise UserError(f"There is no compression `{variant}`: name float32, int8, pruned25, mlp25, or several with _ between.")
+        raise UserError(f"There is no compression `{variant}`: {VARIANTS}.")
     for part in variant.split("_"):
         if part.startswith("pruned"):
             prune(vlm, int(part[-2:]) / 100)
+        if part == "sparse24":
+            prune_two_of_four(vlm)
         if part.startswith("mlp"):
             shrink(vlm, int(part[-2:]) / 100)
     if "int8" in variant:
@@ -91,6 +96,22 @@ def prune(vlm: VLM, amount: float) -> None:
     for module in linears(vlm.hf).values():
         torch_prune.l1_unstructured(module, "weight", amount)
         torch_prune.remove(module, "weight")
+
+
+@torch.no_grad()
+def prune_two_of_four(vlm: VLM) -> None:
+    """Set the two smaller of every four neighbouring weights of a row to zero, for good. Rows that four doesn't divide stay whole."""
+    for module in linears(vlm.hf).values():
+        if module.in_features % 4 == 0:
+            fours = module.weight.view(module.out_features, -1, 4)
+            fours.scatter_(2, fours.abs().argsort(dim=2, stable=True)[:, :, :2], 0)
+
+
+def semi_structured(vlm: VLM) -> None:
+    """Hold 2:4 weights in the form that a GPU's sparse matrix units take: layers whose rows come in 32s and columns in 64s, as torch wants it."""
+    for module in linears(vlm.hf).values():
+        if module.out_features % 32 == 0 and module.in_features % 64 == 0:
+            module.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(module.weight.detach()), requires_grad=False)
 
 
 @torch.no_grad()
@@ -118,7 +139,9 @@ def quantise(vlm: VLM) -> None:
 def memory_bytes(vlm: VLM) -> int:
     """Bytes of all parameters and buffers as they lie in memory, packed weights included."""
     packed = sum(m.packed_bytes for m in linears(vlm.hf).values() if isinstance(m, Int8Linear) and m.packed is not None)
-    return packed + sum(t.numel() * t.element_size() for t in (*vlm.hf.parameters(), *vlm.hf.buffers()))
+    held = [part for t in (*vlm.hf.parameters(), *vlm.hf.buffers())
+            for part in ((t.packed, t.meta) if isinstance(t, SparseSemiStructuredTensor) else (t,)) if part is not None]
+    return packed + sum(t.numel() * t.element_size() for t in held)
 
 
 def zeros(vlm: VLM) -> float:
@@ -132,7 +155,7 @@ def save(vlm: VLM, folder: Path, variant: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, tensor in vlm.hf.state_dict().items():
-        sparse = "pruned" in variant and name.endswith(".weight") and tensor.ndim == 2
+        sparse = ("pruned" in variant or "sparse24" in variant) and name.endswith(".weight") and tensor.ndim == 2
         tensors |= _packed(name, tensor) if sparse else {name: tensor.contiguous()}
     save_file(tensors, folder / WEIGHTS)
     vlm.hf.config.save_pretrained(folder)
@@ -157,6 +180,9 @@ def load(folder: Path, device: torch.device) -> VLM:
         quantise(vlm)
     vlm.hf.load_state_dict(_unpacked(packed))
     vlm = VLM(vlm.hf.to(device), vlm.tokenizer)
+    float_24 = "sparse24" in manifest["variant"] and "int8" not in manifest["variant"]
+    if float_24 and device.type == "cuda" and torch.cuda.get_device_capability()[0] >= 8:
+        semi_structured(vlm)
     if device.type == "cpu":
         for module in linears(vlm.hf).values():
             if isinstance(module, Int8Linear):

@@ -147,7 +147,8 @@ ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds"
           "run.decode": ("auto", "eager", "graph", "compile"),
           "sft.starts": ("grid", "random"), "sft.tune": ("full", "lora"), "sft.dtype": ("float32", "bfloat16")}
 
-VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d)(_(int8|pruned\d\d|mlp\d\d))*")
+VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d|sparse24)(_(int8|pruned\d\d|mlp\d\d|sparse24))*")
+VARIANTS = "name float32, int8, pruned25, mlp25, sparse24, or several with _ between"
 
 SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress, "stream": Stream,
             "evaluate": Evaluate, "run": Run}
@@ -207,7 +208,7 @@ def _agree(given: dict, source: str) -> None:
     """What two keys must have in common."""
     video, sft, model, compress = (given.get(name) for name in ("video", "sft", "model", "compress"))
     if compress and (wrong := [name for name in compress.variants if not VARIANT.fullmatch(name)]):
-        raise UserError(f"{source}: `compress.variants` has no `{wrong[0]}`: name float32, int8, pruned25, mlp25, or several with _ between.")
+        raise UserError(f"{source}: `compress.variants` has no `{wrong[0]}`: {VARIANTS}.")
     if model and (model.hidden % model.heads or model.heads % model.kv_heads or model.vision_hidden % model.vision_heads):
         raise UserError(f"{source}: `model.hidden` must divide by `heads`, `heads` by `kv_heads`, and `vision_hidden` by `vision_heads`.")
     frames = video.fps * video.chunk_s if video else 1

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, median
 
-from .claims import number, write_atomic
+from . import files
+from .claims import number
 from .config import UserError
 
 # Okabe and Ito's colours: told apart by colour-blind readers too. A policy has one colour in every figure.
@@ -214,8 +215,8 @@ def _draw(name: str, title: str, panels: list[Panel], folder: Path) -> Path:
     folder = Path(folder)
     page, script = _page(name, title, panels)
     if not (folder / "plotly.min.js").is_file():    # 5 MB, one for all the pages of a folder
-        write_atomic(folder / "plotly.min.js", script)
-    write_atomic(folder / f"{name}.html", page)
+        files.write(folder / "plotly.min.js", script)
+    files.write(folder / f"{name}.html", page)
     return _png(folder / f"{name}.png", title, panels)
 
 
@@ -297,4 +298,4 @@ def _canvas(path: Path, width: float, height: float):
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
         yield figure
         figure.savefig(content, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.1)
-    write_atomic(path, content.getvalue())
+    files.write(path, content.getvalue())

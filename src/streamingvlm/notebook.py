@@ -23,9 +23,12 @@ import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 
+from streamingvlm import files
 from streamingvlm.config import UserError, from_dict, repository_root
+from streamingvlm.pipeline import write_json
 
 SOURCES, EXECUTED = Path("artifacts/sources"), Path("reports/notebooks")
+WALL = Path("reports/timings/wall.json")  # stage -> seconds, of the last time each ran
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -112,10 +115,7 @@ def write(nb: nbformat.NotebookNode, path: Path) -> None:
     text = nbformat.writes(nb).rstrip("\n") + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    files.write(path, text)
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -139,6 +139,7 @@ def run(name: str) -> None:
         raise UserError(f"There is no {source}: `dvc repro {stage}` makes it from notebooks/{name}.ipynb.")
     params = params_show(stages=stage)
     from_dict(params)  # a wrong value is reported before a kernel starts
+    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         # A start-up file in the home folder must not change a result, nor a read-only home stop one.
         os.environ |= {"IPYTHONDIR": scratch, "JUPYTER_RUNTIME_DIR": scratch}
@@ -151,6 +152,8 @@ def run(name: str) -> None:
                 write(executed(read(raw), failed=not finished), target)
                 if not finished:
                     print(f"{name} did not finish; as far as it came it is in {target}.", file=sys.stderr, flush=True)
+    walls = json.loads(WALL.read_text()) if WALL.is_file() else {}
+    write_json(walls | {stage: round(time.monotonic() - begin, 1)}, WALL)
 
 
 def _execute(name: str, source: Path, raw: Path, params: dict) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamingvlm import config
+from streamingvlm import config, files
 
 
 @dataclass(frozen=True)
@@ -46,22 +45,14 @@ def versions() -> None:
     print(torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only: everything here works without a GPU")
 
 
-def write_text(text: str, path: Path) -> None:
-    """A file that is complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
 def write_json(value, path: Path) -> None:
     """The same bytes for the same value."""
-    write_text(json.dumps(value, indent=1) + "\n", path)
+    files.write(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_lines(rows: Sequence[dict], path: Path) -> None:
     """JSON lines."""
-    write_text("".join(json.dumps(row) + "\n" for row in rows), path)
+    files.write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def fingerprint(path: Path) -> str:

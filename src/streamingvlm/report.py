@@ -69,6 +69,17 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
 
 
+def chunk_ms(lines: Sequence[dict], compress_ms: Sequence[dict]) -> dict:
+    """Median milliseconds per chunk of the long stream for each (policy, student), set up once left out, and of each compressed model: a file of
+    its own beside metrics.json, because no two runs agree on it."""
+    watched: dict[str, dict[str, list[float]]] = {}
+    for line in lines:
+        watched.setdefault(line["policy"], {}).setdefault(line["student"], []).append(line["ms"]["total"])
+    return {"ablation": {policy: {student: {"chunk_ms_p50": round(float(np.median(ms[WARM_CHUNKS:] or ms)), 2)} for student, ms in of.items()}
+                         for policy, of in watched.items()},
+            "compress": {row["variant"]: {"chunk_ms_p50": row["chunk_ms_p50"]} for row in compress_ms}}
+
+
 def flat(value, name: str = "") -> dict[str, float | None]:
     """Nested numbers -> {a.b.c: number}."""
     if not isinstance(value, dict):
@@ -107,6 +118,17 @@ def real_lm(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
     where = {"hardware": found["hardware"]["text"], "dtype": found["dtype"], "model": found["model"], "command": "make real-lm",
              "data": f"{found['text']}, {found['tokens']:,} tokens"}
     return {f"real_lm.{key}": value for key, value in found.items() if isinstance(value, float)}, where
+
+
+def repeats(folder: Path) -> list[dict[str, float | None]]:
+    """What `python bench/ablation.py` measured when it last ran, one flat dict of ledger metrics a seed; none where `folder` has no such file."""
+    path = folder / "ablation_seeds.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    seeds: dict[int, dict] = {}
+    for row in rows:
+        scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student"}}
+        seeds.setdefault(row["seed"], {}).update(flat(scores, f"ablation.{row['policy']}.{row['student']}"))
+    return list(seeds.values())
 
 
 def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:

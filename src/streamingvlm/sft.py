@@ -69,11 +69,15 @@ def merge(adapted: object | None) -> None:
         adapted.merge_and_unload()
 
 
-def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: config.Config, checkpoint: Checkpoint | None = None) -> Trainer:
-    """Two phases, `windows` of the bulk and `annealing` on the clean matches. Call `adapt` first."""
+def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: config.Config, checkpoint: Checkpoint | None = None,
+            merged: bool = True) -> Trainer:
+    """Two phases, `windows` of the bulk and `annealing` on the clean matches. `vlm` gets LoRA layers if the params ask for them, and is a plain
+    Qwen2.5-VL again when the run has ended, unless `merged` is False: where processes share its weights, none can fold layers into them."""
     sft, talk = cfg.sft, Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps))
     if sft.anneal_steps and not clean:
         raise UserError("`sft.anneal_steps` asks for clean matches, and there are none: set it to 0, or `data.clean_matches` above 0.")
+
+    adapted = adapt(vlm, sft)
 
     def learns(student: Student) -> list[nn.Parameter]:
         vision = "" if sft.tune_vision else "model.visual."
@@ -84,7 +88,8 @@ def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: conf
     if sft.anneal_steps:
         phases.append(Phase("annealing", sft.anneal_steps, sft.anneal_lr, Windows(talk, clean, cfg).draw, learns))
     student = Student(vlm.hf, len(arena.EVENTS), sft.seed)
-    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype))
+    finish = (lambda: merge(adapted)) if merged else (lambda: None)
+    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype), finish)
 
 
 def recipe(cfg: config.Config, data: str) -> dict:
@@ -108,8 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     taught = {split: [lessons.load(row, cfg.video, root, arena.EVENTS) for row in rows if row["split"] == split] for split in ("train", "clean")}
     device = PartialState(cpu=model.pick_device(cfg.run.device).type == "cpu").device  # this process's own, where there are several
     vlm = model.load(root / cfg.sft.base, device, torch.float32)
-    adapt(vlm, cfg.sft)
-    school = trainer(vlm, taught["train"], taught["clean"], cfg)
+    school = trainer(vlm, taught["train"], taught["clean"], cfg, merged=False)
     for row in school.run():
         if school.accelerator.is_main_process and row["step"] % 10 == 0:
             print(row, flush=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from streamingvlm import config, encode, pitch, video
 from streamingvlm.arena import FPS, Match
 
 LONG = "long"
+SPLITS = ("train", "clean", "eval", LONG)  # of matches; real clips are a split of their own
 
 
 def matches(data: config.Data) -> list[tuple[str, str, Match]]:
@@ -34,9 +35,11 @@ def render(match: Match, path: Path) -> None:
     encode.write_h264(path, pitch.draw(match), FPS)
 
 
-def match_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
-    """Render every match below `folder`, yielding its row."""
+def match_rows(data: config.Data, folder: Path, root: Path, splits: Container[str] = SPLITS) -> Iterator[dict]:
+    """Render every match of these splits below `folder`, yielding its row."""
     for split, name, match in matches(data):
+        if split not in splits:
+            continue
         path = folder / f"{name}.mp4"
         render(match, path)
         yield match.row(name, str(path.relative_to(root))) | {"split": split}

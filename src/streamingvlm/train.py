@@ -107,11 +107,11 @@ class Trainer:
     """Runs phases one after another; each has its own optimizer and its own rise and fall of the learning rate."""
 
     def __init__(self, student: Student, phases: Sequence[Phase], seed: int, checkpoint: Checkpoint | None = None, every: int = 100,
-                 accumulate: int = 1, dtype: torch.dtype = torch.float32):
+                 accumulate: int = 1, dtype: torch.dtype = torch.float32, finish: Callable[[], None] = lambda: None):
         from accelerate import Accelerator
 
         self.phases, self.seed, self.checkpoint, self.every = [p for p in phases if p.steps], seed, checkpoint, every
-        self.accumulate, self.dtype = accumulate, dtype
+        self.accumulate, self.dtype, self.finish = accumulate, dtype, finish
         self.accelerator = Accelerator(cpu=student.hf.device.type == "cpu")
         self.student = student
         self.history: list[dict] = []
@@ -132,6 +132,7 @@ class Trainer:
             yield from self._phase(phase, first, done, state)
             first += phase.steps
         self.student.eval()
+        self.finish()
 
     def _phase(self, phase: Phase, first: int, done: int, state: dict | None) -> Iterator[dict]:
         start = max(first, done)

@@ -1,0 +1,23 @@
+"""Files that are complete or not there: a kill leaves the old file or the new one, never half of one. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from streamingvlm.config import UserError
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write text (UTF-8) or bytes, folders above included. UserError where that cannot be done."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"Can't write {path}: {error.strerror or error}.") from None
