@@ -2,8 +2,9 @@
 
 A variant is named by what is done, with `_` between: `float32` (nothing), `int8`, `pruned25`, `mlp25`, `pruned25_int8`, ...
 - int8: one scale per output row, on torch's own kernels, chosen per device by measurement (`Int8Linear`).
-- prunedN: torch's own unstructured L1 (`torch.nn.utils.prune`), applied for good: the smallest N % of every layer's weights are zero. Zeros take
-  the same room and the same time in a dense tensor, so only the file is smaller: a pruned weight is stored as its non-zeros and a bit mask.
+- prunedN: unstructured: N % of every row's weights are zero, those that matter least. A weight matters as its size times the norm of the input it
+  meets on a calibration stream (Wanda, arXiv 2306.11695); without `norms` as its size. Zeros take the same room and the same time in a dense
+  tensor, so only the file is smaller: a pruned weight is stored as its non-zeros and a bit mask.
 - sparse24: two of every four weights along a row are zero (the smaller ones). Matrix units of NVIDIA GPUs since Ampere multiply such a matrix in half
   the time: there it is held as torch's semi-structured tensor; anywhere else it is dense and as slow as before.
 - mlpN: structured: the N % of every MLP's neurons that matter least are gone. What is left is a smaller dense model, everywhere and in time.
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils import prune as torch_prune
 from torch.sparse import SparseSemiStructuredTensor
 from transformers import AutoTokenizer, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -71,15 +73,16 @@ class Int8Linear(nn.Module):
         return out.view(*x.shape[:-1], -1)
 
 
-def apply(vlm: VLM, variant: str) -> None:
-    """Turn a float model into the named variant, in place: pruned first, quantised last. UserError for a name that says nothing."""
+def apply(vlm: VLM, variant: str, norms: dict[str, Tensor] | None = None) -> None:
+    """Turn a float model into the named variant, in place: pruned first (`norms`: see `input_norms`), quantised last. UserError for a name that says
+    nothing."""
     if not VARIANT.fullmatch(variant):
         raise UserError(f"There is no compression `{variant}`: {VARIANTS}.")
     for part in variant.split("_"):
         if part.startswith("pruned"):
-            prune(vlm, int(part[-2:]) / 100)
+            prune(vlm, int(part[-2:]) / 100, norms)
         if part == "sparse24":
-            prune_two_of_four(vlm)
+            prune_two_of_four(vlm, norms)
         if part.startswith("mlp"):
             shrink(vlm, int(part[-2:]) / 100)
     if "int8" in variant:
@@ -91,20 +94,44 @@ def linears(hf: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in hf.named_modules() if isinstance(m, nn.Linear | Int8Linear)}
 
 
-def prune(vlm: VLM, amount: float) -> None:
-    """Set the smallest `amount` (0..1) of every Linear's weights to zero, for good."""
-    for module in linears(vlm.hf).values():
-        torch_prune.l1_unstructured(module, "weight", amount)
-        torch_prune.remove(module, "weight")
+@contextmanager
+def input_norms(vlm: VLM) -> Iterator[dict[str, Tensor]]:
+    """While it lasts, gather {Linear's name: L2 norm of each of its inputs [in], over all that goes through the model}."""
+    norms: dict[str, Tensor] = {}
+
+    def watch(name: str):
+        def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            new = inputs[0].detach().float().reshape(-1, inputs[0].shape[-1]).norm(dim=0)
+            norms[name] = torch.hypot(norms[name], new) if name in norms else new
+        return see
+
+    hooks = [module.register_forward_pre_hook(watch(name)) for name, module in linears(vlm.hf).items()]
+    try:
+        yield norms
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _weighed(name: str, module: nn.Module, norms: dict[str, Tensor] | None) -> Tensor:
+    """How much each weight [out, in] of a Linear matters."""
+    return module.weight.abs() if norms is None else module.weight.abs() * norms[name].to(module.weight.device)
 
 
 @torch.no_grad()
-def prune_two_of_four(vlm: VLM) -> None:
-    """Set the two smaller of every four neighbouring weights of a row to zero, for good. Rows that four doesn't divide stay whole."""
-    for module in linears(vlm.hf).values():
+def prune(vlm: VLM, amount: float, norms: dict[str, Tensor] | None = None) -> None:
+    """Set the `amount` (0..1) of every Linear row's weights that matter least to zero, for good."""
+    for name, module in linears(vlm.hf).items():
+        module.weight.scatter_(1, _weighed(name, module, norms).argsort(dim=1, stable=True)[:, : round(amount * module.in_features)], 0)
+
+
+@torch.no_grad()
+def prune_two_of_four(vlm: VLM, norms: dict[str, Tensor] | None = None) -> None:
+    """Set the two that matter least of every four neighbouring weights of a row to zero, for good. Rows that four doesn't divide stay whole."""
+    for name, module in linears(vlm.hf).items():
         if module.in_features % 4 == 0:
-            fours = module.weight.view(module.out_features, -1, 4)
-            fours.scatter_(2, fours.abs().argsort(dim=2, stable=True)[:, :, :2], 0)
+            order = _weighed(name, module, norms).view(module.out_features, -1, 4).argsort(dim=2, stable=True)
+            module.weight.view(module.out_features, -1, 4).scatter_(2, order[:, :, :2], 0)
 
 
 def semi_structured(vlm: VLM) -> None:
