@@ -162,7 +162,8 @@ class Trainer:
         self.wrapped.train()
         total, more = 0.0, {}
         for micro in range(self.accumulate):
-            rng = np.random.default_rng([self.seed, step, micro, self.accelerator.process_index])
+            # Two devices draw what one that accumulates two batches would.
+            rng = np.random.default_rng([self.seed, step, micro + self.accumulate * self.accelerator.process_index])
             with torch.autocast(self.accelerator.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 loss, more = self.wrapped(phase.draw(rng), phase.how)
             self.accelerator.backward(loss / self.accumulate)
