@@ -15,6 +15,7 @@ GOOD = {
     "stream.minutes": 10.7,
     "stream.streaming.latency_ratio_last_first": 1.04, "stream.full.latency_ratio_last_first": 4.0,
     "stream.streaming.kv_ratio_last_first": 1.0, "stream.full.kv_ratio_last_first": 7.0,
+    "stream.full.cost_exponent": 1.7, "stream.streaming.cost_exponent": 1.0,
     "stream.streaming.kv_tokens_max": 97, "stream.streaming.times_real_time": 40.0,
     "stream.streaming.memory_ratio_last_first": 1.0, "ablation.streaming.overlapped.first_quarter.who": 0.97,
     "stream.streaming.chunk_ms_p50": 25.0, "stream.full.chunk_ms_p50": 300.0,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
         "kv_ratio_last_first": np.median(kv[-n:]) / np.median(kv[:n]),
         "kv_tokens_max": max(line["kv_tokens"] for line in lines),
         "memory_ratio_last_first": np.median(memory[-n:]) / np.median(memory[:n]),
+        "cost_exponent": math.log2(sum(ms) / sum(ms[: len(ms) // 2])),  # of a stream twice as long: 1 is linear, 2 quadratic
         "times_real_time": cfg.video.chunk_s * 1000 / spread["p99"],
         **{f"chunk_ms_{q}": value for q, value in spread.items()},
     }
