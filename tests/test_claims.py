@@ -109,7 +109,7 @@ def test_a_broken_value_changes_the_verdict_and_is_named(metric, value, claim, v
 
 
 def test_all_of_full_attentions_failings_absent_is_not_reproduced():
-    fine = {"stream.full.latency_ratio_last_first": 1.0,
+    fine = {"stream.full.latency_ratio_last_first": 1.0, "stream.full.cost_exponent": 1.0,
             **dict.fromkeys(("ablation.full.overlapped.first_quarter.event_f1", "ablation.full.overlapped.last_quarter.event_f1"), 0.95)}
     assert rows({**GOOD, **fine})["P8"]["verdict"] == claims.NOT_REPRODUCED
 
