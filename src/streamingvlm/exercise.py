@@ -14,11 +14,11 @@ KINDS = {bool: "True or False", (int, float): "a number", str: "text in quotes",
 NOISE = 1e-9  # what adding up in another order may change
 
 
-def check(answer: object, right: object | Callable[[], object], hint: str = "", within: float = 0.01) -> None:
+def check(answer: object, right: object | Callable[[], object], hint: str = "", within: float | None = None) -> None:
     """Print `not answered yet` (answer None), `right`, or `not yet` with the hint.
 
-    Whole numbers must be equal, others may be off by the share `within`. In text, case and spaces do not count; in a set, order does not.
-    Arrays and tensors count as lists."""
+    A number may be off by the share `within`; without one, whole numbers must be equal and others are right to 1 %. In text, case and spaces do not
+    count; in a set, order does not. Arrays and tensors count as lists."""
     if answer is None:
         print("not answered yet")
         return
@@ -39,11 +39,12 @@ def _kind(value: object) -> str:
     return next((name for kinds, name in KINDS.items() if isinstance(value, kinds)), f"a value of type {type(value).__name__}")
 
 
-def _same(answer: object, right: object, within: float) -> bool:
+def _same(answer: object, right: object, within: float | None) -> bool:
     answer, right = _plain(answer), _plain(right)
     kinds = {_kind(answer), _kind(right)}
     if kinds == {"a number"}:
-        low, high = sorted((right, right) if isinstance(right, int) else (right * (1 - within), right * (1 + within)))
+        off = within if within is not None else 0 if isinstance(right, int) else 0.01
+        low, high = sorted((right * (1 - off), right * (1 + off)))
         return low - NOISE <= answer <= high + NOISE
     if kinds == {"text in quotes"}:
         return answer.casefold().split() == right.casefold().split()
@@ -56,5 +57,5 @@ def _same(answer: object, right: object, within: float) -> bool:
     return kinds == {"True or False"} and answer == right
 
 
-def _covers(some: Collection, others: Collection, within: float) -> bool:
+def _covers(some: Collection, others: Collection, within: float | None) -> bool:
     return all(any(_same(a, b, within) for a in some) for b in others)
