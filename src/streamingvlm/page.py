@@ -21,6 +21,7 @@ from streamingvlm.config import UserError
 from streamingvlm.pipeline import Paths, fingerprint, write_text
 
 QUALITIES = {"event_f1": "event F1", "who": "who", "score": "score", "increment": "increment"}
+VERDICTS = ("reproduced", "partly reproduced", "not reproduced", claims.NOT_MEASURED, "need what isn't here", claims.NOT_ATTEMPTED)
 # Below reports/, in the order of the page, and what each shows; the numbers are in its title. Timings are drawn from the file that is named.
 FIGURES = {
     "figures/ablation": "What each part of the cache carries. One match, watched under every policy by the model that was trained to stream.",
@@ -54,6 +55,8 @@ def tracked(root: Path) -> list[dict]:
         raise UserError(f"DVC cannot say what the last run wrote ({error}): `make repro` first.") from None
     if differ:
         path, how = next(iter(differ.items()))
+        if isinstance(how, dict):  # params: {key: how}
+            path, how = f"{path}: {', '.join(how)}", "modified"
         what = {"deleted": "is missing", "new": "was never made by a whole run"}.get(how, "is not that of the last whole run")
         more = f", and {len(differ) - 1} more" if len(differ) > 1 else ""
         raise UserError(f"{path} {what}{more}: {AGAIN}.")
@@ -114,8 +117,8 @@ def _title(page: Path) -> str:
 # --- what the page says ----------------------------------------------------------------------------------------------------------
 
 def kind(verdict: str) -> str:
-    """The verdict in a word or two, to count and to filter by."""
-    return "needs what isn't here" if verdict.startswith("needs") else verdict.partition(" (")[0]
+    """The verdict in a few words, to count and to filter by."""
+    return "need what isn't here" if verdict.startswith("needs") else verdict.partition(" (")[0]
 
 
 def _optional(path: Path):
@@ -142,21 +145,32 @@ def gather(root: Path) -> dict:
     for row in rows:
         if row["figure"]:
             _existing(root / row["figure"], root, TIMED_AGAIN)
-    where = list(dict.fromkeys(tuple(row[key] for key in claims.CONDITIONS) for row in rows if row["measured"]))
-    wall = _optional(paths.timings / "wall.json")
     return {
-        "rows": [{**row, "kind": kind(row["verdict"]),
-                  "where": 1 + where.index(tuple(row[key] for key in claims.CONDITIONS)) if row["measured"] else None} for row in rows],
-        "sources": claims.claims()["sources"], "preface": claims.PREFACE, "kinds": Counter(kind(row["verdict"]) for row in rows),
-        "where": [dict(zip(claims.CONDITIONS, one, strict=True)) for one in where],
-        "figures": figures, "shown": {one["path"]: one["id"] for one in figures},
+        **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures},
         "numbers": numbers, "qualities": QUALITIES, "ms": _optional(paths.reports / "timings.json"),
-        "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json"),
-        "compared": report.compare(root).splitlines(), "revision": claims.revision(), "python": claims.versions()["python"],
-        "versions": versions(root), "params_hash": fingerprint(root / "params.yaml")[:12], "outs": outs, "wall": wall,
-        "wall_stages": list(dict.fromkeys(out["stage"] for out in outs if not out["stage"].endswith(".dvc"))),
+        "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json"), "compared": report.compare(root).splitlines(),
         "notebooks": [path.stem for path in sorted((paths.reports / "notebooks").glob("*.ipynb"))],
     }
+
+
+def _verdicts(rows: list[dict]) -> dict:
+    """The ledger's rows with their kind and the number of the conditions they were measured under, and those conditions."""
+    where = list(dict.fromkeys(_conditions(row) for row in rows if row["measured"]))
+    counts = Counter(kind(row["verdict"]) for row in rows)
+    return {"rows": [{**row, "kind": kind(row["verdict"]), "where": where.index(_conditions(row)) + 1 if row["measured"] else None} for row in rows],
+            "kinds": {name: counts[name] for name in VERDICTS if counts[name]}, "where": [dict(one) for one in where],
+            "sources": claims.claims()["sources"], "preface": claims.PREFACE}
+
+
+def _conditions(row: dict) -> tuple:
+    return tuple((key, row[key]) for key in claims.CONDITIONS)
+
+
+def _provenance(root: Path, outs: list[dict]) -> dict:
+    return {"outs": outs, "wall": _optional(Paths(root).timings / "wall.json"),
+            "stages": list(dict.fromkeys(out["stage"] for out in outs if not out["stage"].endswith(".dvc"))),
+            "revision": claims.revision(), "python": claims.versions()["python"], "versions": versions(root),
+            "params_hash": fingerprint(root / "params.yaml")[:12]}
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------------------------
@@ -166,8 +180,16 @@ def templates():
 
     env = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, trim_blocks=True,
                              lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    env.filters |= {"number": claims.number, "share": lambda value: "–" if value is None else f"{value:.3f}"}
+    env.filters |= {"number": claims.number, "share": lambda value: "–" if value is None else f"{value:.3f}",
+                    "percent": lambda value: "–" if value is None else f"{value:.1%}", "ticks": _ticks}
     return env
+
+
+def _ticks(text) -> str:
+    """Escaped, with `code` between backticks."""
+    import markupsafe
+
+    return markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
@@ -195,6 +217,8 @@ def build(root: Path) -> dict[Path, str]:
     facts, folder, env = gather(root), root / "reports" / "notebooks", templates()
     alts = {one["png"].partition(",")[2]: one["alt"] for one in facts["figures"]}
     bodies = {name: rendered(folder / f"{name}.ipynb", alts) for name in facts["notebooks"]}
+    for link in sorted(set(re.findall(r'(?:src|href)="\.\./([^"#]+)"', "".join(body for _, body in bodies.values())))):
+        _existing(root / "reports" / link, root, TIMED_AGAIN)
     titles = {name: title for name, (title, _) in bodies.items()}
     pages = {folder / f"{name}.html": env.get_template("notebook.html.j2").render(
         name=name, title=title, titles=titles, body=markupsafe.Markup(body)) for name, (title, body) in bodies.items()}
