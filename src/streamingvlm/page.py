@@ -143,8 +143,8 @@ def gather(root: Path) -> dict:
     rows = ledger(paths, numbers)
     figures = [figure(paths, name, caption) for name, caption in FIGURES.items()]
     for row in rows:
-        if row["figure"]:
-            _existing(root / row["figure"], root, TIMED_AGAIN)
+        for shown in filter(None, (row["notebook"] and f"reports/{row['notebook']}", row["figure"])):
+            _existing(root / shown, root, TIMED_AGAIN)
     return {
         **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures},
         "numbers": numbers, "qualities": QUALITIES, "ms": _optional(paths.reports / "timings.json"),
