@@ -167,10 +167,10 @@ def _conditions(row: dict) -> tuple:
 
 
 def _provenance(root: Path, outs: list[dict]) -> dict:
-    return {"outs": outs, "wall": _optional(Paths(root).timings / "wall.json"),
-            "stages": list(dict.fromkeys(out["stage"] for out in outs if not out["stage"].endswith(".dvc"))),
-            "revision": claims.revision(), "python": claims.versions()["python"], "versions": versions(root),
-            "params_hash": fingerprint(root / "params.yaml")[:12]}
+    wall_s = _optional(Paths(root).timings / "wall.json")
+    stages = {out["stage"]: wall_s.get(out["stage"]) for out in outs if not out["stage"].endswith(".dvc")}
+    return {"outs": outs, "stages": stages, "total_s": None if None in stages.values() else sum(stages.values()), "revision": claims.revision(),
+            "python": claims.versions()["python"], "versions": versions(root), "params_hash": fingerprint(root / "params.yaml")[:12]}
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------------------------
