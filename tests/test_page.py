@@ -188,7 +188,7 @@ def change(path: Path, old: str, new: str) -> None:
     ("reports/figures/quality.html", "1.5", "1.6", "reports/figures"),
     ("reports/metrics.json", "0.8", "0.81", "reports/metrics.json"),
     ("reports/notebooks/05_evaluate.ipynb", "1 + 1", "1 + 2", "reports/notebooks/05_evaluate.ipynb"),
-    ("params.yaml", "tolerance_s: 1.0", "tolerance_s: 2.0", "params.yaml: evaluate"),
+    ("params.yaml", "tolerance_s: 1.0", "tolerance_s: 2.0", "params.yaml (evaluate)"),
     ("reports/timings/stream.jsonl", '"total": 11.0', '"total": 19.0', "P1 does not follow"),
     ("reports/claims.json", claims.NOT_MEASURED, claims.REPRODUCED, "does not follow"),
 ])
@@ -201,3 +201,9 @@ def test_a_timed_figure_older_than_its_numbers_is_of_another_run(root, capsys):
     old = (root / "reports/timings/stream.jsonl").stat().st_mtime - 3600
     os.utime(root / "reports/timings/latency.png", (old, old))
     assert "reports/timings/latency.png is older" in refused(root, capsys)
+
+
+@pytest.mark.parametrize("name", ["claims.json", "timings/stream.jsonl", "timings/wall.json"])
+def test_half_a_file_is_named(root, capsys, name):
+    (root / "reports" / name).write_text('{"P1": ')
+    assert f"reports/{name} cannot be read" in refused(root, capsys)

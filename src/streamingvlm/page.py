@@ -16,9 +16,9 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
-from streamingvlm import claims, config
+from streamingvlm import captions, claims, config
 from streamingvlm.config import UserError
-from streamingvlm.pipeline import Paths, fingerprint, write_text
+from streamingvlm.pipeline import Paths, fingerprint
 
 QUALITIES = {"event_f1": "event F1", "who": "who", "score": "score", "increment": "increment"}
 VERDICTS = ("reproduced", "partly reproduced", "not reproduced", claims.NOT_MEASURED, "need what isn't here", claims.NOT_ATTEMPTED)
@@ -34,8 +34,8 @@ FIGURES = {
     "figures/compress": "Int8 weights and pruning, on held-out matches.",
 }
 SLACK_S = 60  # a copied tree has its files in any order; a run takes minutes
-AGAIN = "`make repro` makes it again"
-TIMED_AGAIN = "`make repro ARGS=\"-f -s compress stream evaluate\"` makes it again"  # DVC does not watch timings and the ledger
+AGAIN = "`make repro` sets it right"
+TIMED_AGAIN = "`make repro ARGS=\"-f -s compress stream evaluate\"` sets it right"  # DVC does not watch timings and the ledger
 
 
 # --- what belongs to this run -------------------------------------------------------------------------------------------------
@@ -48,18 +48,17 @@ def tracked(root: Path) -> list[dict]:
     try:
         with Repo(root) as repo:
             stages = [stage for stage in repo.index.stages if not stage.addressing.startswith("strip@")]
-            differ = {path: how for stage in stages for part in (*stage.outs, *stage.deps) for path, how in part.workspace_status().items()}
+            parts = [out for stage in stages for out in stage.outs] + [dep for stage in stages for dep in stage.deps]
+            differ = {path: how for part in parts for path, how in part.workspace_status().items()}
             outs = [{"stage": stage.addressing, "path": out.def_path, "md5": out.hash_info.value, "bytes": out.meta.size}
                     for stage in stages for out in stage.outs]
     except DvcException as error:
         raise UserError(f"DVC cannot say what the last run wrote ({error}): `make repro` first.") from None
     if differ:
         path, how = next(iter(differ.items()))
-        if isinstance(how, dict):  # params: {key: how}
-            path, how = f"{path}: {', '.join(how)}", "modified"
-        what = {"deleted": "is missing", "new": "was never made by a whole run"}.get(how, "is not that of the last whole run")
-        more = f", and {len(differ) - 1} more" if len(differ) > 1 else ""
-        raise UserError(f"{path} {what}{more}: {AGAIN}.")
+        path = f"{path} ({', '.join(how)})" if isinstance(how, dict) else path  # params: {key: how}
+        more = f" (and {len(differ) - 1} more)" if len(differ) > 1 else ""
+        raise UserError(f"{path} {'is missing' if how == 'deleted' else 'is not that of the last whole run'}{more}: {AGAIN}.")
     return outs
 
 
@@ -70,19 +69,19 @@ def _existing(path: Path, root: Path, remedy: str = AGAIN) -> Path:
 
 
 def _load(path: Path, root: Path, remedy: str = AGAIN):
+    """A JSON file, or the rows of one with JSON lines."""
     try:
-        return json.loads(_existing(path, root, remedy).read_text(encoding="utf-8"))
+        return captions.read(_existing(path, root, remedy)) if path.suffix == ".jsonl" else json.loads(_existing(path, root, remedy).read_bytes())
     except ValueError:
         raise UserError(f"{path.relative_to(root)} cannot be read: {remedy}.") from None
 
 
 def ledger(paths: Paths, numbers: dict) -> list[dict]:
     """The rows of claims.json. UserError unless the numbers and timings beside it give the same values and verdicts."""
-    from streamingvlm import captions, report, subset
+    from streamingvlm import report, subset
 
     rows = _load(paths.reports / "claims.json", paths.root, TIMED_AGAIN)
-    lines = captions.read(_existing(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN))
-    timed = [line for line in lines if line["stream"] == subset.LONG and line["student"] == "overlapped"]
+    timed = [line for line in _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN) if line["stream"] == subset.LONG and line["student"] == "overlapped"]
     compress_ms = _load(paths.timings / "compress.json", paths.root, TIMED_AGAIN)
     measured = report.measured(numbers, timed, compress_ms, config.load(paths.root / "params.yaml"))
     fresh = claims.ledger(measured | report.real_lm(paths.reports / "reference")[0], {})
@@ -121,8 +120,8 @@ def kind(verdict: str) -> str:
     return "need what isn't here" if verdict.startswith("needs") else verdict.partition(" (")[0]
 
 
-def _optional(path: Path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _optional(path: Path, root: Path):
+    return _load(path, root, TIMED_AGAIN) if path.is_file() else {}
 
 
 def versions(root: Path) -> list[dict]:
@@ -147,8 +146,8 @@ def gather(root: Path) -> dict:
             _existing(root / shown, root, TIMED_AGAIN)
     return {
         **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures},
-        "numbers": numbers, "qualities": QUALITIES, "ms": _optional(paths.reports / "timings.json"),
-        "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json"), "compared": report.compare(root).splitlines(),
+        "numbers": numbers, "qualities": QUALITIES, "ms": _optional(paths.reports / "timings.json", root),
+        "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json", root), "compared": report.compare(root).splitlines(),
         "notebooks": [path.stem for path in sorted((paths.reports / "notebooks").glob("*.ipynb"))],
     }
 
@@ -167,7 +166,7 @@ def _conditions(row: dict) -> tuple:
 
 
 def _provenance(root: Path, outs: list[dict]) -> dict:
-    wall_s = _optional(Paths(root).timings / "wall.json")
+    wall_s = _optional(Paths(root).timings / "wall.json", root)
     stages = {out["stage"]: wall_s.get(out["stage"]) for out in outs if not out["stage"].endswith(".dvc")}
     return {"outs": outs, "stages": stages, "total_s": None if None in stages.values() else sum(stages.values()), "revision": claims.revision(),
             "python": claims.versions()["python"], "versions": versions(root), "params_hash": fingerprint(root / "params.yaml")[:12]}
@@ -181,15 +180,8 @@ def templates():
     env = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, trim_blocks=True,
                              lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     env.filters |= {"number": claims.number, "share": lambda value: "–" if value is None else f"{value:.3f}",
-                    "percent": lambda value: "–" if value is None else f"{value:.1%}", "ticks": _ticks}
+                    "percent": lambda value: "–" if value is None else f"{value:.1%}"}
     return env
-
-
-def _ticks(text) -> str:
-    """Escaped, with `code` between backticks."""
-    import markupsafe
-
-    return markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(text))))
 
 
 def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
@@ -212,8 +204,6 @@ def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
 
 def build(root: Path) -> dict[Path, str]:
     """File -> text of every page. Writes nothing."""
-    import markupsafe
-
     facts, folder, env = gather(root), root / "reports" / "notebooks", templates()
     alts = {one["png"].partition(",")[2]: one["alt"] for one in facts["figures"]}
     bodies = {name: rendered(folder / f"{name}.ipynb", alts) for name in facts["notebooks"]}
@@ -221,7 +211,7 @@ def build(root: Path) -> dict[Path, str]:
         _existing(root / "reports" / link, root, TIMED_AGAIN)
     titles = {name: title for name, (title, _) in bodies.items()}
     pages = {folder / f"{name}.html": env.get_template("notebook.html.j2").render(
-        name=name, title=title, titles=titles, body=markupsafe.Markup(body)) for name, (title, body) in bodies.items()}
+        name=name, title=title, titles=titles, body=body) for name, (title, body) in bodies.items()}
     return pages | {root / "reports" / "index.html": env.get_template("index.html.j2").render(**facts, titles=titles)}
 
 
@@ -229,7 +219,7 @@ def main() -> int:
     try:
         root = config.repository_root()
         for path, text in build(root).items():
-            write_text(text, path)
+            claims.write_atomic(path, text.encode())
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
