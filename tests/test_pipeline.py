@@ -112,6 +112,13 @@ def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
     assert next(row for row in ledger if row["id"] == "P1")["verdict"] == claims.NOT_MEASURED, "48 seconds prove nothing about endless streams"
 
 
+def test_the_page_takes_the_run_for_its_own(scratch):
+    """It refuses what is of another run; here all is of this one, however small."""
+    assert scratch.run(sys.executable, "-m", "streamingvlm.page").endswith("The report: reports/index.html\n")
+    page = (scratch.folder / "reports/index.html").read_text()
+    assert all(f'id="claim-{name}"' in page for name in claims.claims()["claims"])
+
+
 def test_a_second_run_runs_nothing_and_git_is_clean(scratch):
     assert "Running stage" not in scratch.repro()
     assert scratch.git("status", "--porcelain") == ""
