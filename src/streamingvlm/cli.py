@@ -14,7 +14,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from streamingvlm import policy
 from streamingvlm.config import UserError
 
 ABOUT = "A vision-language model that watches a video and says what happens, second by second, in constant time and memory."
@@ -29,6 +28,10 @@ next, in a clone of the workbench:
   make lab       the same as lessons, in JupyterLab
   README.md      what this is about, and how to use the 7B model
 """
+RUN = "Watch VIDEO; print what is said and write it to a WebVTT and a JSONL file."
+WATCH = """Watch VIDEO at the speed at which it was filmed: each second is seen when it has passed. Shows the picture, what is said, latency (from the
+last frame's arrival to the text), lateness and cache size. Ctrl-C ends it; what was said is then in a WebVTT and a JSONL file."""
+DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("commands", "comment on a video file, as fast as it goes"),
@@ -40,6 +43,15 @@ class Parser(argparse.ArgumentParser):
     """Answers what it does not understand with one sentence, and with the nearest thing that it does."""
 
     known: tuple[str, ...] = ()  # for the main parser: every option of its commands
+    policy: argparse.Action | None = None  # the option of that name
+
+    def format_help(self) -> str:
+        """Only help lists the policies: what else is typed, `doctor` above all, must not need the packages they need."""
+        if self.policy:
+            from streamingvlm import policy
+
+            self.policy.help = f"what the cache keeps: {', '.join(policy.POLICIES)} (default: streaming)"
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         if found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
@@ -58,34 +70,30 @@ def parser() -> Parser:
     main = Parser(prog="streamingvlm", description=ABOUT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     commands = main.add_subparsers(dest="command", metavar="COMMAND", title="commands (`streamingvlm COMMAND --help` says more)")
     common = _common()
-    run = commands.add_parser("run", help=COMMANDS["run"][1], parents=[common], allow_abbrev=False,
-                              description="Watch VIDEO; print what is said and write it to a WebVTT and a JSONL file.",
+    run = commands.add_parser("run", help=COMMANDS["run"][1], parents=[common], allow_abbrev=False, description=RUN,
                               epilog="example: streamingvlm run match.mp4 --previous \"left lions right bears\" --out said.vtt")
-    watch = commands.add_parser("watch", help=COMMANDS["watch"][1], parents=[common], allow_abbrev=False,
-                                description="Watch VIDEO at the speed at which it was filmed: a second of it is seen when it has passed. Shows picture, "
-                                            "commentary, latency (from the last frame's arrival to the text), lateness and the size of the cache. "
-                                            "Ctrl-C ends it; what was said is in the two files.",
+    watch = commands.add_parser("watch", help=COMMANDS["watch"][1], parents=[common], allow_abbrev=False, description=WATCH,
                                 epilog="example: streamingvlm watch match.mp4 --browser")
     watch.add_argument("--speed", type=float, metavar="N", default=1.0, help="let the clock run N times as fast (default: 1)")
     watch.add_argument("--browser", action="store_true", help="show it in a window of the browser, served from this machine to itself")
     watch.add_argument("--port", type=int, metavar="N", default=0, help="with --browser: the port (default: any that is free)")
     watch.add_argument("--no-open", action="store_true", help="with --browser: print the address, open nothing")
-    doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False,
-                                 description="Look at Python, packages, GPU, decoders, data, model and room. Exit status 0 unless there is a problem.",
+    doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
     doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
+    run.policy = watch.policy = common.policy
     main.known = tuple(option for one in (main, run, watch, doctor) for option in one._option_string_actions)
     return main
 
 
-def _common() -> argparse.ArgumentParser:
+def _common() -> Parser:
     """What `run` and `watch` both take."""
     from streamingvlm.commands import DEFAULT_MODEL
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("file", type=Path, metavar="VIDEO", help="any video file")
     common.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
-    common.add_argument("--policy", metavar="NAME", default="streaming", help=f"what the cache keeps: {', '.join(policy.POLICIES)} (default: streaming)")
+    common.policy = common.add_argument("--policy", metavar="NAME", default="streaming", help="what the cache keeps")
     common.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
     common.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
     common.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
@@ -105,6 +113,9 @@ def main(argv: list[str] | None = None) -> int:
         return getattr(import_module(f"streamingvlm.{COMMANDS[args.command][0]}"), args.command)(args) or 0
     except UserError as error:
         print(f"streamingvlm: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"streamingvlm: A package cannot be imported ({error}): `streamingvlm doctor` says what is missing.", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"streamingvlm: stopped; {stop or 'nothing was said yet'}.", file=sys.stderr)

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamingvlm import captions, config, container, policy
+from streamingvlm import captions, config
 from streamingvlm.config import UserError
 
 if TYPE_CHECKING:
+    from streamingvlm.container import Info
+    from streamingvlm.policy import Policy
     from streamingvlm.stream import Comment, Streamer
 
 DEFAULT_MODEL = "artifacts/sft/model"
@@ -26,9 +28,9 @@ class Job:
     """A video that can be watched, under which settings, and the files that what is said goes to."""
 
     file: Path
-    info: container.Info
+    info: Info
     cfg: config.Config
-    policy: policy.Policy
+    policy: Policy
     model: str
     vtt: Path
     jsonl: Path
@@ -36,6 +38,8 @@ class Job:
 
 def prepare(args: argparse.Namespace) -> Job:
     """Check all that can be checked without torch: a wrong name is answered at once."""
+    from streamingvlm import container, policy
+
     cfg = settings(args.params)
     chosen = policy.get(args.policy)
     info = container.scan(args.file).info
@@ -72,11 +76,14 @@ def model_path(name: str | None) -> str:
 
 def streamer(job: Job, args: argparse.Namespace) -> Streamer:
     """Load the model and begin its stream."""
-    import torch
-    from transformers.utils import logging
+    try:
+        import torch
+        from transformers.utils import logging
 
-    from streamingvlm import model
-    from streamingvlm.stream import Streamer
+        from streamingvlm import model
+        from streamingvlm.stream import Streamer
+    except (ImportError, OSError) as error:  # OSError: a library of torch's is not there
+        raise UserError(f"The model cannot be loaded, because a package does not import ({error}): see `streamingvlm doctor`.") from error
 
     logging.set_verbosity_error()  # what is wrong with a model, `load` says in one sentence
     if not sys.stderr.isatty():

@@ -6,7 +6,6 @@ Works where half of it is broken, torch included, and outside a clone: a check t
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import platform
@@ -21,10 +20,12 @@ from pathlib import Path
 from streamingvlm import commands, config
 from streamingvlm.config import UserError
 
-# Measured after `make repro` with the default params: artifacts/ and DVC's cache 282 MB, reports/ 18 MB; training had 1.2 GB resident at most.
-RUN_DISK_BYTES, RUN_MEMORY_BYTES = 300 << 20, 1200 << 20
+# Measured after `make repro` with the default params: outputs of 117 MB, which DVC's cache may hold once more, and reports of 18 MB.
+RUN_DISK_BYTES, RUN_MEMORY_BYTES = 252 << 20, 1200 << 20
 GPU_7B_BYTES = 24e9  # 16.6 GB of weights in bfloat16, the cache, and what a forward needs beside them
 OK, NOTE, PROBLEM = "ok", "note", "problem"
+AGAIN = "`pip install -r requirements.txt`, in a fresh environment if that does not help"
+COLOURS = {OK: "32", NOTE: "33", PROBLEM: "1;31"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,11 @@ def packages(root: Path) -> Found:
 
 
 def torch_build() -> Found:
-    import torch
-
+    try:
+        import torch
+    except Exception as error:  # a broken build raises what it likes; without it most of what follows cannot be looked at
+        yield PROBLEM, f"it cannot be imported ({type(error).__name__}: {_sentence(str(error))}): {AGAIN}"
+        return
     yield OK, f"{torch.__version__}, {f'built for CUDA {torch.version.cuda}' if torch.version.cuda else 'without CUDA'}"
 
 
@@ -195,18 +199,23 @@ def tracking() -> Found:
 
 EVERYWHERE = (("python", python), ("torch", torch_build), ("GPU", gpu), ("CPU", cpu), ("memory", memory), ("tracking", tracking))
 IN_A_CLONE = (("packages", packages), ("clone", clone), ("disk", disk), ("data", data), ("videos", videos), ("decoders", decoders), ("model", model))
+WITH_TORCH = ("GPU", "videos", "decoders", "model")
 
 
 def examine(root: Path | None) -> Iterator[Line]:
     """Every check, one after another. `root`: the clone's folder, None where this is none."""
-    for name, check in EVERYWHERE:
-        yield from _guarded(name, check)
+    checks = [*EVERYWHERE, *((name, lambda check=check: check(root)) for name, check in IN_A_CLONE if root is not None)]
+    broken = False
+    for name, check in checks:
+        if broken and name in WITH_TORCH:
+            yield Line(name, NOTE, "not looked at: torch cannot be imported")
+            continue
+        for line in _guarded(name, check):
+            broken = broken or (line.name, line.state) == ("torch", PROBLEM)
+            yield line
     if root is None:
         yield Line("clone", NOTE, f"this folder is in no clone of the workbench, so {', '.join(name for name, _ in IN_A_CLONE if name != 'clone')} "
                                   "were not looked at: run this inside one")
-        return
-    for name, check in IN_A_CLONE:
-        yield from _guarded(name, lambda check=check: check(root))
 
 
 def _guarded(name: str, check: Callable[[], Found]) -> Iterator[Line]:
@@ -216,8 +225,7 @@ def _guarded(name: str, check: Callable[[], Found]) -> Iterator[Line]:
     except UserError as error:
         yield Line(name, PROBLEM, str(error).rstrip("."))
     except ImportError as error:
-        yield Line(name, PROBLEM, f"a package cannot be imported ({_sentence(str(error))}): `pip install -r requirements.txt`, in a fresh environment "
-                                  "if that does not help")
+        yield Line(name, PROBLEM, f"a package cannot be imported ({_sentence(str(error))}): {AGAIN}")
     except Exception as error:
         yield Line(name, PROBLEM, f"this check broke off ({type(error).__name__}: {_sentence(str(error))})")
 
@@ -243,21 +251,20 @@ def _some(names: list[str]) -> str:
 
 def doctor(args: argparse.Namespace) -> int:
     """Print the lines as they are found -> 0 unless one is a problem, then 1."""
-    from rich.console import Console
-    from rich.text import Text
-
     try:
         root = config.repository_root()
     except UserError:
         root = None
-    console, lines = Console(highlight=False, soft_wrap=True), []
+    lines = []
+    coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for line in examine(root):
         lines.append(line)
         if not args.json:
-            console.print(Text.assemble((f"{line.state:8}", {OK: "green", NOTE: "yellow", PROBLEM: "bold red"}[line.state]), f"{line.name:9} {line.text}"))
+            mark = f"\x1b[{COLOURS[line.state]}m{line.state:8}\x1b[0m" if coloured else f"{line.state:8}"
+            print(f"{mark}{line.name:9} {line.text}", flush=True)
     problems = sum(line.state == PROBLEM for line in lines)
     if args.json:
         print(json.dumps({"ok": not problems, "checks": [asdict(line) for line in lines]}, indent=1))
     else:
-        console.print(f"{problems or 'No'} problem{'s' * (problems != 1)}." if problems else "No problem.")
+        print(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     return int(problems > 0)

@@ -13,7 +13,6 @@ import numpy as np
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.layout import Layout
 from rich.live import Live
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.segment import Segment
 from rich.style import Style
@@ -71,11 +70,11 @@ class Screen:
 
     def __init__(self, job: Job, console: Console | None = None):
         self.job, self.console = job, console or Console()
-        self.live = Live(get_renderable=self.render, console=self.console, screen=True, refresh_per_second=4)
         self.frame: np.ndarray | None = None
         self.said: deque[Text] = deque(maxlen=200)
         self.numbers: list[tuple[str, str]] = []
         self.end_s = 0.0
+        self.live = Live(get_renderable=self.render, console=self.console, screen=True, refresh_per_second=4)
 
     def __enter__(self) -> Screen:
         self.live.__enter__()

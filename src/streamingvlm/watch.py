@@ -92,7 +92,7 @@ class Tally:
         fps = newest.end_s * self.fps / (newest.end_s / self.speed + ms["late"] / 1e3)
         return [("latency", f"{ms['latency']:.0f} ms"), ("p50 / p95", f"{p['p50']:.0f} / {p['p95']:.0f} ms"),
                 ("behind", f"{ms['late'] / 1e3:.1f} s"), ("late", f"{self.late} of {len(self.latency_ms)} chunks"),
-                ("frames", f"{fps:.2f} a second"), ("cache", f"{newest.kv_tokens:,} tokens, {newest.kv_bytes / 2**20:.2f} MiB")]
+                ("frames", f"{fps:.1f} a second"), ("cache", f"{newest.kv_tokens:,} tokens, {newest.kv_bytes / 2**20:.1f} MiB")]
 
     def __str__(self) -> str:
         p, n = self.percentiles, len(self.latency_ms)
