@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from streamingvlm.stream import Comment
     from streamingvlm.watch import Tally
 
-SIDE_COLUMNS = 42  # what is said, and the numbers
-LEAST_COLUMNS, LEAST_ROWS = 40, 12
+SIDE_COLUMNS = 38  # what is said, and the numbers
+LEAST_COLUMNS, LEAST_ROWS = 40, 20
 
 
 def fits() -> bool:
