@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -20,17 +21,24 @@ ROOT = Path(__file__).parents[1]
 LINE = re.compile(r"(ok|note|problem) +(\S+) +(\S.*)")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "params.yaml").write_text("run: {threads: 1}\n")
+    (folder / "requirements.txt").write_text("# the lock\nnumpy\npip>=1\nnosuch==1 ; python_version < '3'\n")
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    (folder / "data").mkdir()
+    make(folder / "data" / "clip.mp4", 30)
+    (folder / "data.dvc").write_text("outs:\n- path: data\n  cache: false\n  hash: md5\n")
+    subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", "--quiet", "data.dvc"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture
-def clone(tmp_path, monkeypatch) -> Path:
+def clone(template, tmp_path, monkeypatch) -> Path:
     """A folder like a clone: params, lock, data as DVC describes it. The command runs inside."""
-    (tmp_path / "params.yaml").write_text("run: {threads: 1}\n")
-    (tmp_path / "requirements.txt").write_text("# the lock\nnumpy\npip>=1\nnosuch==1 ; python_version < '3'\n")
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
-    (tmp_path / "data").mkdir()
-    make(tmp_path / "data" / "clip.mp4", 30)
-    (tmp_path / "data.dvc").write_text("outs:\n- path: data\n  cache: false\n  hash: md5\n")
-    subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", "--quiet", "data.dvc"], cwd=tmp_path, check=True, capture_output=True)
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -46,17 +54,20 @@ def only(found: Iterable[tuple[str, str]], state: str) -> str:
     return text
 
 
-def test_a_sound_clone_has_no_problem_and_json_tells_the_same(clone, capsys):
+def test_a_sound_clone_has_no_problem(clone, capsys):
     status = cli.main(["doctor"])
     *lines, last = capsys.readouterr().out.splitlines()
     rows = [LINE.fullmatch(line).groups() for line in lines]
     assert last == "no problems" and status == 0 and {row[0] for row in rows} <= {"ok", "note"}
     assert [name for name, _ in (*doctor.EVERYWHERE, *doctor.IN_A_CLONE)] == list(dict.fromkeys(row[1] for row in rows))
+    assert "make repro" in next(text for _, name, text in rows if name == "model")
+
+
+def test_json_tells_the_same(clone, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda root: iter([doctor.Line("a", "ok", "fine"), doctor.Line("b", "note", "so so")]))
     assert cli.main(["doctor", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["ok"] is True and [(row["state"], row["name"]) for row in told["checks"]] == [row[:2] for row in rows]
-    assert all(row.keys() == {"name", "state", "text"} for row in told["checks"])
-    assert "make repro" in next(row["text"] for row in told["checks"] if row["name"] == "model")
+    checks = [{"name": "a", "state": "ok", "text": "fine"}, {"name": "b", "state": "note", "text": "so so"}]
+    assert json.loads(capsys.readouterr().out) == {"ok": True, "checks": checks}
 
 
 def test_packages_are_held_against_the_lock(clone):
@@ -85,11 +96,12 @@ def test_a_broken_video_is_a_problem(clone):
     assert states(doctor.decoders(clone))[0] == "problem"
 
 
-def test_a_model_that_does_not_load_is_a_problem(clone, vlm, capsys):
+def test_a_model_that_does_not_load_is_a_problem(clone, vlm, capsys, monkeypatch):
     assert "make repro" in only(doctor.model(clone), "note")
     vlm.save(clone / "artifacts" / "sft" / "model")
     assert "million parameters" in only(doctor.model(clone), "ok")
     (clone / "artifacts" / "sft" / "model" / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr(doctor, "IN_A_CLONE", [("model", doctor.model)])
     assert cli.main(["doctor", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["ok"] and [row["name"] for row in told["checks"] if row["state"] == "problem"] == ["model"]
@@ -108,8 +120,8 @@ def test_too_little_room_and_too_many_threads(clone, monkeypatch):
 
 def test_whatever_breaks_in_a_check_is_a_line(clone, monkeypatch):
     (clone / "params.yaml").write_text("run: {threads: many}\n")
-    found = {line.name: line for line in doctor.examine(clone)}
-    assert found["CPU"].state == "problem" and "run.threads" in found["CPU"].text
+    [line] = doctor._guarded("CPU", doctor.cpu)
+    assert line.state == "problem" and "run.threads" in line.text
     (clone / "requirements.txt").unlink()
     assert [line.state for line in doctor._guarded("packages", lambda: doctor.packages(clone))] == ["problem"]
     assert "broke off (FileNotFoundError" in next(doctor._guarded("packages", lambda: doctor.packages(clone))).text
@@ -121,8 +133,7 @@ def test_outside_a_clone_it_says_so(tmp_path, monkeypatch, capsys):
     assert "in no clone of the workbench, so packages, disk, data, videos, decoders, model were not looked at" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("package", "error"), [("torch", "OSError('libtorch.so: no such file')"), ("torch", "RuntimeError('half installed')"),
-                                                ("numpy", "ImportError('no numpy')"), ("rich", "ImportError('no rich')")])
+@pytest.mark.parametrize(("package", "error"), [("torch", "OSError('libtorch.so: no such file')"), ("numpy", "ImportError('no numpy')")])
 def test_it_works_where_a_package_is_broken(clone, package, error):
     (clone / "broken" / package).mkdir(parents=True)
     (clone / "broken" / package / "__init__.py").write_text(f"raise {error}\n")
@@ -131,5 +142,4 @@ def test_it_works_where_a_package_is_broken(clone, package, error):
     rows = [LINE.fullmatch(line).groups() for line in ran.stdout.splitlines()[:-1]]
     assert not ran.stderr and "Traceback" not in ran.stdout
     assert {name for _, name, _ in rows} == {name for name, _ in (*doctor.EVERYWHERE, *doctor.IN_A_CLONE)}
-    if package != "rich":  # which it does not need
-        assert ran.returncode == 1 and ("problem", "torch") in {row[:2] for row in rows}
+    assert ran.returncode == 1 and ("problem", "torch") in {row[:2] for row in rows}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
+import itertools
 import json
 import threading
 import urllib.error
@@ -17,7 +17,7 @@ from conftest import CACHE, STREAM, VIDEO, chunk
 from PIL import Image
 from rich.console import Console
 from test_cli import one_sentence
-from video_files import make
+from video_files import make, number
 
 from streamingvlm import browser, captions, cli, commands, config, container, policy, screen, watch
 from streamingvlm.stream import Comment, Streamer
@@ -44,9 +44,10 @@ def comment(k: int, text: str = "hit left", **ms: float) -> Comment:
 
 
 def pace(works_s: list[float], speed: float = 1.0) -> tuple[list[tuple], list[tuple]]:
-    """Watch a chunk per entry with a model that takes so long -> (chunk, handed over at, late, done at), (chunk, frame, seen at); seconds on the wall."""
+    """Watch a chunk per entry with a model that takes so long -> (chunk, handed over at, late, done at), (chunk, frame, seen at); in seconds."""
     wall, handed, seen = Wall(), [], []
-    for got, _, late_s in watch.paced(map(chunk, range(len(works_s))), wall.clock(speed), lambda k, j: seen.append((k, j, wall.at_s - 1000))):
+    chunks = map(chunk, range(len(works_s)))
+    for got, _, late_s in watch.paced(chunks, wall.clock(speed), lambda k, j: seen.append((k, j, wall.at_s - 1000))):
         at = wall.at_s - 1000
         wall.work(works_s[got.index])
         handed.append((got.index, at, late_s, wall.at_s - 1000))
@@ -68,7 +69,7 @@ def test_a_late_model_delays_the_next_chunk_and_nothing_is_left_out():
     assert [k for k, *_ in handed] == list(range(6)) and [(k, j) for k, j, _ in seen] == [(k, j) for k in range(6) for j in range(2)]
     assert [late for *_, late, _ in handed] == pytest.approx([0, 0, 2.0, 1.1, 0.2, 0])
     assert all(at >= k + 0.5 for k, at, _, _ in handed)
-    assert all(after[1] >= before[3] for before, after in zip(handed, handed[1:], strict=False))
+    assert all(after[1] >= before[3] for before, after in itertools.pairwise(handed))
 
 
 def test_a_sleep_that_ends_too_early_is_gone_on_with():
@@ -131,8 +132,10 @@ def test_watch_says_what_run_says(film, model, capfd):
 
 def test_what_makes_no_sense_is_one_sentence(film, model, capfd):
     taken = browser.Browser(job(film))
-    for words, why in ((["--speed", "0"], "--speed must be above 0"), (["--speed", "nan"], "--speed must be above 0"), (["--port", "80"], "add --browser"),
-                       (["--no-open"], "add --browser"), (["--browser", "--no-open", "--port", str(taken.server.server_port)], "name another with --port"),
+    port = str(taken.server.server_port)
+    for words, why in ((["--speed", "0"], "--speed must be above 0"), (["--speed", "nan"], "--speed must be above 0"),
+                       (["--port", "80"], "add --browser"), (["--no-open"], "add --browser"),
+                       (["--browser", "--no-open", "--port", port], "name another with --port"),
                        (["--browser", "--port", "99999"], "name another with --port"), (["--speed", "fast"], "invalid float value")):
         assert cli.main(["watch", str(film), "--model", model, *words]) == 2
         assert why in one_sentence(capfd.readouterr().err) and not list(Path.cwd().iterdir())
@@ -143,7 +146,8 @@ def test_what_makes_no_sense_is_one_sentence(film, model, capfd):
 
 
 def job(film: Path) -> commands.Job:
-    return commands.Job(film, container.scan(film).info, config.Config({"video": VIDEO}), policy.get("streaming"), "none", Path("a.vtt"), Path("a.jsonl"))
+    info, cfg = container.scan(film).info, config.Config({"video": VIDEO})
+    return commands.Job(film, info, cfg, policy.get("streaming"), "none", Path("a.vtt"), Path("a.jsonl"))
 
 
 def test_two_pixels_a_character():
@@ -194,7 +198,7 @@ def test_the_browser_is_given_page_and_events_and_ends(film, capfd):
     tally, read = watch.Tally(2.0, 1.0), {}
     with browser.Browser(job(film), opens=False) as shown:
         kind, page = get(shown.url)
-        assert kind.startswith("text/html") and b"EventSource" in page and b"http" not in page.replace(b"<!doctype html>", b""), "no address elsewhere"
+        assert kind.startswith("text/html") and b"EventSource" in page and b"http" not in page, "no address elsewhere"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(shown.url + "../params.yaml")
         early = threading.Thread(target=lambda: read.update(early=get(shown.url + "events")))
@@ -236,7 +240,8 @@ def test_the_files_are_there_when_the_browser_showed_it(film, model, capfd):
 def test_what_is_drawn_is_what_was_seen(film):
     """The larger reading for people keeps step with the model's."""
     shown: list[int] = []
-    chunks, clock, see = watch._source(dataclasses.replace(job(film)), cli.parser().parse_args(["watch", str(film), "--speed", "1e6"]), Drawing(shown))
+    args = cli.parser().parse_args(["watch", str(film), "--speed", "1e6"])
+    chunks, clock, see = watch._source(job(film), args, Drawing(shown))
     assert [got.index for got, _, _ in watch.paced(chunks, clock, see)] == [0, 1, 2]
     assert shown == [0, 15, 30, 45, 60, 75]
 
@@ -248,7 +253,5 @@ class Drawing:
         self.shown = shown
 
     def see(self, frame: np.ndarray) -> None:
-        from video_files import number
-
         assert frame.shape == (56, 112, 3)
         self.shown.append(number(frame))
