@@ -19,7 +19,7 @@ from statistics import fmean, stdev
 import common
 import torch
 
-from streamingvlm import arena, captions, config, lessons, metrics, model, pipeline, policy, report, session, sft, subset
+from streamingvlm import arena, captions, config, lessons, live, metrics, model, pipeline, policy, report, session, sft, subset
 
 KEYS = ("event_f1", "who", "score", "increment")
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
@@ -34,11 +34,12 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
         if not (folder / name / "model.safetensors").exists():
             rows = [row for row in subset.read(folder / "rows.parquet") if row["split"] in {"train", "clean"}] if not taught else []
-            for row in rows:
+            for row in live.follow(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
                 taught.setdefault(row["split"], []).append(lessons.load(row, cfg.video, root, arena.EVENTS))
             vlm = model.load(root / cfg.sft.base, device, torch.float32)
             adapted = sft.adapt(vlm, variant.sft)
-            steps = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant).run()
+            school = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
+            steps = live.follow(school.run(), school.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
             losses = [row["loss"] for row in steps]
             sft.merge(adapted)
             vlm.save(folder / name)
@@ -51,14 +52,17 @@ def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path)
     """A row of scores for every (policy, student) of one seed."""
     folder = root / "artifacts" / "ablation" / f"seed-{seed}"
     if not (folder / "rows.parquet").exists():
-        subset.write(list(subset.match_rows(cfg.data, folder / "videos", root)), folder / "rows.parquet")
+        made = subset.match_rows(cfg.data, folder / "videos", root)
+        rows = live.follow(made, len(subset.matches(cfg.data)), f"seed {seed}: rendering", lambda row: row["id"])
+        subset.write(list(rows), folder / "rows.parquet")
     long = next(row for row in subset.read(folder / "rows.parquet") if row["split"] == subset.LONG)
     truth, students = metrics.truth_of(long), trained(seed, cfg, folder, root)
     jobs = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
     for student, name in jobs:
         path = folder / student / f"{subset.LONG}.{name}.jsonl"
         if not path.exists():
-            for _ in session.record(students[student], long, name, cfg, root, folder / student):
+            said = session.record(students[student], long, name, cfg, root, folder / student)
+            for _ in live.follow(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
                 pass
         scores = report.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}

@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _nearest(word: str, known) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"streamingvlm: A package cannot be imported ({error}): `streamingvlm doctor` says what is missing.", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"streamingvlm: stopped; {stop or 'nothing was said yet'}.", file=sys.stderr)
+        print(f"streamingvlm: stopped; {str(stop) or 'nothing was said yet'}.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `streamingvlm run ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
