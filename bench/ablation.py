@@ -19,7 +19,7 @@ from pathlib import Path
 import common
 import torch
 
-from streamingvlm import arena, captions, config, lessons, metrics, model, pipeline, policy, report, session, sft, subset
+from streamingvlm import arena, captions, config, lessons, live, metrics, model, pipeline, policy, report, session, sft, subset
 
 KEYS = ("event_f1", "who", "score", "increment")
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
@@ -28,7 +28,9 @@ POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,g
 def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str], name: str) -> list[dict]:
     """The rows of some matches of a seed, rendered unless they lie in `folder` already."""
     if not (folder / name).exists():
-        subset.write(list(subset.match_rows(cfg.data, folder / "videos", root, splits)), folder / name)
+        made = subset.match_rows(cfg.data, folder / "videos", root, splits)
+        total = sum(split in splits for split, _, _ in subset.matches(cfg.data))
+        subset.write(list(live.follow(made, total, f"seed {cfg.data.seed}: rendering", lambda row: row["id"])), folder / name)
     return subset.read(folder / name)
 
 
@@ -40,10 +42,11 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
         if not (folder / name / "model.safetensors").exists():
             rows = matches(cfg, folder, root, ("train", "clean"), "train.parquet") if not taught else []
-            for row in rows:
+            for row in live.follow(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
                 taught.setdefault(row["split"], []).append(lessons.load(row, cfg.video, root, arena.EVENTS))
             vlm = model.load(root / cfg.sft.base, device, torch.float32)
-            steps = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant).run()
+            school = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
+            steps = live.follow(school.run(), school.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
             losses = [row["loss"] for row in steps]
             vlm.save(folder / name)
             print(f"seed {seed}, {name}: loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
@@ -61,7 +64,8 @@ def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path)
     for student, name in jobs:
         path = folder / student / f"{long['id']}.{name}.jsonl"
         if not path.exists():
-            for _ in session.record(students[student], long, name, cfg, root, folder / student):
+            said = session.record(students[student], long, name, cfg, root, folder / student)
+            for _ in live.follow(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
                 pass
         scores = report.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}

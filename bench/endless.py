@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import common
 import numpy as np
 
+from streamingvlm import live
 from streamingvlm.cache import rotate
 from streamingvlm.stream import Comment, Streamer
 from streamingvlm.timing import percentiles
@@ -42,7 +43,8 @@ def main(argv: list[str] | None = None) -> dict:
     machine = common.machine(args.device, args.dtype)
     streamer = common.stream(common.build(args), args)
     seconds = [common.chunk(k, args) for k in range(64)]  # shown in turn
-    comments = [streamer.step("noise", seconds[k % 64]) for k in range(args.chunks)]
+    chunks = live.follow(range(args.chunks), args.chunks, "an endless stream")
+    comments = [streamer.step("noise", seconds[k % 64]) for k in chunks]
     edge = min(500, args.chunks // 4)
     first, last = stretch(comments[edge : 2 * edge]), stretch(comments[-edge:])
     rows = [{"": key, "first": first[key], "last": last[key], "ratio": round(last[key] / first[key], 4)} for key in first]

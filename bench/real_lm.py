@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from streamingvlm import claims, gguf
+from streamingvlm import claims, gguf, live
 from streamingvlm.cache import KVCache, rotate
 from streamingvlm.config import UserError
 from streamingvlm.model import VLM, Feed, pick_device
@@ -165,8 +165,8 @@ def perplexities(losses: Tensor) -> list[dict]:
 
 def measure(vlm: VLM, ids: list[int], args: argparse.Namespace) -> tuple[list[dict], Tensor]:
     """-> (a row per method, losses [M, len(ids) - 1])."""
-    rows, losses = [], []
-    for method in methods(args.sink, args.window):
+    rows, losses, asked = [], [], methods(args.sink, args.window)
+    for method in live.follow(asked, len(asked), "measuring", lambda method: method.name):
         print(f"{method.name}: {len(ids)} tokens", file=sys.stderr, flush=True)
         seconds, (lost, cache) = common.timed(args.device, streamed, vlm, ids, method, args.block)
         losses.append(lost)
@@ -184,8 +184,8 @@ def summary(rows: list[dict], losses: Tensor, limit: int) -> list[dict]:
 
 def check(vlm: VLM, ids: list[int], losses: Tensor, args: argparse.Namespace) -> list[dict]:
     """Every method in one masked forward, beside the losses [M, T] of the blocks, and beside a block of 1."""
-    rows, ids = [], ids[: args.masked]
-    for i, method in enumerate(methods(args.sink, args.window)):
+    rows, ids, asked = [], ids[: args.masked], methods(args.sink, args.window)
+    for i, method in enumerate(live.follow(asked, len(asked), "checking", lambda method: method.name)):
         print(f"{method.name}: check", file=sys.stderr, flush=True)
         want = masked(vlm, ids, method)
         single = streamed(vlm, ids[: args.exact], method, 1)[0]

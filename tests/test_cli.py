@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import html
+import importlib
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from video_files import make, make_audio, rotate
 
-from streamingvlm import captions, cli, compress
+from streamingvlm import captions, cli, commands, compress
 from streamingvlm.model import VLM
 
 ROOT = Path(__file__).parents[1]
@@ -156,14 +157,50 @@ def test_options_reach_the_model_and_a_params_file_may_hold_what_differs(here, v
 
 
 def test_help_reads_well(capsys):
-    for words, wanted in (["--help"], ["comment on a video file"]), (["run", "--help"], ["VIDEO", "WebVTT", "streaming, full, window", "example: "]):
+    both = ["VIDEO", "WebVTT", "streaming, full, window", "example: "]
+    for words, wanted in ((["--help"], [*cli.COMMANDS, "examples:", "make repro", "make lab", "README"]), (["run", "--help"], both),
+                          (["watch", "--help"], [*both, "--speed", "--browser"]), (["doctor", "--help"], ["--json"])):
         with pytest.raises(SystemExit) as ended:
             cli.main(words)
         printed = capsys.readouterr().out
         assert ended.value.code == 0 and all(text in printed for text in wanted)
+    assert cli.main([]) == 2 and "COMMAND" in capsys.readouterr().out
+
+
+def test_every_command_has_its_line_and_its_place():
+    assert set(cli.COMMANDS) == set(cli.parser()._subparsers._group_actions[0].choices)
+    for name, (module, line) in cli.COMMANDS.items():
+        assert callable(getattr(importlib.import_module(f"streamingvlm.{module}"), name)) and len(line) < 66, "one line on 80 columns"
 
 
 # --- bad input ---
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    (["wach"], "no command `wach` (did you mean `watch`?)"), (["xyzzy"], "no command `xyzzy`: there are doctor, run, watch"),
+    (["run", "a.mp4", "--polcy", "full"], "`--polcy` means nothing here (did you mean `--policy`?)"), (["doctor", "more"], "`more` means nothing"),
+    (["run"], "VIDEO; `streamingvlm run --help`"), (["watch", "a.mp4", "--speed", "fast"], "'fast'; `streamingvlm watch --help`")])
+def test_what_is_typed_wrong_is_one_sentence(here, capfd, words, why):
+    assert cli.main(words) == 2
+    printed = capfd.readouterr()
+    assert why in one_sentence(printed.err) and not printed.out and not list(here.iterdir())
+
+
+@pytest.mark.parametrize("command", ["run", "watch"])
+def test_ctrl_c_while_the_model_loads(here, videos, model, capfd, monkeypatch, command):
+    monkeypatch.setattr(commands, "streamer", lambda job, args: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert cli.main([command, str(videos / "plain.mp4"), "--model", model]) == 130
+    signal.signal(signal.SIGINT, before)
+    assert one_sentence(capfd.readouterr().err) == "stopped; nothing was said yet." and not list(here.iterdir())
+
+
+def test_a_package_that_is_broken_is_one_sentence(refused, videos, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers.utils", None)
+    assert "`streamingvlm doctor`" in refused(videos / "plain.mp4", "--model", model)
+    monkeypatch.setitem(sys.modules, "streamingvlm.container", None)
+    monkeypatch.delattr("streamingvlm.container")
+    assert "`streamingvlm doctor`" in refused(videos / "plain.mp4", "--model", model)
 
 
 @pytest.mark.parametrize(("name", "why"), [

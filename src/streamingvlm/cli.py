@@ -1,119 +1,128 @@
-"""The `streamingvlm` command.
+"""The `streamingvlm` command: what can be typed, and how it ends. What the commands do is in `commands`, `watch` and `doctor`.
 
-    streamingvlm run my.mp4 --out my.vtt
+    streamingvlm --help
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import difflib
 import os
+import re
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
-from streamingvlm import config, policy
 from streamingvlm.config import UserError
 
-DEFAULT_MODEL = "artifacts/sft/model"
+ABOUT = "A vision-language model that watches a video and says what happens, second by second, in constant time and memory."
+EXAMPLES = """\
+examples:
+  streamingvlm doctor                                        is everything here that is needed?
+  streamingvlm run match.mp4 --out said.vtt                  captions of a file
+  streamingvlm watch match.mp4 --browser                     the same in real time, in a window of the browser
+
+next, in a clone of the workbench:
+  make repro     trains the tiny model that these commands use, and everything else there is to see
+  make lab       the same as lessons, in JupyterLab
+  README.md      what this is about, and how to use the 7B model
+"""
+RUN = "Watch VIDEO; print what is said and write it to a WebVTT and a JSONL file."
+WATCH = """Watch VIDEO at the speed at which it was filmed: each second is seen when it has passed. Shows the picture, what is said, latency (from the
+last frame's arrival to the text), lateness and cache size. Ctrl-C ends it; what was said is then in a WebVTT and a JSONL file."""
+DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
+COMMANDS = {  # name -> where it is, what it does in a line
+    "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
+    "run": ("commands", "comment on a video file, as fast as it goes"),
+    "watch": ("watch", "the same in real time, in the terminal or in the browser"),
+}
 
 
-def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="streamingvlm", description="A vision-language model that watches a video and comments on it as it plays.")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="comment on a video file (`streamingvlm run --help` says how)",
-                              description="Watch VIDEO; print what is said and write it to a WebVTT and a JSONL file.",
+class Parser(argparse.ArgumentParser):
+    """Answers what it does not understand with one sentence, and with the nearest thing that it does."""
+
+    known: tuple[str, ...] = ()  # for the main parser: every option of its commands
+    policy: argparse.Action | None = None  # the option of that name
+
+    def format_help(self) -> str:
+        """Only help lists the policies: what else is typed, `doctor` above all, must not need the packages they need."""
+        if self.policy:
+            from streamingvlm import policy
+
+            self.policy.help = f"what the cache keeps: {', '.join(policy.POLICIES)} (default: streaming)"
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        if found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            raise UserError(f"There is no command `{found[1]}`{_nearest(found[1], COMMANDS)}: there are {', '.join(COMMANDS)}.")
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            raise UserError(f"`{found[1]}` means nothing here{_nearest(found[1], self.known)}: `streamingvlm COMMAND --help` lists what does.")
+        raise UserError(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` says how it is meant.")
+
+
+def _nearest(word: str, known) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f" (did you mean `{near[0]}`?)" if near else ""
+
+
+def parser() -> Parser:
+    main = Parser(prog="streamingvlm", description=ABOUT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", title="commands (`streamingvlm COMMAND --help` says more)")
+    common = _common()
+    run = commands.add_parser("run", help=COMMANDS["run"][1], parents=[common], allow_abbrev=False, description=RUN,
                               epilog="example: streamingvlm run match.mp4 --previous \"left lions right bears\" --out said.vtt")
-    run.add_argument("file", type=Path, metavar="VIDEO", help="any video file")
-    run.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
-    run.add_argument("--policy", metavar="NAME", default="streaming", help=f"what the cache keeps: {', '.join(policy.POLICIES)} (default: streaming)")
-    run.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
-    run.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
-    run.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
-    run.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
-    run.add_argument("--params", type=Path, metavar="FILE", help="settings (default: params.yaml in this clone)")
+    watch = commands.add_parser("watch", help=COMMANDS["watch"][1], parents=[common], allow_abbrev=False, description=WATCH,
+                                epilog="example: streamingvlm watch match.mp4 --browser")
+    watch.add_argument("--speed", type=float, metavar="N", default=1.0, help="let the clock run N times as fast (default: 1)")
+    watch.add_argument("--browser", action="store_true", help="show it in a window of the browser, served from this machine to itself")
+    watch.add_argument("--port", type=int, metavar="N", default=0, help="with --browser: the port (default: any that is free)")
+    watch.add_argument("--no-open", action="store_true", help="with --browser: print the address, open nothing")
+    doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
+                                 epilog="example: streamingvlm doctor --json")
+    doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
+    run.policy = watch.policy = common.policy
+    main.known = tuple(option for one in (main, run, watch, doctor) for option in one._option_string_actions)
     return main
 
 
-def settings(params: Path | None) -> config.Config:
-    """The named params file, else this clone's; defaults for the sections it leaves out."""
-    sections = {"video": config.Video(), "cache": config.Cache(), "stream": config.Stream(["streaming"]), "run": config.Run()}
-    if params is None:
-        try:
-            params = config.repository_root() / "params.yaml"
-        except UserError:
-            return config.Config(sections)
-    return config.Config(sections | vars(config.load(params)))
+def _common() -> Parser:
+    """What `run` and `watch` both take."""
+    from streamingvlm.commands import DEFAULT_MODEL
 
-
-def model_path(name: str | None) -> str:
-    """Where the model is: as given, else what the pipeline trained."""
-    if name is not None:
-        return name
-    try:
-        path = config.repository_root() / DEFAULT_MODEL
-    except UserError:
-        raise UserError("This folder is not in a clone of the workbench, so no trained model is at hand; name one with --model.") from None
-    if not path.is_dir():
-        raise UserError("There is no trained model in this clone yet; run `make repro` first, or name one with --model.")
-    return str(path)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Everything that can be wrong is looked at before the model is loaded, and the model before anything is written."""
-    from streamingvlm import captions, container, live  # none of them imports torch: a wrong name is answered at once
-
-    cfg = settings(args.params)
-    chosen = policy.get(args.policy)
-    info = container.scan(args.file).info
-    container.check_rate(info, cfg.video.fps)
-    vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
-    for path in (vtt, jsonl):
-        captions.check_writable(path)
-    vlm = _load(model_path(args.model), args.device or cfg.run.device, cfg.run)
-
-    from streamingvlm import video
-    from streamingvlm.stream import Streamer
-
-    streamer = Streamer(vlm, chosen, cfg.cache, cfg.video, cfg.stream)
-    streamer.start(args.previous, args.query)
-    comments = captions.record(streamer.watch(args.file.stem, video.read_chunks(args.file, cfg.video), ahead=vlm.device.type == "cuda"), vtt, jsonl)
-    total = max(1, round(info.duration_s / cfg.video.chunk_s))
-    spoken = 0
-    with contextlib.closing(comments):  # however this ends, what was said is on disk
-        for comment in live.follow(comments, total, args.file.name, lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached"):
-            if comment.text:
-                spoken += 1
-                print(f"{captions.timestamp(comment.start_s)}  {comment.text}", flush=True)
-    print(f"{spoken} comments in {vtt} and {jsonl}", file=sys.stderr)
-
-
-def _load(name: str, device: str, run: config.Run):
-    import torch
-    from transformers.utils import logging
-
-    from streamingvlm import model
-
-    logging.set_verbosity_error()  # what is wrong with a model, `load` says in one sentence
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
-    torch.set_num_threads(run.threads)
-    return model.load(name, model.pick_device(device), decode=run.decode)
+    common = Parser(add_help=False)
+    common.add_argument("file", type=Path, metavar="VIDEO", help="any video file")
+    common.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
+    common.policy = common.add_argument("--policy", metavar="NAME", default="streaming", help="what the cache keeps")
+    common.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
+    common.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
+    common.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
+    common.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
+    common.add_argument("--params", type=Path, metavar="FILE", help="settings (default: params.yaml in this clone)")
+    return common
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    """-> the exit status: 0, 2 for what the caller can mend, 130 after Ctrl-C, 141 where nobody reads on; `doctor` has its own 1."""
     try:
-        run(args)
+        known = parser()
+        args = known.parse_args(argv)
+        if args.command is None:
+            known.print_help()
+            return 2
+        return getattr(import_module(f"streamingvlm.{COMMANDS[args.command][0]}"), args.command)(args) or 0
     except UserError as error:
         print(f"streamingvlm: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("streamingvlm: stopped; what was said so far is on disk.", file=sys.stderr)
+    except ImportError as error:
+        print(f"streamingvlm: A package cannot be imported ({error}): `streamingvlm doctor` says what is missing.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"streamingvlm: stopped; {str(stop) or 'nothing was said yet'}.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `streamingvlm run ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return 0
 
 
 if __name__ == "__main__":

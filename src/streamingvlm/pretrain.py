@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streamingvlm import arena, config, lessons, model, tokenizer
+from streamingvlm import arena, config, lessons, live, model, tokenizer
 from streamingvlm.dialogue import Dialogue
 from streamingvlm.lessons import Batch, Lesson
 from streamingvlm.sft import LATEST_CLOCK_S
@@ -48,7 +48,8 @@ class School:
     def drawn(self) -> list[Lesson]:
         """The matches that the second and the third phase look at."""
         s = self.settings
-        return [lessons.draw(arena.Match(SEEDS + i, s.match_s), self.video, arena.EVENTS) for i in range(s.matches)]
+        numbers = live.follow(range(s.matches), s.matches, "drawing matches")
+        return [lessons.draw(arena.Match(SEEDS + i, s.match_s), self.video, arena.EVENTS) for i in numbers]
 
     def both(self, rng: np.random.Generator, drawn: Sequence[Lesson]) -> Batch:
         return self._windows(rng, [drawn[i] for i in rng.choice(len(drawn), self.settings.batch)], self.settings.window_s, look=True)
@@ -92,8 +93,6 @@ def trainer(cfg: config.Config, checkpoint: Path | None) -> tuple[model.VLM, Tra
 
 
 def main() -> None:
-    from streamingvlm import live
-
     root = config.repository_root()
     cfg = config.load(root / "params.yaml")
     torch.set_num_threads(cfg.run.threads)

@@ -1,0 +1,128 @@
+"""What `streamingvlm run` and `streamingvlm watch` share, and `run` itself. Everything that can be wrong is looked at before the model is loaded, and
+the model before anything is written. Knows no terminal view (`screen`, `browser`) and no clock (`watch`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamingvlm import captions, config
+from streamingvlm.config import UserError
+
+if TYPE_CHECKING:
+    from streamingvlm.container import Info
+    from streamingvlm.policy import Policy
+    from streamingvlm.stream import Comment, Streamer
+
+DEFAULT_MODEL = "artifacts/sft/model"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video that can be watched, under which settings, and the files that what is said goes to."""
+
+    file: Path
+    info: Info
+    cfg: config.Config
+    policy: Policy
+    model: str
+    vtt: Path
+    jsonl: Path
+
+
+def prepare(args: argparse.Namespace) -> Job:
+    """Check all that can be checked without torch: a wrong name is answered at once."""
+    from streamingvlm import container, policy
+
+    cfg = settings(args.params)
+    chosen = policy.get(args.policy)
+    info = container.scan(args.file).info
+    container.check_rate(info, cfg.video.fps)
+    vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
+    for path in (vtt, jsonl):
+        captions.check_writable(path)
+    return Job(args.file, info, cfg, chosen, model_path(args.model), vtt, jsonl)
+
+
+def settings(params: Path | None) -> config.Config:
+    """The named params file, else this clone's; defaults for the sections it leaves out."""
+    sections = {"video": config.Video(), "cache": config.Cache(), "stream": config.Stream(["streaming"]), "run": config.Run()}
+    if params is None:
+        try:
+            params = config.repository_root() / "params.yaml"
+        except UserError:
+            return config.Config(sections)
+    return config.Config(sections | vars(config.load(params)))
+
+
+def model_path(name: str | None) -> str:
+    """Where the model is: as given, else what the pipeline trained."""
+    if name is not None:
+        return name
+    try:
+        path = config.repository_root() / DEFAULT_MODEL
+    except UserError:
+        raise UserError("This folder is not in a clone of the workbench, so no trained model is at hand; name one with --model.") from None
+    if not path.is_dir():
+        raise UserError("There is no trained model in this clone yet; run `make repro` first, or name one with --model.")
+    return str(path)
+
+
+def streamer(job: Job, args: argparse.Namespace) -> Streamer:
+    """Load the model and begin its stream."""
+    try:
+        import torch
+        from transformers.utils import logging
+
+        from streamingvlm import model
+        from streamingvlm.stream import Streamer
+    except (ImportError, OSError) as error:  # OSError: a library of torch's is not there
+        raise UserError(f"The model cannot be loaded, because a package does not import ({error}): see `streamingvlm doctor`.") from error
+
+    logging.set_verbosity_error()  # what is wrong with a model, `load` says in one sentence
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    torch.set_num_threads(job.cfg.run.threads)
+    vlm = model.load(job.model, model.pick_device(args.device or job.cfg.run.device), decode=job.cfg.run.decode)
+    begun = Streamer(vlm, job.policy, job.cfg.cache, job.cfg.video, job.cfg.stream)
+    begun.start(args.previous, args.query)
+    return begun
+
+
+def record(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None]) -> str:
+    """Write down and show what is said, as it is said -> a line that says where. However this ends, it is on disk."""
+    written = spoken = 0
+    recorded = captions.record(comments, job.vtt, job.jsonl)
+    try:
+        with contextlib.closing(recorded):
+            for comment in recorded:
+                written, spoken = written + 1, spoken + bool(comment.text)
+                show(comment)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was said so far is on disk" if written else "nothing was said yet") from None
+    return f"{spoken} comments in {job.vtt} and {job.jsonl}"
+
+
+def line(comment: Comment) -> None:
+    """Print what was said, when, if anything was."""
+    if comment.text:
+        print(f"{captions.timestamp(comment.start_s)}  {comment.text}", flush=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Comment on a file as fast as it goes."""
+    job = prepare(args)
+    watcher = streamer(job, args)
+
+    from streamingvlm import live, video
+
+    said = watcher.watch(job.file.stem, video.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
+    total = max(1, round(job.info.duration_s / job.cfg.video.chunk_s))
+    followed = live.follow(said, total, job.file.name, lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
+    print(record(job, followed, line), file=sys.stderr)
