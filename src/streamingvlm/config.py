@@ -178,19 +178,12 @@ def repository_root(start: Path | None = None) -> Path:
 
 def load(path: Path | None = None) -> Config:
     """Read a params file (YAML 1.2, as DVC reads it) into a `Config`."""
-    path = path or repository_root() / "params.yaml"
-    return from_dict(read_yaml(path), path.name)
-
-
-def read_yaml(path: Path, version: tuple[int, int] = (1, 2)):
-    """What a YAML file holds. Readers of YAML 1.1 turn `1e-3` into a string, those of 1.2 do not: read it as the one who owns the format does."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML  # YAML 1.1 readers turn `1e-3` into a string
     from ruamel.yaml.error import YAMLError
 
-    reader = YAML(typ="safe", pure=True)
-    reader.version = version
+    path = path or repository_root() / "params.yaml"
     try:
-        return reader.load(path.read_text(encoding="utf-8"))
+        values = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no {path}: create it or name another file.") from None
     except (OSError, UnicodeDecodeError):
@@ -198,6 +191,7 @@ def read_yaml(path: Path, version: tuple[int, int] = (1, 2)):
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it or name another file.") from None
+    return from_dict(values, path.name)
 
 
 def from_dict(values: dict, source: str = "params.yaml") -> Config:

@@ -50,8 +50,8 @@ class Sweep:
 
 
 def read(path: Path) -> Sweep:
-    """The file as W&B reads it (YAML 1.1), or a `UserError` of one sentence."""
-    body = config.read_yaml(path, (1, 1))
+    """The file, or a `UserError` of one sentence."""
+    body = _read_yaml(path)
     if not isinstance(body, dict) or not isinstance(body.get("parameters"), dict) or not body["parameters"]:
         raise UserError(f"{path} must hold `method` and `parameters`, as W&B's sweep files do; see the others in sweeps/.")
     method = body.get("method")
@@ -63,6 +63,20 @@ def read(path: Path) -> Sweep:
     space = {name: _checked(path, name, spec, method) for name, spec in sorted(_flat(path, body["parameters"]).items())}
     metric = body.get("metric") or {}
     return Sweep(path, method, space, metric.get("name"), metric.get("goal", "minimize"), body.get("run_cap"), "early_terminate" in body)
+
+
+def _read_yaml(path: Path):
+    import yaml  # what W&B reads it with: to this reader `1e-3` is a string, and so it must be here
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}: name a sweep file, such as sweeps/quick.yaml.") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path} cannot be read as text: name a sweep file, such as sweeps/quick.yaml.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it.") from None
 
 
 def _flat(path: Path, parameters: dict, above: str = "") -> dict[str, dict]:
@@ -135,8 +149,13 @@ def settled(one: dict, params: dict, source: str) -> tuple[dict, dict]:
             sections[section][key] = int(value)
         else:
             sections.setdefault(section, {})[key] = value
-    whole = {name: asdict(section) for name, section in vars(config.from_dict(sections, source)).items()}
+    whole = as_dict(config.from_dict(sections, source))
     return whole, {name: whole[name.partition(".")[0]][name.partition(".")[2]] for name in one}
+
+
+def as_dict(cfg: config.Config) -> dict:
+    """A config as params.yaml would say it: section -> key -> value."""
+    return {name: asdict(section) for name, section in vars(cfg).items()}
 
 
 def _choices(spec: dict) -> list:

@@ -34,7 +34,7 @@ IDENTITY = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")  # of th
 def offline(path: Path, count: int | None, seed: int, only_list: bool) -> int:
     """The whole sweep. -> the exit status: 1 if a run failed."""
     root, sweep = config.repository_root(), space.read(path)
-    params, code = config.read_yaml(root / "params.yaml"), code_of(root)
+    params, code = space.as_dict(config.load(root / "params.yaml")), code_of(root)
     wanted = name_all(space.runs(sweep, params, count, seed), params, code, str(path))
     done = finished(root)
     left = {name: one for name, one in wanted.items() if name not in done}
@@ -49,8 +49,8 @@ def offline(path: Path, count: int | None, seed: int, only_list: bool) -> int:
     remove_left_over(root)
 
     def start(name: str, one: dict) -> str | None:
-        if code_of(root) != code or config.read_yaml(root / "params.yaml") != params:
-            raise UserError("The code or params.yaml changed since the sweep began, so its runs could not be compared: start it again, all of it runs.")
+        if code_of(root) != code or space.as_dict(config.load(root / "params.yaml")) != params:
+            raise UserError("The code or params.yaml changed since the sweep began, so its runs would not compare: start it again.")
         return execute(root, name, one, folder / "logs" / f"{name}.txt")
 
     steps = work(left, sweep.varied, start)
@@ -70,7 +70,7 @@ def trial(text: str) -> int:
         asked = flat(json.loads(text))
     except (ValueError, AttributeError):
         raise UserError("--trial needs the params as one JSON object, such as '{\"cache.text_window\": 16}'.") from None
-    params = config.read_yaml(root / "params.yaml")
+    params = space.as_dict(config.load(root / "params.yaml"))
     (name, one), = name_all([space.settled(asked, params, "this run")[1]], params, code_of(root), "this run").items()
     with tracking.run("trial", one, name) as log:
         if name not in finished(root):
