@@ -21,6 +21,7 @@ from .claims import number
 from .space import Sweep
 
 METRIC = "ablation.streaming.overlapped.score"  # where a sweep file names none
+COLORS = ("#0072B2", "#999999", "#D55E00")  # least, middle, greatest: told apart by colour-blind readers, and on white
 
 # One upright line: its label, where each run crosses it (0..1), and the ticks, text -> place.
 Axis = namedtuple("Axis", "label places ticks")
@@ -110,7 +111,7 @@ def _page(axes: list[Axis], values: list[float], metric: str, title: str):
     from plotly import graph_objects
 
     lines = graph_objects.Parcoords(
-        line={"color": values, "colorscale": "Viridis", "showscale": True, "colorbar": {"title": {"text": metric.rpartition(".")[2]}}},
+        line={"color": values, "colorscale": [[k / 2, color] for k, color in enumerate(COLORS)], "showscale": True, "colorbar": {"title": {"text": metric.rpartition(".")[2]}}},
         dimensions=[{"label": axis.label, "values": axis.places, "range": [-0.04, 1.04], "tickvals": list(axis.ticks.values()),
                      "ticktext": list(axis.ticks)} for axis in axes], labelfont={"size": 13}, tickfont={"size": 12})
     page = graph_objects.Figure(lines)
@@ -119,14 +120,13 @@ def _page(axes: list[Axis], values: list[float], metric: str, title: str):
 
 
 def _png(path: Path, axes: list[Axis], values: list[float], metric: str, title: str) -> Path:
-    from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     from .figures import canvas
 
     width = max(7.0, 1.7 * len(axes) + 1)
-    shade = ScalarMappable(Normalize(min(values), max(values)), colormaps["viridis"])
+    shade = ScalarMappable(Normalize(min(values), max(values)), LinearSegmentedColormap.from_list("sweep", COLORS))
     with canvas(path, width, 4.4) as drawing:
         plot = drawing.subplots()
         for k, value in enumerate(values):

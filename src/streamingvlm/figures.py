@@ -156,15 +156,12 @@ def filmstrip(frames, seconds, captions, truths, right, folder: Path, name: str 
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{second:g} s", fontsize=11, loc="left")
             for text, above, color in ((said, 0, BLUE if same else ORANGE), (true, lines[0], GREY)):
-                axis.annotate("\n".join(text), (0, 0), (0, -5 - 12.5 * above), "axes fraction", "offset points",
-                              va="top", fontsize=9.5, color=color)
+                axis.annotate("\n".join(text), (0, 0), (0, -5 - 12.5 * above), "axes fraction", "offset points", va="top", fontsize=9.5, color=color)
     return Path(folder) / f"{name}.png"
 
 
 def _records(data) -> list[dict]:
-    if hasattr(data, "to_dict"):
-        return data.astype(object).where(data.notna(), None).to_dict("records")
-    return list(data)
+    return data.astype(object).where(data.notna(), None).to_dict("records") if hasattr(data, "to_dict") else list(data)
 
 
 def _by_policy(name: str, data, one_stream: bool = False) -> list[tuple[str, str, list[dict]]]:
@@ -198,8 +195,7 @@ def _column(name: str, rows: list[dict], *keys: str) -> list[float]:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    half = SMOOTH // 2
-    return [median(values[max(0, i - half):i + half + 1]) for i in range(len(values))]
+    return [median(values[max(0, i - SMOOTH // 2):i + SMOOTH // 2 + 1]) for i in range(len(values))]
 
 
 def _wide(series: list[Series]) -> bool:
@@ -217,12 +213,12 @@ def _draw(name: str, title: str, panels: list[Panel], folder: Path) -> Path:
 
 def save_page(figure, folder: Path, name: str) -> None:
     """A Plotly figure as a page that needs no network."""
-    from plotly import offline
+    from plotly.offline import get_plotlyjs
 
     page = figure.to_html(include_plotlyjs="directory", div_id=name, config={"displaylogo": False, "responsive": True})
-    if not (folder / "plotly.min.js").is_file():    # 5 MB, one for all the pages of a folder
-        write_atomic(folder / "plotly.min.js", offline.get_plotlyjs().encode())
     write_atomic(folder / f"{name}.html", page.encode())
+    if not (folder / "plotly.min.js").is_file():    # 5 MB, one for all the pages of a folder
+        write_atomic(folder / "plotly.min.js", get_plotlyjs().encode())
 
 
 def _page(title: str, panels: list[Panel]):

@@ -159,8 +159,12 @@ def _experiment(root: Path, name: str, one: dict, log: Path, within_agent: bool)
 
 
 def _end_with_the_parent() -> None:
-    """A run that outlived a killed sweep would work beside its own repetition. The stage beneath ends with this process (notebook.py)."""
+    """A run that outlived a killed sweep would work beside its own repetition."""
+    import psutil
+
     multiprocessing.parent_process().join()
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
     os._exit(1)
 
 
@@ -168,9 +172,7 @@ def remove_left_over(root: Path) -> None:
     """The copies in which killed runs worked; DVC forgets them. One that a process still works in stays."""
     import psutil
 
-    used = []
-    for process in psutil.process_iter(["cwd"]):
-        used.append(process.info["cwd"] or "")
+    used = [process.info["cwd"] or "" for process in psutil.process_iter(["cwd"])]
     for folder in (root / ".dvc" / "tmp" / "exps" / "standalone").glob("tmp*"):
         if not any(Path(cwd).is_relative_to(folder) for cwd in used):
             shutil.rmtree(folder, ignore_errors=True)
