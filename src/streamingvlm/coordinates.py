@@ -111,7 +111,8 @@ def _page(axes: list[Axis], values: list[float], metric: str, title: str):
     from plotly import graph_objects
 
     lines = graph_objects.Parcoords(
-        line={"color": values, "colorscale": [[k / 2, color] for k, color in enumerate(COLORS)], "showscale": True, "colorbar": {"title": {"text": metric.rpartition(".")[2]}}},
+        line={"color": values, "colorscale": [[k / 2, color] for k, color in enumerate(COLORS)], "showscale": True,
+              "colorbar": {"title": {"text": metric.rpartition(".")[2]}}},
         dimensions=[{"label": axis.label, "values": axis.places, "range": [-0.04, 1.04], "tickvals": list(axis.ticks.values()),
                      "ticktext": list(axis.ticks)} for axis in axes], labelfont={"size": 13}, tickfont={"size": 12})
     page = graph_objects.Figure(lines)
