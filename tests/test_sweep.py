@@ -161,7 +161,8 @@ class Runs:
     def __init__(self, fails: str = "", lives: int = 99):
         self.done, self.order, self.fails, self.lives = set(), [], fails, lives
 
-    def execute(self, root, name, one, log, within_agent=False):
+    def execute(self, root, copy, name, one, log, within_agent=False):
+        assert (copy / "params.yaml").is_file() and copy != root
         if len(self.order) == self.lives:
             raise KeyboardInterrupt
         self.order.append(name)
@@ -177,6 +178,8 @@ class Runs:
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A commit with params.yaml and a sweep of four; DVC is not asked. -> (root, put `Runs` in DVC's place)."""
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     made(tmp_path, {"cache.text_window": {"values": [8, 16]}, "cache.vision_rounds": {"values": [2, 4]}})
     for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "x"]):
@@ -185,6 +188,7 @@ def repository(tmp_path, monkeypatch):
 
     def use(runs: Runs) -> Runs:
         monkeypatch.setattr(sweep, "finished", lambda root: set(runs.done))
+        monkeypatch.setattr(sweep, "_dvc", lambda root, *words: "/the/cache")
         for name in ("execute", "measured"):
             monkeypatch.setattr(sweep, name, getattr(runs, name))
         return runs
@@ -225,16 +229,24 @@ def test_a_name_is_of_the_params_and_the_code(repository):
     assert not set(names) & set(sweep.name_all(runs, PARAMS, sweep.code_of(root), "x"))
 
 
-def test_runs_of_two_codes_are_not_one_sweep(repository, capsys):
+def test_runs_work_in_a_copy_of_what_is_there_and_leave_nothing_behind(repository):
     root, use = repository
-    runs = use(Runs())
-
-    def edit(*args):
-        (root / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("steps: 160", "steps: 16"))
-        return Runs.execute(runs, *args)
-    runs.execute = edit
-    use(runs)
-    assert sweep.main(["made.yaml"]) == 2 and len(runs.order) == 1 and "changed since the sweep began" in capsys.readouterr().err
+    use(Runs())
+    (root / "made.yaml").write_text("changed: 1\n")
+    (root / "new.txt").write_text("added, not committed")
+    subprocess.run(["git", "add", "new.txt"], cwd=root, check=True)
+    (root / "reports" / "timings").mkdir(parents=True)
+    (root / "reports" / "timings" / "stream.jsonl").write_text("{}")
+    left = root / ".dvc" / "tmp" / "sweep-killed"
+    left.mkdir(parents=True)
+    before = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, check=True).stdout
+    with sweep.snapshot(root) as copy:
+        assert (copy / "made.yaml").read_text() == "changed: 1\n" and (copy / "new.txt").is_file() and not left.exists()
+        assert (copy / "reports" / "timings" / "stream.jsonl").is_file() and "/the/cache" in (copy / ".dvc" / "config.local").read_text()
+        assert sweep.code_of(copy) == sweep.code_of(root)
+        (copy / "params.yaml").write_text("run: {}\n")
+    assert not copy.exists() and (root / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    assert before == subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, check=True).stdout
 
 
 def test_without_a_commit_it_says_what_to_do(tmp_path, monkeypatch, capsys):
@@ -242,7 +254,7 @@ def test_without_a_commit_it_says_what_to_do(tmp_path, monkeypatch, capsys):
     made(tmp_path, {"cache.text_window": {"values": [8, 16]}})
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
-    assert sweep.main(["made.yaml"]) == 2 and "git init" in capsys.readouterr().err
+    assert sweep.main(["made.yaml"]) == 2 and "needs a git repository with a commit" in capsys.readouterr().err
 
 
 def test_the_list_runs_nothing(repository, capsys):

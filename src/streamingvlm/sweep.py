@@ -4,8 +4,10 @@
     python -m streamingvlm.sweep sweeps/quick.yaml --list              # its runs, without running them
     python -m streamingvlm.sweep --trial '{"cache.text_window": 16}'   # one run: the `command` of every file in sweeps/
 
-A run is `dvc exp run --temp`: it works in a copy of the tracked files, so params.yaml, artifacts/ and reports/ stay as they are, and stages
-whose params did not change come out of DVC's cache. Its name is made of the code, the commit and all its params; a name that DVC knows is done.
+A run is `dvc exp run` in a copy of the tracked files as they were when the sweep began: params.yaml, artifacts/ and reports/ stay as they are,
+and the code may be edited meanwhile. Stages whose params did not change come out of DVC's cache. A run's name is made of the commit, the code
+and all its params; one that DVC knows is done. (DVC's own queue was not taken: a service in the background that outlives what started it, and that
+changes params.yaml and stashes what is not committed each time it is given a run.)
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from streamingvlm import config, live, space, tracking
@@ -28,14 +32,15 @@ from streamingvlm.config import UserError
 
 READ = ("src", "notebooks", "data", "dvc.yaml", "reports/reference")  # what stages read, but for params.yaml
 TIMINGS = "reports/timings"
+COPY = "sweep-"  # how the folders that runs work in begin
 IDENTITY = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")  # of the agent's run: no stage within it may log as that run
 
 
 def offline(path: Path, count: int | None, seed: int, only_list: bool) -> int:
     """The whole sweep. -> the exit status: 1 if a run failed."""
     root, sweep = config.repository_root(), space.read(path)
-    params, code = space.as_dict(config.load(root / "params.yaml")), code_of(root)
-    wanted = name_all(space.runs(sweep, params, count, seed), params, code, str(path))
+    params = space.as_dict(config.load(root / "params.yaml"))
+    wanted = name_all(space.runs(sweep, params, count, seed), params, code_of(root), str(path))
     done = finished(root)
     left = {name: one for name, one in wanted.items() if name not in done}
     print(f"{path}: {len(wanted)} runs, {len(wanted) - len(left)} of them done already", flush=True)
@@ -46,15 +51,9 @@ def offline(path: Path, count: int | None, seed: int, only_list: bool) -> int:
             print(f"{name}  {'done' if name in done else 'left'}  {say(one, sweep.varied)}")
         return 0
     folder = root / "reports" / "sweeps" / path.stem
-    remove_left_over(root)
-
-    def start(name: str, one: dict) -> str | None:
-        if code_of(root) != code or space.as_dict(config.load(root / "params.yaml")) != params:
-            raise UserError("The code or params.yaml changed since the sweep began, so its runs would not compare: start it again.")
-        return execute(root, name, one, folder / "logs" / f"{name}.txt")
-
-    steps = work(left, sweep.varied, start)
-    failed = {name: why for name, why in live.follow(steps, len(left), path.stem, lambda step: step[0]) if why}
+    with snapshot(root) as copy:
+        steps = work(left, sweep.varied, lambda name, one: execute(root, copy, name, one, folder / "logs" / f"{name}.txt"))
+        failed = {name: why for name, why in live.follow(steps, len(left), path.stem, lambda step: step[0]) if why}
     from streamingvlm import coordinates
 
     print(coordinates.write(rows(root, wanted, failed), sweep, folder))
@@ -76,7 +75,9 @@ def trial(text: str) -> int:
         if name not in finished(root):
             path = root / "reports" / "sweeps" / "trials" / f"{name}.txt"
             print(f"{name}  {say(one, list(one))}\n    as it runs: {path}", flush=True)
-            if why := execute(root, name, one, path, within_agent=True):
+            with snapshot(root) as copy:
+                why = execute(root, copy, name, one, path, within_agent=True)
+            if why:
                 raise UserError(f"{name} failed: {why}")
         log({key: value for key, value in measured(root)[name].items() if value is not None})
     return 0
@@ -96,12 +97,7 @@ def name_all(runs: list[dict], params: dict, code: str, source: str) -> dict[str
 
 def code_of(root: Path) -> str:
     """The commit, and whatever differs from it in the files that stages read."""
-    try:
-        texts = [subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
-                 for words in (["rev-parse", "HEAD"], ["diff", "HEAD", "--", *READ])]
-    except (OSError, subprocess.CalledProcessError):
-        raise UserError("A sweep needs a git repository with a commit, because DVC's experiments hang on one: `git init` and commit.") from None
-    return "\n".join(texts)
+    return _git(root, "rev-parse", "HEAD") + _git(root, "diff", "--full-index", "--binary", "HEAD", "--", *READ)
 
 
 def say(one: dict, names: list[str]) -> str:
@@ -123,26 +119,29 @@ def work(left: dict[str, dict], varied: list[str], execute: Callable[[str, dict]
         yield name, why
 
 
-def execute(root: Path, name: str, one: dict, log: Path, within_agent: bool = False) -> str | None:
+def execute(root: Path, copy: Path, name: str, one: dict, log: Path, within_agent: bool = False) -> str | None:
     """One experiment in a process of its own, its output in `log` -> why it failed, or None."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    child = multiprocessing.get_context("spawn").Process(target=_experiment, args=(root, name, one, log, within_agent))
+    child = multiprocessing.get_context("spawn").Process(target=_experiment, args=(root, copy, name, one, log, within_agent))
     child.start()
     child.join()
-    if child.exitcode == 0 and name in finished(root):
+    if child.exitcode == 0:
+        head = _git(copy, "rev-parse", "HEAD").strip()
+        ref = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
+        _git(root, "fetch", "--quiet", str(copy), f"{ref}:{ref}")
         return None
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
     said = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
     return f"{(said or lines or ['it said nothing'])[-1][:300]} (all of it: {log.relative_to(root)})"
 
 
-def _experiment(root: Path, name: str, one: dict, log: Path, within_agent: bool) -> None:
+def _experiment(root: Path, copy: Path, name: str, one: dict, log: Path, within_agent: bool) -> None:
     """In the child."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    os.chdir(root)
+    os.chdir(copy)
     # `src` is looked up in each run's own copy: a run computes with the code that its experiment records.
     os.environ |= {"PYTHONPATH": "src", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                    "WANDB_DIR": os.environ.get("WANDB_DIR", str(root)), "WANDB_RUN_GROUP": name}
@@ -152,8 +151,8 @@ def _experiment(root: Path, name: str, one: dict, log: Path, within_agent: bool)
             os.environ.pop(key, None)
     from dvc.cli import main
 
-    # A stage that DVC need not run again leaves no timings in the copy: those of its last run, beside the lock that says so, are valid still.
-    copied = ["--copy-paths", TIMINGS] if (root / TIMINGS).is_dir() else []
+    # --temp: in a further copy, into which DVC first puts what earlier runs left in its cache; here that would count as missing.
+    copied = ["--copy-paths", TIMINGS] if Path(TIMINGS).is_dir() else []
     changes = [word for key, value in one.items() for word in ("-S", f"{key}={json.dumps(value)}")]
     sys.exit(main(["exp", "run", "--temp", "-n", name, *copied, *changes]))
 
@@ -168,17 +167,47 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def remove_left_over(root: Path) -> None:
-    """The copies in which killed runs worked; DVC forgets them. One that a process still works in stays."""
+@contextmanager
+def snapshot(root: Path) -> Iterator[Path]:
+    """A clone of the repository as it stands, changes not committed included, that shares its objects and DVC's cache.
+
+    `dvc exp run` stashes, edits params.yaml and resets where it is called: a kill at that moment, or a file saved then, must hit no work of the user's.
+    """
+    _remove_left_over(root)
+    cache = _dvc(root, "cache", "dir").strip()
+    (root / ".dvc" / "tmp").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root / ".dvc" / "tmp", prefix=COPY, ignore_cleanup_errors=True) as folder:
+        copy = Path(folder)
+        _git(root, "clone", "--quiet", "--shared", str(root), folder)
+        if changes := _git(root, "diff", "--full-index", "--binary", "HEAD"):
+            _git(copy, "apply", "--index", "--whitespace=nowarn", said=changes)
+        (copy / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
+        # A stage that DVC need not run again leaves no timings: those of its last run, beside the lock that says so, are valid still.
+        if (root / TIMINGS).is_dir():
+            shutil.copytree(root / TIMINGS, copy / TIMINGS)
+        yield copy
+
+
+def _remove_left_over(root: Path) -> None:
+    """The copies of killed sweeps. One that a process still works in stays."""
     import psutil
 
     used = [process.info["cwd"] or "" for process in psutil.process_iter(["cwd"])]
-    for folder in (root / ".dvc" / "tmp" / "exps" / "standalone").glob("tmp*"):
+    for folder in (root / ".dvc" / "tmp").glob(f"{COPY}*"):
         if not any(Path(cwd).is_relative_to(folder) for cwd in used):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-# --- what DVC knows ------------------------------------------------------------------------------------------------------------
+# --- what git and DVC know -----------------------------------------------------------------------------------------------------
+
+def _git(folder: Path, *words: str, said: str | None = None) -> str:
+    try:
+        return subprocess.run(["git", *words], cwd=folder, input=said, capture_output=True, check=True, encoding="utf-8",
+                              errors="surrogateescape").stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
+        raise UserError(f"A sweep needs a git repository with a commit, and `git {words[0]}` said: {why}") from None
+
 
 def _dvc(root: Path, *words: str) -> str:
     done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, capture_output=True, text=True, check=False)
