@@ -237,7 +237,7 @@ def test_runs_work_in_a_copy_of_what_is_there_and_leave_nothing_behind(repositor
     subprocess.run(["git", "add", "new.txt"], cwd=root, check=True)
     (root / "reports" / "timings").mkdir(parents=True)
     (root / "reports" / "timings" / "stream.jsonl").write_text("{}")
-    left = root / ".dvc" / "tmp" / "sweep-killed"
+    left = root / ".dvc" / "tmp" / "sweep-999999999-killed"
     left.mkdir(parents=True)
     before = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, check=True).stdout
     with sweep.snapshot(root) as copy:

@@ -171,12 +171,12 @@ def _end_with_the_parent() -> None:
 def snapshot(root: Path) -> Iterator[Path]:
     """A clone of the repository as it stands, changes not committed included, that shares its objects and DVC's cache.
 
-    `dvc exp run` stashes, edits params.yaml and resets where it is called: a kill at that moment, or a file saved then, must hit no work of the user's.
+    `dvc exp run` stashes, edits params.yaml and resets where it is called: a kill at that moment, or a file saved then, must hit nobody's work.
     """
     _remove_left_over(root)
     cache = _dvc(root, "cache", "dir").strip()
     (root / ".dvc" / "tmp").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root / ".dvc" / "tmp", prefix=COPY, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(dir=root / ".dvc" / "tmp", prefix=f"{COPY}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         copy = Path(folder)
         _git(root, "clone", "--quiet", "--shared", str(root), folder)
         if changes := _git(root, "diff", "--full-index", "--binary", "HEAD"):
@@ -189,12 +189,11 @@ def snapshot(root: Path) -> Iterator[Path]:
 
 
 def _remove_left_over(root: Path) -> None:
-    """The copies of killed sweeps. One that a process still works in stays."""
+    """The copies of sweeps that were killed; each has the number of its process in its name."""
     import psutil
 
-    used = [process.info["cwd"] or "" for process in psutil.process_iter(["cwd"])]
     for folder in (root / ".dvc" / "tmp").glob(f"{COPY}*"):
-        if not any(Path(cwd).is_relative_to(folder) for cwd in used):
+        if not psutil.pid_exists(int(folder.name.split("-")[1])):
             shutil.rmtree(folder, ignore_errors=True)
 
 
