@@ -28,7 +28,6 @@ Writes reports/bench/real_lm.json.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from streamingvlm import claims, gguf, live
+from streamingvlm import gguf, live, pipeline
 from streamingvlm.cache import KVCache, rotate
 from streamingvlm.config import UserError
 from streamingvlm.model import VLM, Feed, pick_device
@@ -266,7 +265,7 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"Without a sink, contiguous and growing positions lose the same, token by token, to {found['no_sink_positions_difference']:.1e}.")
     line = common.finish("real_lm", args, {"machine": machine, "model": path.name, "text": args.text.name, **found, "logits": logits,
                                            "methods": rows, "checks": checks})
-    claims.write_atomic(args.folder / "real_lm.json", (json.dumps(line, indent=1) + "\n").encode())
+    pipeline.write_json(line, args.folder / "real_lm.json")
     if args.dtype == "float32" and max(found["exact_difference"], found["logits_difference"]) > SAME:
         sys.exit("What should be the same is not: the weights were read, or the cache kept, wrongly.")
     return line

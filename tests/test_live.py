@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamingvlm import live, tracking
+from streamingvlm import live
 
 
 @pytest.mark.parametrize("view", [live._terminal, live._widgets, lambda *args: live._lines(*args, every_s=0.0)])
@@ -24,25 +24,3 @@ def test_lines_say_how_long_it_will_take(capsys):
     list(live._lines(iter(range(3)), 3, "training", lambda i: f"loss {i}", every_s=0.0))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and "training 3/3, 0 s left" in lines[-1] and "loss 2" in lines[-1]
-
-
-def test_tracking_is_off_unless_asked_for_and_never_stops_a_run(monkeypatch, tmp_path, capsys):
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    with tracking.run("test", {}) as log:
-        log({"loss": 1.0})
-    import wandb
-
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr(wandb, "init", lambda *a, **k: (_ for _ in ()).throw(OSError("no server")))
-    with tracking.run("test", {}) as log:
-        log({"loss": 1.0})
-    assert "going on without it" in capsys.readouterr().err
-
-
-def test_tracking_offline_needs_no_account(monkeypatch, tmp_path):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.chdir(tmp_path)
-    with tracking.run("test", {"lr": 1.0}) as log:
-        log({"loss": 1.0})
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))

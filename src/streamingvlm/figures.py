@@ -150,22 +150,19 @@ def filmstrip(frames, seconds, captions, truths, right, folder: Path, name: str 
              for kind, column in (("said", captions), ("true", truths))]
     lines = [max(map(len, column)) for column in texts]
     height, width = frames[0].shape[:2]
-    with _canvas(Path(folder) / f"{name}.png", 2.1 * len(frames), 2 * height / width + 0.4 + 0.19 * sum(lines)) as figure:
+    with canvas(Path(folder) / f"{name}.png", 2.1 * len(frames), 2 * height / width + 0.4 + 0.19 * sum(lines)) as figure:
         axes = figure.subplots(1, len(frames), squeeze=False)[0]
         for axis, frame, second, said, true, same in zip(axes, frames, seconds, *texts, right, strict=True):
             axis.imshow(frame, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{second:g} s", fontsize=11, loc="left")
             for text, above, color in ((said, 0, BLUE if same else ORANGE), (true, lines[0], GREY)):
-                axis.annotate("\n".join(text), (0, 0), (0, -5 - 12.5 * above), "axes fraction", "offset points",
-                              va="top", fontsize=9.5, color=color)
+                axis.annotate("\n".join(text), (0, 0), (0, -5 - 12.5 * above), "axes fraction", "offset points", va="top", fontsize=9.5, color=color)
     return Path(folder) / f"{name}.png"
 
 
 def _records(data) -> list[dict]:
-    if hasattr(data, "to_dict"):
-        return data.astype(object).where(data.notna(), None).to_dict("records")
-    return list(data)
+    return data.astype(object).where(data.notna(), None).to_dict("records") if hasattr(data, "to_dict") else list(data)
 
 
 def _by_policy(name: str, data, one_stream: bool = False) -> list[tuple[str, str, list[dict]]]:
@@ -199,8 +196,7 @@ def _column(name: str, rows: list[dict], *keys: str) -> list[float]:
 
 
 def _smooth(values: list[float]) -> list[float]:
-    half = SMOOTH // 2
-    return [median(values[max(0, i - half):i + half + 1]) for i in range(len(values))]
+    return [median(values[max(0, i - SMOOTH // 2):i + SMOOTH // 2 + 1]) for i in range(len(values))]
 
 
 def _wide(series: list[Series]) -> bool:
@@ -212,17 +208,22 @@ def _draw(name: str, title: str, panels: list[Panel], folder: Path) -> Path:
     """Both twins, or neither when there is nothing to show."""
     if not panels or not all(panel.series for panel in panels):
         raise UserError(f"Figure `{name}`: there is no data to draw.")
-    folder = Path(folder)
-    page, script = _page(name, title, panels)
-    if not (folder / "plotly.min.js").is_file():    # 5 MB, one for all the pages of a folder
-        files.write(folder / "plotly.min.js", script)
+    save_page(_page(title, panels), Path(folder), name)
+    return _png(Path(folder) / f"{name}.png", title, panels)
+
+
+def save_page(figure, folder: Path, name: str) -> None:
+    """A Plotly figure as a page that needs no network."""
+    from plotly.offline import get_plotlyjs
+
+    page = figure.to_html(include_plotlyjs="directory", div_id=name, config={"displaylogo": False, "responsive": True})
     files.write(folder / f"{name}.html", page)
-    return _png(folder / f"{name}.png", title, panels)
+    if not (folder / "plotly.min.js").is_file():    # 5 MB, one for all the pages of a folder
+        files.write(folder / "plotly.min.js", get_plotlyjs())
 
 
-def _page(name: str, title: str, panels: list[Panel]) -> tuple[bytes, bytes]:
-    """-> (the interactive page, plotly's script beside it)."""
-    from plotly import graph_objects, offline, subplots
+def _page(title: str, panels: list[Panel]):
+    from plotly import graph_objects, subplots
 
     figure = subplots.make_subplots(cols=len(panels), subplot_titles=[panel.title for panel in panels], horizontal_spacing=0.09)
     for column, panel in enumerate(panels, 1):
@@ -242,15 +243,14 @@ def _page(name: str, title: str, panels: list[Panel]) -> tuple[bytes, bytes]:
         figure.update_yaxes(title_text=panel.y, col=column, type="log" if panel.log else "linear",
                             rangemode="tozero", range=[0, panel.top] if panel.top else None)
     figure.update_layout(title={"text": "<br>".join(textwrap.wrap(title, 110))}, barmode="stack", template="plotly_white", margin_t=110)
-    page = figure.to_html(include_plotlyjs="directory", div_id=name, config={"displaylogo": False, "responsive": True})
-    return page.encode(), offline.get_plotlyjs().encode()
+    return figure
 
 
 def _png(path: Path, title: str, panels: list[Panel]) -> Path:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     width = 9 if len(panels) == 1 else 4.5 * len(panels)
-    with _canvas(path, width, 4.4) as figure:
+    with canvas(path, width, 4.4) as figure:
         for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _axis(axis, panel)
             if panel.log:
@@ -287,7 +287,7 @@ def _axis(axis, panel: Panel) -> None:
 
 
 @contextmanager
-def _canvas(path: Path, width: float, height: float):
+def canvas(path: Path, width: float, height: float):
     """A figure of its own, saved at the end: no pyplot, and matplotlib's defaults whatever a notebook or a matplotlibrc has set."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
-from streamingvlm import captions, claims, config
+from streamingvlm import captions, claims, config, files
 from streamingvlm.config import UserError
 from streamingvlm.pipeline import Paths, fingerprint
 
@@ -81,7 +81,8 @@ def ledger(paths: Paths, numbers: dict) -> list[dict]:
     from streamingvlm import report, subset
 
     rows = _load(paths.reports / "claims.json", paths.root, TIMED_AGAIN)
-    timed = [line for line in _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN) if line["stream"] == subset.LONG and line["student"] == "overlapped"]
+    watched = _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN)
+    timed = [line for line in watched if line["stream"] == subset.LONG and line["student"] == "overlapped"]
     compress_ms = _load(paths.timings / "compress.json", paths.root, TIMED_AGAIN)
     measured = report.measured(numbers, timed, compress_ms, config.load(paths.root / "params.yaml"))
     fresh = claims.ledger(measured | report.real_lm(paths.reports / "reference")[0], {})
@@ -219,7 +220,7 @@ def main() -> int:
     try:
         root = config.repository_root()
         for path, text in build(root).items():
-            claims.write_atomic(path, text.encode())
+            files.write(path, text)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
