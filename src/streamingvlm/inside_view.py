@@ -24,8 +24,9 @@ from streamingvlm.video import Chunk
 MARKS = {"<|im_start|>": "‹", "<|im_end|>": "›", "<|vision_start|>": "[", "<|vision_end|>": "]", "<|video_pad|>": "", "\n": "↵"}
 STYLE = """<style>
 .svlm {font: 13px/1.35 system-ui, sans-serif; color: var(--jp-content-font-color1, CanvasText); display: flex; flex-wrap: wrap; gap: 18px}
-.svlm .rows {flex: 1 1 560px; max-height: 430px; overflow-y: auto; display: flex; flex-direction: column-reverse; align-self: flex-start; border-bottom: 1px solid #8884}
-.svlm .side {flex: 0 1 250px} .svlm .row {display: flex; gap: 8px; padding: 3px 0; border-top: 1px solid #8884}
+.svlm .rows {flex: 1 1 560px; max-height: 430px; overflow-y: auto; display: flex; flex-direction: column-reverse; align-self: flex-start}
+.svlm .side {flex: 0 1 250px} .svlm .row:last-child {border-bottom: 1px solid #8884}
+.svlm .row {display: flex; gap: 8px; padding: 3px 0; border-top: 1px solid #8884}
 .svlm .row > span {flex: 0 0 92px; text-align: right; opacity: .8} .svlm .row > div {flex: 1; display: flex; flex-wrap: wrap; gap: 2px}
 .svlm .row > em {flex: 0 0 84px; font-style: normal; opacity: .7; font-variant-numeric: tabular-nums}
 .svlm b {font: 11px/17px ui-monospace, monospace; min-width: 11px; height: 17px; padding: 0 2px; border-radius: 3px; text-align: center}
