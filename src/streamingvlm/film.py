@@ -12,7 +12,7 @@ import numpy as np
 
 from streamingvlm.config import UserError
 from streamingvlm.figures import _canvas
-from streamingvlm.inside import GROUPS, PROMPT, SINK, SYSTEM, VISION, WINDOW, WORDS, Moment, lives
+from streamingvlm.inside import GROUPS, PROMPT, SINK, SYSTEM, VISION, WINDOW, WORDS, Moment, one_life
 
 # Okabe and Ito's, but for two greys: what carries no news steps back.
 COLORS = {SYSTEM: "#7A7A7A", SINK: "#D55E00", WINDOW: "#E69F00", VISION: "#0072B2", WORDS: "#009E73", PROMPT: "#C9C9C9"}
@@ -82,18 +82,15 @@ def _rows(axis, moments: Sequence[Moment], lines: float = 0.0) -> None:
 
 
 def _follow(axis, moments: Sequence[Moment]) -> None:
-    """The way of one word through the cache: the longest life among the words that became previous text and then left, if any did."""
-    found = [number for number, (_, left) in lives(moments).items() if left is not None]
-    paths = {number: [(x, y, cell) for y, moment in enumerate(moments) for x, cell in enumerate(moment.cells) if cell.number == number]
-             for number in found}
-    paths = {number: path for number, path in paths.items() if path[0][2].group == WORDS and path[-1][2].group == WINDOW}
-    if not paths:
+    """The way of one word, from where it is said to where it is forgotten, if any was."""
+    path = one_life(moments)
+    if not path:
         return
-    path = max(paths.values(), key=len)
-    axis.plot([x for x, _, _ in path], [y for _, y, _ in path], "o-", color="black", markersize=2.6, linewidth=1.1)
+    points = [(place, second - moments[0].comment.chunk) for second, place, _ in path]
+    axis.plot(*zip(*points, strict=True), "o-", color="black", markersize=2.6, linewidth=1.1)
     note = {"fontsize": 8.5, "fontweight": "bold", "bbox": {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}}
-    axis.annotate(f"“{path[0][2].text.strip()}” is said", path[0][:2], (6, 9), textcoords="offset points", **note)
-    axis.annotate("and forgotten", path[-1][:2], (6, -14), textcoords="offset points", **note)
+    axis.annotate(f"“{path[0][2].text.strip()}” is said", points[0], (6, 9), textcoords="offset points", **note)
+    axis.annotate("and forgotten", points[-1], (6, -14), textcoords="offset points", **note)
 
 
 def _legend(figure) -> None:

@@ -123,6 +123,25 @@ def lives(moments: Sequence[Moment]) -> dict[int, tuple[int, int | None]]:
     return {cell.number: (cell.entered, left.get(cell.number)) for moment in moments for cell in moment.cells}
 
 
+def one_life(moments: Sequence[Moment]) -> list[tuple[int, int, Cell]]:
+    """The way of one word through the cache: (second, place, cell) while it is there. Of the words that became previous text and then left, the one
+    that stayed longest; nothing if there is none."""
+    ways: dict[int, list[tuple[int, int, Cell]]] = {}
+    for moment in moments:
+        for place, cell in enumerate(moment.cells):
+            ways.setdefault(cell.number, []).append((moment.comment.chunk, place, cell))
+    forgotten = [ways[number] for number, (_, left) in lives(moments).items() if left is not None]
+    return max((way for way in forgotten if way[0][2].group == WORDS and way[-1][2].role == dialogue.PREVIOUS), key=len, default=[])
+
+
+def table(moments: Sequence[Moment]) -> list[dict]:
+    """A row per chunk: what was said, how many tokens came in and left before it, and how many of each group there are."""
+    gone = [0, *(len(moment.leaves) for moment in moments)]
+    return [{"second": moment.comment.chunk, "said": moment.comment.text, "left": left,
+             "new": sum(cell.entered == moment.comment.chunk for cell in moment.cells), "cached": moment.comment.kv_tokens, **moment.held()}
+            for moment, left in zip(moments, gone, strict=False)]
+
+
 def _eviction(streamer: Streamer) -> tuple[list[int], list[int]]:
     """What the next chunk's eviction will do -> the index of each token that stays, in its new order; which of these it will compute again."""
     spans, plan = streamer.spans, None
