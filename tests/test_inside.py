@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 
@@ -21,8 +22,14 @@ CFG = config.Config({"cache": CACHE, "video": VIDEO, "stream": STREAM})
 CHUNKS = 12
 
 
-def record(vlm, name: str, cfg: config.Config = CFG) -> list[inside.Moment]:
-    return inside.record(vlm, name, cfg, ROW, [chunk(k) for k in range(CHUNKS)])
+@functools.cache
+def _recorded(vlm, name: str) -> tuple[inside.Moment, ...]:
+    return tuple(inside.record(vlm, name, CFG, ROW, [chunk(k) for k in range(CHUNKS)]))
+
+
+def record(vlm, name: str) -> list[inside.Moment]:
+    """Twelve seconds under a policy, recorded once for all tests."""
+    return list(_recorded(vlm, name))
 
 
 def positions(moment: inside.Moment) -> np.ndarray:
@@ -173,6 +180,7 @@ def test_the_explorer_follows_its_switches(vlm):
     assert len(view.films) == 3
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # a random model speaks characters that no font has
 def test_the_films_are_the_same_bytes_twice(vlm, tmp_path: Path):
     films = {name: record(vlm, name) for name in ("streaming", "full")}
     for draw in (film.cache, film.attention):

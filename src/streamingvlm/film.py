@@ -33,9 +33,9 @@ def cache(films: Mapping[str, Sequence[Moment]], folder: Path, name: str = "film
             left.text(len(moment.cells) + 2, y, moment.comment.text, va="center", fontsize=7, color="#00664A")
         left.set(title=f"{first}: at most {most} tokens", xlabel="place in the cache", ylabel="second of the stream",
                  xlim=(-1, most * 1.2), ylim=(len(large) - 0.4, -0.6))
-        right.set(title=f"{second}: {len(small[-1].cells):,} tokens, and growing", xlabel="place in the cache")
+        right.set(title=f"{second}: {len(small[-1].cells):,} tokens at the end", xlabel="place in the cache")
         right.axvline(most, color="black", linewidth=1, linestyle=(0, (4, 3)))
-        right.text(most, len(small) * 0.02, f"  all that\n  {first} keeps", fontsize=8, va="top")
+        right.text(most, len(small) * 0.02, f"  the most that\n  {first} held", fontsize=8, va="top")
         _legend(figure)
         figure.suptitle("Each row is the KV cache at the end of a second; each cell is one token, pale if it was there before",
                         fontsize=12.5, x=0.01, ha="left")
