@@ -90,7 +90,7 @@ def test_what_is_wrong_is_marked_only_where_it_was_judged(video):
     assert "≠" not in player.page("a match", video, ROWS, TRUTH)
     page = Page(player.page("a match", video, ROWS, TRUTH, [True, True, False, True]))
     assert ["≠" in line for line in page.lines] == [False, False, True, False]
-    assert "1 of 4 chunks" in player.page("a match", video, ROWS, TRUTH, [True, True, False, True])
+    assert "3 of 4 chunks" in player.page("a match", video, ROWS, TRUTH, [True, True, False, True])
 
 
 def test_charts_show_what_every_comment_has(video):

@@ -21,6 +21,7 @@ from streamingvlm.inside import GROUPS, SINK, WINDOW, Cell, Moment
 from streamingvlm.model import VLM
 from streamingvlm.video import Chunk
 
+ALL = -1  # instead of one of the words spoken
 MARKS = {"<|im_start|>": "‹", "<|im_end|>": "›", "<|vision_start|>": "[", "<|vision_end|>": "]", "<|video_pad|>": "", "\n": "↵"}
 STYLE = """<style>
 .svlm {font: 13px/1.35 system-ui, sans-serif; color: var(--jp-content-font-color1, CanvasText); display: flex; flex-wrap: wrap; gap: 18px}
@@ -43,11 +44,11 @@ KEY = ("<p style='flex-basis: 100%; opacity: .85'><b class=new>a</b> &nbsp;new t
        "<b class=again>a</b> &nbsp;computed again &nbsp; ‹ › [ ] ↵ marks. Rest the pointer on a token for its position.</p>")
 
 
-def page(moments: Sequence[Moment], at: int, frame: np.ndarray, truth: str = "", word: int | None = None, heat: bool = False) -> str:
+def page(moments: Sequence[Moment], at: int, frame: np.ndarray, truth: str = "", word: int = ALL, heat: bool = False) -> str:
     """The cache at the end of chunk `at` as HTML, with the frame [H, W, 3] and the comment of that second. `word`: the attention of that spoken
     token alone, else of all; `heat`: shade tokens by how much they were looked at rather than by age."""
     now, before = moments[at], moments[at - 1] if at else None
-    looks = now.looks.mean(axis=0) if word is None else now.looks[word]  # [S]
+    looks = now.looks.mean(axis=0) if word == ALL else now.looks[word]  # [S]
     was = {cell.number: cell.group for cell in before.cells} if before else {}
     shade = looks / looks.max() if heat else None
     chips = [_chip(cell, now, was, looks[i], None if shade is None else shade[i]) for i, cell in enumerate(now.cells)]
@@ -72,7 +73,9 @@ def _row(label: str, chips: str, note: str) -> str:
 
 def _chip(cell: Cell, now: Moment, was: dict[int, str], look: float, shade: float | None) -> str:
     joined = cell.group in {SINK, WINDOW} and was.get(cell.number, cell.group) not in {SINK, WINDOW}
-    marks = {"new": cell.entered == now.comment.chunk, "joined": joined, "leaves": cell.number in now.leaves, "again": cell.number in now.again}
+    marks = {"new": cell.entered == now.comment.chunk, "again": cell.number in now.again}
+    if shade is None:  # else there would be more frames than shades
+        marks |= {"joined": joined, "leaves": cell.number in now.leaves}
     return _token(cell, " ".join(name for name, holds in marks.items() if holds), f", {look:.1%} of the attention", shade)
 
 
@@ -120,14 +123,14 @@ class Explorer:
 
         self.vlm, self.cfg, self.row, self.chunks = vlm, cfg, row, list(chunks)
         self.truth, self.films, self.moments = subset.words_by_chunk(row, cfg.video.chunk_s), {}, []
-        style = {"style": {"description_width": "86px"}, "layout": {"width": "265px"}}
+        style = {"style": {"description_width": "98px"}, "layout": {"width": "290px"}}
         self.policy = w.Dropdown(options=list(policy.POLICIES), value="streaming", description="policy", **style)
         self.windows = {key: w.IntSlider(getattr(cfg.cache, key), least, most, description=key.replace("_", " "), continuous_update=False, **style)
                         for key, least, most in (("text_sink", 0, 16), ("text_window", 0, 64), ("vision_rounds", 1, 12))}
         self.chunk = w.IntSlider(0, 0, len(self.chunks) - 1, description="second", style=style["style"], layout={"width": "480px"})
         self.play = w.Play(value=0, min=0, max=len(self.chunks) - 1, interval=700)
-        self.word = w.Dropdown(description="attention of", options=[("all it said", None)], **style)
-        self.color = w.ToggleButtons(options=["role", "attention"], description="shade by", style={"button_width": "86px"})
+        self.word = w.Dropdown(description="attention of", options=[("all it said", ALL)], **style)
+        self.color = w.ToggleButtons(options=["role", "attention"], style={"button_width": "90px"})
         self.about, self.view = w.HTML(), w.HTML()
         w.jslink((self.play, "value"), (self.chunk, "value"))
         for widget in (self.policy, *self.windows.values()):
@@ -138,7 +141,7 @@ class Explorer:
         self._record()
         self.box = w.VBox([w.HBox([self.policy, self.word], layout={"flex_flow": "row wrap"}),
                            w.HBox(list(self.windows.values()), layout={"flex_flow": "row wrap"}), self.about,
-                           w.HBox([self.play, self.chunk, self.color], layout={"flex_flow": "row wrap"}), self.view])
+                           w.HBox([self.play, self.chunk, w.Label("shade by"), self.color], layout={"flex_flow": "row wrap", "align_items": "center"}), self.view])
 
     def _record(self, change=None) -> None:
         """Record what the switches ask for, unless it is there already."""
@@ -156,10 +159,10 @@ class Explorer:
     def _move(self, change=None) -> None:
         """Another second: other words to ask about."""
         spoken = self.moments[self.chunk.value].spoken
-        options = [("all it said", None), *((f"{i + 1}: {MARKS.get(text, text.strip())}", i) for i, text in enumerate(spoken))]
+        options = [("all it said", ALL), *((f"{i + 1}: {MARKS.get(text, text.strip())}", i) for i, text in enumerate(spoken))]
         if self.word.options != tuple(options):
             self.word.unobserve(self._draw, "value")
-            self.word.options, self.word.value = options, None
+            self.word.options, self.word.value = options, ALL
             self.word.observe(self._draw, "value")
         self._draw()
 

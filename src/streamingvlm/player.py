@@ -33,7 +33,7 @@ def page(title: str, video: Path, comments: Sequence[dict], truth: Sequence[str]
     for beside in (truth, right):
         if beside is not None and len(beside) != len(comments):
             raise UserError(f"{len(comments)} comments cannot stand beside {len(beside)} true lines; give one for each.")
-    note = f"{list(right).count(False)} of {len(right)} chunks are not what was true (≠). " if right is not None else ""
+    note = f"{sum(right)} of {len(right)} chunks mean what was true{'' if all(right) else ', ≠ marks the others'}. " if right is not None else ""
     head = "<span>said</span>" + ("<span>true</span>" if truth is not None else "")
     vtt = "WEBVTT\n\n" + "".join(captions.cue(SimpleNamespace(**row)) for row in comments)
     parts = {"title": html.escape(title), "video": _source(video, folder), "captions": _data(vtt.encode(), "text/vtt"), "charts": _charts(comments),
