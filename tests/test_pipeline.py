@@ -178,8 +178,9 @@ def needed(notebook: Path) -> set[str]:
         if name not in seen:
             seen.add(name)
             todo += imported(ast.parse((SOURCE / f"{name}.py").read_text()), top_only=True)
-    # Progress, tracking and the figures of timings change no declared output.
-    return seen - {"live", "tracking"} - (set() if "evaluate" in notebook.name else {"figures", "report", "claims"})
+    # Progress, tracking, widgets and the figures of timings change no declared output.
+    declared = notebook.stem in {"05_evaluate", "06_inside_the_cache"}
+    return seen - {"live", "tracking", "inside_view"} - (set() if declared else {"figures", "report", "claims"})
 
 
 @pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from streamingvlm.config import UserError
-from streamingvlm.figures import _canvas
+from streamingvlm.figures import canvas
 from streamingvlm.inside import GROUPS, PROMPT, SINK, SYSTEM, VISION, WINDOW, WORDS, Moment, one_life
 
 # Okabe and Ito's, but for two greys: what carries no news steps back.
@@ -23,7 +23,7 @@ def cache(films: Mapping[str, Sequence[Moment]], folder: Path, name: str = "film
     """Every cached token of every second, coloured by its group, strong in the second in which it enters. The first film is drawn large, with one
     word followed through it and what was said beside it; the second small, at a scale of its own, with the first one's width for comparison."""
     (first, large), (second, small) = _two(films, name)
-    with _canvas(Path(folder) / f"{name}.png", 13.5, 2.3 + 0.165 * len(large)) as figure:
+    with canvas(Path(folder) / f"{name}.png", 13.5, 2.3 + 0.165 * len(large)) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(3.1, 1), sharey=True)
         most = max(len(moment.cells) for moment in large)
         _rows(left, large, lines=0.4)
@@ -44,7 +44,7 @@ def cache(films: Mapping[str, Sequence[Moment]], folder: Path, name: str = "film
 
 def attention(films: Mapping[str, Sequence[Moment]], folder: Path, name: str = "attention") -> Path:
     """The share of each group in what was looked at while speaking, second by second: a panel for each of two films."""
-    with _canvas(Path(folder) / f"{name}.png", 11, 3.6) as figure:
+    with canvas(Path(folder) / f"{name}.png", 11, 3.6) as figure:
         for axis, (policy, moments) in zip(figure.subplots(1, 2, sharey=True), _two(films, name), strict=True):
             shares = [moment.shares() for moment in moments]
             base = np.zeros(len(moments))

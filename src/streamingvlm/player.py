@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
 
-from streamingvlm import captions, pipeline
+from streamingvlm import captions, files
 from streamingvlm.config import UserError
 
 EMBED_BYTES = 8_000_000  # a larger video is linked to, not held in the page
@@ -49,7 +49,7 @@ def page(title: str, video: Path, comments: Sequence[dict], truth: Sequence[str]
 def write(path: Path, title: str, video: Path, comments: Sequence[dict], truth: Sequence[str] | None = None,
           right: Sequence[bool] | None = None) -> None:
     """The page as a file, complete or not there."""
-    pipeline.write_text(page(title, video, comments, truth, right, path.parent), path)
+    files.write(path, page(title, video, comments, truth, right, path.parent))
 
 
 def show(path: Path, kept: bool = True, height_px: int = 640) -> None:
