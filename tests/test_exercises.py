@@ -155,7 +155,7 @@ def a_compression(monkeypatch) -> dict:
     compress.apply(small, "int8")
     scores = SimpleNamespace(held_out=lambda vlm, held, cfg, root: ({"event_f1": 1 - compress.zeros(vlm)}, []))
     return {"compress": compress, "model": SimpleNamespace(load=lambda path, device: base()), "device": CPU,
-            "table": [{"variant": "int8", "memory_bytes": compress.memory_bytes(small)}], "session": scores, "held": [], "cfg": None,
+            "table": [{"variant": "int8", "memory_bytes": compress.memory_bytes(small)}], "session": scores, "held": [], "cfg": None, "norms": None,
             "paths": SimpleNamespace(sft=ROOT, root=ROOT)}
 
 
