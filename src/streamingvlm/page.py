@@ -81,7 +81,8 @@ def ledger(paths: Paths, numbers: dict) -> list[dict]:
     from streamingvlm import report, subset
 
     rows = _load(paths.reports / "claims.json", paths.root, TIMED_AGAIN)
-    timed = [line for line in _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN) if line["stream"] == subset.LONG and line["student"] == "overlapped"]
+    lines = _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN)
+    timed = [line for line in lines if line["stream"] == subset.LONG and line["student"] == "overlapped"]
     compress_ms = _load(paths.timings / "compress.json", paths.root, TIMED_AGAIN)
     measured = report.measured(numbers, timed, compress_ms, config.load(paths.root / "params.yaml"))
     fresh = claims.ledger(measured | report.real_lm(paths.reports / "reference")[0], {})
