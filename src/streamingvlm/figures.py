@@ -249,9 +249,11 @@ def _page(title: str, panels: list[Panel]):
 def _png(path: Path, title: str, panels: list[Panel]) -> Path:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    width = 9 if len(panels) == 1 else 4.5 * len(panels)
-    with canvas(path, width, 4.4) as figure:
-        for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    rows = 1 if len(panels) < 4 else 2
+    columns = -(-len(panels) // rows)
+    width = 9 if columns == 1 else 4.5 * columns
+    with canvas(path, width, 4.4 * rows) as figure:
+        for axis, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
             _axis(axis, panel)
             if panel.log:
                 axis.set_yscale("log")

@@ -78,13 +78,12 @@ def _load(path: Path, root: Path, remedy: str = AGAIN):
 
 def ledger(paths: Paths, numbers: dict) -> list[dict]:
     """The rows of claims.json. UserError unless the numbers and timings beside it give the same values and verdicts."""
-    from streamingvlm import report, subset
+    from streamingvlm import report
 
     rows = _load(paths.reports / "claims.json", paths.root, TIMED_AGAIN)
-    watched = _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN)
-    timed = [line for line in watched if line["stream"] == subset.LONG and line["student"] == "overlapped"]
+    lines = _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN)
     compress_ms = _load(paths.timings / "compress.json", paths.root, TIMED_AGAIN)
-    measured = report.measured(numbers, timed, compress_ms, config.load(paths.root / "params.yaml"))
+    measured = report.measured(numbers, lines, compress_ms, config.load(paths.root / "params.yaml"))
     fresh = claims.ledger(measured | report.real_lm(paths.reports / "reference")[0], {})
     for old, new in zip(rows, fresh, strict=False):
         if any(old[key] != new[key] for key in ("id", "values", "verdict")):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamingvlm import arena, captions, claims, config, metrics, timing
+from streamingvlm import arena, captions, claims, config, metrics, subset, timing
 from streamingvlm.arena import Said
 from streamingvlm.pipeline import Paths
 from streamingvlm.policy import POLICIES
@@ -63,7 +63,9 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 
 
 def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
-    """The flat dict of metric -> number: qualities from metrics.json, timings from the contract lines of the long stream."""
+    """The flat dict of metric -> number: qualities from metrics.json, timings from those contract lines that are of the long stream and of the
+    model trained to stream."""
+    lines = [line for line in lines if line["stream"] == subset.LONG and line["student"] == "overlapped"]
     values = flat({name: numbers[name] for name in ("ablation", "compress")})
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
