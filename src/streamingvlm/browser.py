@@ -68,7 +68,7 @@ class Browser:
         from PIL import Image
 
         jpeg = io.BytesIO()
-        Image.fromarray(frame).save(jpeg, "JPEG", quality=85)
+        Image.fromarray(frame).save(jpeg, "JPEG", quality=90, subsampling=0)
         self.publish("frame", {"jpeg": base64.b64encode(jpeg.getvalue()).decode(), "width": frame.shape[1], "height": frame.shape[0]})
 
     def say(self, comment: Comment, tally: Tally) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from streamingvlm.watch import Tally
 
 SIDE_COLUMNS = 38  # what is said, and the numbers
-LEAST_COLUMNS, LEAST_ROWS = 40, 20
+LEAST_COLUMNS, LEAST_ROWS = 50, 20
 
 
 def fits() -> bool:
@@ -89,7 +89,7 @@ class Screen:
         self.frame = frame
 
     def say(self, comment: Comment, tally: Tally) -> None:
-        self.end_s = comment.end_s
+        self.end_s = min(comment.end_s, self.job.info.duration_s)
         if comment.text:
             self.said.append(Text.assemble((captions.timestamp(comment.start_s)[:-4] + "  ", "dim"), comment.text))
         self.numbers = tally.numbers(comment)
@@ -97,10 +97,12 @@ class Screen:
     def render(self) -> RenderableType:
         """The whole view, for a terminal of any size: side by side where there is room."""
         whole = Layout()
-        picture = Layout(Picture(self.frame) if self.frame is not None else Text("Loading the model ...", style="dim"), name="picture")
+        picture = Layout(Picture(self.frame) if self.frame is not None else Text("Loading the model ...", style="dim"))
+        wide = self.console.width >= 2 * SIDE_COLUMNS
+        columns = 1 if wide else 2
         side = Layout(name="side")
-        side.split_column(Layout(self._numbers(), size=len(self.numbers) + 1), Layout(Tail(list(self.said))))
-        if self.console.width >= 2 * SIDE_COLUMNS:
+        side.split_column(Layout(self._numbers(columns), size=-(-len(self.numbers) // columns) + 1), Layout(Tail(list(self.said))))
+        if wide:
             side.size = SIDE_COLUMNS
             whole.split_row(picture, Layout(" ", size=2), side)
         else:
@@ -108,10 +110,11 @@ class Screen:
         title = f"{self.job.file.name}  {captions.timestamp(self.end_s)[:-4]} of {captions.timestamp(self.job.info.duration_s)[:-4]}"
         return Panel(whole, title=Text(title), subtitle=Text(f"{self.job.policy.name} · Ctrl-C ends", style="dim"), border_style="dim")
 
-    def _numbers(self) -> RenderableType:
+    def _numbers(self, columns: int) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        for name, value in self.numbers:
-            table.add_row(Text(name, style="dim"), Text(value))
+        pairs = [(Text(name, style="dim"), Text(value)) for name, value in self.numbers]
+        for first in range(0, len(pairs), columns):
+            table.add_row(*(text for pair in pairs[first : first + columns] for text in pair))
         return table
 
 

@@ -90,9 +90,9 @@ class Tally:
         """What a view says beside the text: (name, value)."""
         p, ms = self.percentiles, newest.ms
         fps = newest.end_s * self.fps / (newest.end_s / self.speed + ms["late"] / 1e3)
-        return [("latency", f"{ms['latency']:.0f} ms"), ("p50 / p95", f"{p['p50']:.0f} / {p['p95']:.0f} ms"),
-                ("behind", f"{ms['late'] / 1e3:.1f} s"), ("late", f"{self.late} of {len(self.latency_ms)} chunks"),
-                ("frames", f"{fps:.1f} a second"), ("cache", f"{newest.kv_tokens:,} tokens, {newest.kv_bytes / 2**20:.1f} MiB")]
+        return [("latency", f"{ms['latency']:.0f} ms"), ("p50", f"{p['p50']:.0f} ms"), ("p95", f"{p['p95']:.0f} ms"),
+                ("behind", f"{ms['late'] / 1e3:.1f} s"), ("late chunks", f"{self.late} of {len(self.latency_ms)}"),
+                ("frames", f"{fps:.1f} / s"), ("cache", f"{newest.kv_tokens:,} tokens"), ("its size", f"{newest.kv_bytes / 2**20:.1f} MiB")]
 
     def __str__(self) -> str:
         p, n = self.percentiles, len(self.latency_ms)
