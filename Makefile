@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test bench real-lm pretrain lab lint lock clean
+.PHONY: help repro test lab sweep doctor bench real-lm pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -60,11 +60,22 @@ repro: $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left
 	@test -f reports/claims.md -a -f reports/timings/stream.jsonl -a -f reports/timings/compress.json || { \
 	  echo "Timings or the ledger are gone, and DVC does not watch them: making them again"; $(PY) -m dvc repro -f -s compress stream evaluate; }
 	@$(PY) -m streamingvlm.report
-	@echo "Done: the executed notebooks are in reports/notebooks, the numbers in reports/metrics.json, the figures in reports/figures."
+	@$(PY) -m streamingvlm.page || test -n "$(ARGS)"
 
 test: $(STAMP)  ## run the tests
 	@echo "Running the tests"
 	@$(PY) -m pytest $(ARGS)
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of outputs
+	@echo "Opening JupyterLab (Ctrl-C twice ends it)"
+	@$(PY) -m jupyterlab --config=.jupyter/jupyter_server_config.py $(ARGS)
+
+SWEEP ?= sweeps/quick.yaml
+sweep: $(STAMP)  ## run a sweep here, one run after another; again, what is left of it (SWEEP=sweeps/window.yaml)
+	@$(PY) -m streamingvlm.sweep $(SWEEP) $(ARGS)
+
+doctor: $(STAMP)  ## is everything here that is needed?
+	@$(PY) -m streamingvlm.cli doctor $(ARGS)
 
 bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, ARGS="--config 7b --device cuda")
 	@echo "Measuring; whatever else runs on this machine spoils the numbers"
@@ -89,10 +100,6 @@ real-lm: $(REAL_LM)/.installed  ## real weights (SmolLM2-135M, fetched once) thr
 pretrain: $(STAMP)  ## train the base model in data/tiny-base again, some 25 minutes; the pipeline only reads it
 	@$(PY) -m streamingvlm.pretrain
 	@$(PY) -m dvc commit --force --quiet data.dvc
-
-lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of outputs
-	@echo "Opening JupyterLab (Ctrl-C twice ends it)"
-	@$(PY) -m jupyterlab --config=.jupyter/jupyter_server_config.py $(ARGS)
 
 lint: $(STAMP)  ## check the style
 	@$(PY) -m ruff check . $(ARGS)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from streamingvlm import arena, config, lessons, subset
+from streamingvlm import arena, config, lessons, live, subset
 from streamingvlm.config import UserError
 from streamingvlm.dialogue import Dialogue
 from streamingvlm.lessons import Batch, Lesson
@@ -110,13 +110,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     root, cfg = config.repository_root(), config.load(args.params)
     torch.set_num_threads(cfg.run.threads)
     rows = subset.read(root / "artifacts" / "subset" / "train.parquet")
-    taught = {split: [lessons.load(row, cfg.video, root, arena.EVENTS) for row in rows if row["split"] == split] for split in ("train", "clean")}
+    taught: dict[str, list[Lesson]] = {"train": [], "clean": []}
+    for row in live.follow(rows, len(rows), "decoding", lambda row: row["id"]):
+        taught[row["split"]].append(lessons.load(row, cfg.video, root, arena.EVENTS))
     device = PartialState(cpu=model.pick_device(cfg.run.device).type == "cpu").device  # this process's own, where there are several
     vlm = model.load(root / cfg.sft.base, device, torch.float32)
     school = trainer(vlm, taught["train"], taught["clean"], cfg, merged=False)
-    for row in school.run():
-        if school.accelerator.is_main_process and row["step"] % 10 == 0:
-            print(row, flush=True)
+    steps = school.run()
+    for _ in live.follow(steps, school.steps, "training", lambda row: f"loss {row['loss']:.3f}") if school.accelerator.is_main_process else steps:
+        pass
     weights = school.accelerator.get_state_dict(school.wrapped)  # every process takes part: each may hold a share of them
     if school.accelerator.is_main_process:
         whole = model.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
