@@ -323,9 +323,10 @@ def test_a_metric_that_no_run_has_is_said_and_no_empty_figure_is_drawn(swept, tm
     assert not list((tmp_path / "out").glob("coordinates.*"))
 
 
-def test_the_last_variant_has_a_name_that_all_runs_share(monkeypatch):
+def test_the_last_variant_has_a_name_that_all_runs_share_and_a_killed_run_none(monkeypatch):
     data = {"params": {"params.yaml": {"data": {"compress": {"variants": ["float32", "mlp25"]}}}},
             "metrics": {"m.json": {"data": {"compress": {"mlp25": {"bytes": 7}}}}, "t.json": {"data": {"compress": {"mlp25": {"ms": 8}}}}}}
-    shown = [{"rev": "workspace"}, {"rev": "1", "experiments": [{"revs": [{"name": "sweep-1", "data": data}]}, {"revs": None}]}]
+    shown = [{"rev": "workspace"}, {"rev": "1", "experiments": [{"revs": [{"name": "sweep-1", "data": data}]}, {"revs": None},
+              {"revs": [{"name": "sweep-1", "data": {}}], "executor": {"state": "running"}}]}]
     monkeypatch.setattr(sweep, "_dvc", lambda *words: json.dumps(shown))
     assert sweep.measured(Path()) == {"sweep-1": {"compress.mlp25.bytes": 7, "compress.mlp25.ms": 8, "compress.last.bytes": 7, "compress.last.ms": 8}}

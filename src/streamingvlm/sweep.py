@@ -226,7 +226,8 @@ def measured(root: Path) -> dict[str, dict[str, float | None]]:
 
     found = {}
     for commit in json.loads(_dvc(root, "exp", "show", "--json")):
-        for revision in (entry for one in commit.get("experiments") or [] for entry in one["revs"] or []):
+        ended = [one for one in commit.get("experiments") or [] if not one.get("executor")]  # else it runs, or was killed
+        for revision in (entry for one in ended for entry in one["revs"] or []):
             data = revision.get("data") or {}
             numbers = {}
             for file in (data.get("metrics") or {}).values():
