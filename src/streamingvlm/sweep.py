@@ -205,7 +205,7 @@ def _git(folder: Path, *words: str, said: str | None = None) -> str:
                               errors="surrogateescape").stdout
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-        raise UserError(f"A sweep needs a git repository with a commit, and `git {words[0]}` said: {why}") from None
+        raise UserError(f"A sweep needs a git repository with a commit, and here `git {words[0]}` says: {why}") from None
 
 
 def _dvc(root: Path, *words: str) -> str:
