@@ -73,7 +73,7 @@ def _csv(rows: list[dict]) -> str:
 def _table(rows: list[dict], varied: list[str], shown: list[str]) -> str:
     """Best seen in a terminal: one line per run."""
     head = ["run", *varied, *(key.rpartition(".")[2] for key in shown), "state"]
-    body = [[row["run"], *(_text(row["params"][key]) for key in varied), *(_text(row["metrics"].get(key)) for key in shown), row["state"]]
+    body = [[row["run"], *(_text(row["params"][key]) for key in varied), *(_text(row["metrics"].get(key)) for key in shown), textwrap.shorten(row["state"], 70)]
             for row in rows]
     widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [head, *body])
