@@ -311,10 +311,15 @@ def test_the_figure_has_two_twins_that_need_no_network_and_the_same_bytes_twice(
     for name in "ab":
         coordinates.write([*ROWS, BROKEN], swept, tmp_path / name)
     page = (tmp_path / "a" / "coordinates.html").read_text()
-    assert 'src="plotly.min.js"' in page and 'src="http' not in page and "4 of 5 runs; best a.score: 0.3 with cache.text_window 16" in page
+    assert 'src="plotly.min.js"' in page and 'src="http' not in page and "4 of 5 runs; best a.score: 0.3, with cache.text_window 16" in page
     assert '"label":"score"' in page and '"label":"same"' not in page and '"label":"who"' not in page
     for file in ("coordinates.html", "coordinates.png", "runs.csv", "runs.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_equals_are_not_called_best(swept, tmp_path):
+    coordinates.write([{**row, "metrics": {"a.score": 1.0}} for row in ROWS], swept, tmp_path)
+    assert "best a.score: 1, in 4 runs" in (tmp_path / "coordinates.html").read_text()
 
 
 def test_a_metric_that_no_run_has_is_said_and_no_empty_figure_is_drawn(swept, tmp_path):
@@ -323,9 +328,10 @@ def test_a_metric_that_no_run_has_is_said_and_no_empty_figure_is_drawn(swept, tm
     assert not list((tmp_path / "out").glob("coordinates.*"))
 
 
-def test_the_last_variant_has_a_name_that_all_runs_share(monkeypatch):
+def test_the_last_variant_has_a_name_that_all_runs_share_and_a_killed_run_none(monkeypatch):
     data = {"params": {"params.yaml": {"data": {"compress": {"variants": ["float32", "mlp25"]}}}},
             "metrics": {"m.json": {"data": {"compress": {"mlp25": {"bytes": 7}}}}, "t.json": {"data": {"compress": {"mlp25": {"ms": 8}}}}}}
-    shown = [{"rev": "workspace"}, {"rev": "1", "experiments": [{"revs": [{"name": "sweep-1", "data": data}]}, {"revs": None}]}]
+    shown = [{"rev": "workspace"}, {"rev": "1", "experiments": [{"revs": [{"name": "sweep-1", "data": data}]}, {"revs": None},
+              {"revs": [{"name": "sweep-1", "data": {}}], "executor": {"state": "running"}}]}]
     monkeypatch.setattr(sweep, "_dvc", lambda *words: json.dumps(shown))
     assert sweep.measured(Path()) == {"sweep-1": {"compress.mlp25.bytes": 7, "compress.mlp25.ms": 8, "compress.last.bytes": 7, "compress.last.ms": 8}}

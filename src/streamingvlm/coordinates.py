@@ -73,8 +73,8 @@ def _csv(rows: list[dict]) -> str:
 def _table(rows: list[dict], varied: list[str], shown: list[str]) -> str:
     """Best seen in a terminal: one line per run."""
     head = ["run", *varied, *(key.rpartition(".")[2] for key in shown), "state"]
-    body = [[row["run"], *(_text(row["params"][key]) for key in varied), *(_text(row["metrics"].get(key)) for key in shown), row["state"]]
-            for row in rows]
+    body = [[row["run"], *(_text(row["params"][key]) for key in varied), *(_text(row["metrics"].get(key)) for key in shown),
+             textwrap.shorten(row["state"], 70)] for row in rows]
     widths = [max(len(line[k]) for line in [head, *body]) for k in range(len(head))]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [head, *body])
 
@@ -88,9 +88,9 @@ def figure(rows: list[dict], sweep: Sweep, shown: list[str], folder: Path, of: i
     axes = [_axis(key, [row["params"][key] for row in rows]) for key in sweep.varied]
     axes += [_axis(key.rpartition(".")[2], [row["metrics"][key] for row in rows], ends=True) for key in [metric, *others]]
     values = [row["metrics"][metric] for row in rows]
-    best = (max if sweep.goal == "maximize" else min)(range(len(rows)), key=values.__getitem__)
-    where = ", ".join(f"{key} {_text(rows[best]['params'][key])}" for key in sweep.varied)
-    title = f"{len(rows)} of {of} runs; best {metric}: {number(values[best])}{f' with {where}' if where else ''}"
+    best = (max if sweep.goal == "maximize" else min)(values)
+    where = ["; ".join(f"{key} {_text(row['params'][key])}" for key in sweep.varied) for row in rows if row["metrics"][metric] == best]
+    title = f"{len(rows)} of {of} runs; best {metric}: {number(best)}, {f'with {where[0]}' if len(where) == 1 else f'in {len(where)} runs'}"
     save_page(_page(axes, values, metric, title), folder, name)
     return _png(folder / f"{name}.png", axes, values, metric, title)
 
@@ -111,7 +111,7 @@ def _page(axes: list[Axis], values: list[float], metric: str, title: str):
     from plotly import graph_objects
 
     lines = graph_objects.Parcoords(
-        line={"color": values, "colorscale": [[k / 2, color] for k, color in enumerate(COLORS)], "showscale": True,
+        line={"color": values, "colorscale": [[k / 2, color] for k, color in enumerate(COLORS)], "showscale": max(values) > min(values),
               "colorbar": {"title": {"text": metric.rpartition(".")[2]}}},
         dimensions=[{"label": axis.label, "values": axis.places, "range": [-0.04, 1.04], "tickvals": list(axis.ticks.values()),
                      "ticktext": list(axis.ticks)} for axis in axes], labelfont={"size": 13}, tickfont={"size": 12})
@@ -142,6 +142,7 @@ def _png(path: Path, axes: list[Axis], values: list[float], metric: str, title: 
         plot.tick_params(length=0)
         plot.set(yticks=[], xlim=(-0.55, len(axes) - 0.85), ylim=(-0.05, 1.05))
         plot.spines[:].set_visible(False)
-        drawing.colorbar(shade, ax=plot, label=metric.rpartition(".")[2], fraction=0.04, pad=0.02)
+        if max(values) > min(values):
+            drawing.colorbar(shade, ax=plot, label=metric.rpartition(".")[2], fraction=0.04, pad=0.02)
         drawing.suptitle(textwrap.fill(title, int(width * 10)), fontsize=12, x=0.01, ha="left")
     return path

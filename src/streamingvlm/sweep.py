@@ -205,7 +205,7 @@ def _git(folder: Path, *words: str, said: str | None = None) -> str:
                               errors="surrogateescape").stdout
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-        raise UserError(f"A sweep needs a git repository with a commit, and `git {words[0]}` said: {why}") from None
+        raise UserError(f"A sweep needs a git repository with a commit, and here `git {words[0]}` says: {why}") from None
 
 
 def _dvc(root: Path, *words: str) -> str:
@@ -226,7 +226,8 @@ def measured(root: Path) -> dict[str, dict[str, float | None]]:
 
     found = {}
     for commit in json.loads(_dvc(root, "exp", "show", "--json")):
-        for revision in (entry for one in commit.get("experiments") or [] for entry in one["revs"] or []):
+        ended = [one for one in commit.get("experiments") or [] if not one.get("executor")]  # else it runs, or was killed
+        for revision in (entry for one in ended for entry in one["revs"] or []):
             data = revision.get("data") or {}
             numbers = {}
             for file in (data.get("metrics") or {}).values():
