@@ -197,21 +197,20 @@ LESSONS = {
 }
 
 
-def second_words(seconds: int) -> list[list[str]]:
-    return [list(second.words) for second in arena.Match(3, 30).timeline[:seconds]]
+def words_said(seconds: int) -> int:
+    return sum(len(second.words) for second in arena.Match(3, 30).timeline[:seconds])
 
 
 def learned_share(seconds: int) -> float:
-    """Of a first window: the words and, for each second, ` ...` and the end of the turn; a round else has 4 + 28 tokens around them."""
-    words = sum(map(len, second_words(seconds)))
-    learned = words + 2 * seconds
-    header, query = 10 + 4 + 5 + 2, 4
-    around = 3 + 5 + 11 + 2 + 3  # the user, the time, nine vision tokens between two, the turn's end, the assistant
-    return learned / (header + query + learned + around * seconds + seconds - 1)
+    """Of a window at the start of a match. Learned are the words and, every second, ` ...` and the end of the turn."""
+    learned = words_said(seconds) + 2 * seconds
+    header, query, joints = 10 + 4 + 5 + 2, 4, seconds - 1
+    user = 3 + 5 + 11 + 2 + 3  # its opening, the time, nine vision tokens between two, its end, and the assistant's opening
+    return learned / (header + query + joints + user * seconds + learned)
 
 
 def tokens_said(seconds: int) -> int:
-    return len(arena.Match(3, 30).previous_text.split()) + sum(map(len, second_words(seconds)))
+    return len(arena.Match(3, 30).previous_text.split()) + words_said(seconds)
 
 
 def by_hand_bytes(share: float) -> float:

@@ -26,13 +26,17 @@ class Paths:
 
 
 def begin(params: dict | None) -> tuple[config.Config, Paths]:
-    """What every notebook starts with: its params (DVC's, or by hand all of params.yaml) and its paths. Fixes the number of torch threads."""
+    """What every notebook starts with: its params (DVC's, or by hand all of params.yaml) and its paths. Fixes the number of torch threads.
+
+    A model loads within a second: the bar that transformers draws for each would only crowd the lesson."""
     import torch
+    from transformers.utils import logging
 
     cfg = config.from_dict(params) if params else config.load()
     if vars(cfg).get("video", config.Video()).chunk_s != 1:
         raise config.UserError("params.yaml: `video.chunk_s` must be 1.0 in the pipeline: what happens in the arena is labelled second by second.")
     torch.set_num_threads(vars(cfg).get("run", config.Run()).threads)
+    logging.disable_progress_bar()
     return cfg, Paths(config.repository_root())
 
 
