@@ -89,7 +89,7 @@ def _follow(axis, moments: Sequence[Moment]) -> None:
     points = [(place, second - moments[0].comment.chunk) for second, place, _ in path]
     axis.plot(*zip(*points, strict=True), "o-", color="black", markersize=2.6, linewidth=1.1)
     note = {"fontsize": 8.5, "fontweight": "bold", "bbox": {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}}
-    axis.annotate(f"“{path[0][2].text.strip()}” is said", points[0], (6, 9), textcoords="offset points", **note)
+    axis.annotate(f"“{path[0][2].text.strip()}” is said", points[0], (-8, 5), textcoords="offset points", ha="right", **note)
     axis.annotate("and forgotten", points[-1], (6, -14), textcoords="offset points", **note)
 
 

@@ -139,9 +139,9 @@ class Explorer:
         for widget in (self.word, self.color):
             widget.observe(self._draw, "value")
         self._record()
-        row = {"flex_flow": "row wrap", "align_items": "center"}
-        self.box = w.VBox([w.HBox([self.policy, self.word], layout=row), w.HBox(list(self.windows.values()), layout=row), self.about,
-                           w.HBox([self.play, self.chunk, w.Label("shade by"), self.color], layout=row), self.view])
+        wrap = {"flex_flow": "row wrap", "align_items": "center"}
+        lines = [self.policy, self.word], self.windows.values(), [self.about], [self.play, self.chunk, w.Label("shade by"), self.color]
+        self.box = w.VBox([*(w.HBox(list(line), layout=wrap) for line in lines), self.view])
 
     def _record(self, change=None) -> None:
         """Record what the switches ask for, unless it is there already."""
