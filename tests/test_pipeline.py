@@ -82,6 +82,7 @@ def test_every_stage_leaves_what_it_promises(scratch):
               "reports/metrics.json", "reports/timings.json", "reports/timings/wall.json", "reports/claims.md",
               "reports/claims.json", "reports/timings/stream.jsonl", "reports/timings/latency.png", "reports/timings/latency.html",
               "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
+              "reports/inside/film.png", "reports/inside/attention.png", "reports/inside/player.html",
               *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
     assert wanted <= names, wanted - names
     assert not [name for name in names if name.endswith(".part")]
@@ -126,7 +127,7 @@ def test_a_second_run_runs_nothing_and_git_is_clean(scratch):
 
 @pytest.mark.parametrize(("old", "new", "stages"), [
     ("tolerance_s: 1.0", "tolerance_s: 2.0", ["evaluate"]),
-    ("restart_rounds: 8", "restart_rounds: 9", ["stream"]),
+    ("restart_rounds: 8", "restart_rounds: 9", ["inside_the_cache", "stream"]),
     ("policies: [streaming, full]", "policies: [streaming]", ["stream"]),
     ("pruned25,", "pruned30,", ["compress"]),
 ])

@@ -1,4 +1,4 @@
-"""What is learned from: labelled videos cut into windows that look exactly like a moment of streaming (paper, section 3.2). No model, no loss.
+"""What is learned from: labelled videos cut into windows that look exactly like a moment of streaming (paper, section 2.2). No model, no loss.
 
 A window of some seconds stands behind the previous text, cut to sink + window as the `streaming` policy will cut it; only the assistant's tokens
 are learned. `collate` pads windows, or packs several into one row where each sees only itself.

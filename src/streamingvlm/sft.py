@@ -1,4 +1,4 @@
-"""Overlapped-chunk SFT: short windows with full attention that look exactly like a moment of streaming (paper, section 3.2).
+"""Overlapped-chunk SFT: short windows with full attention that look exactly like a moment of streaming (paper, section 2.2).
 
 Starts from the base model. A window of `window_s` seconds starts every `stride_s`; before it stands the previous text, cut to sink + window as the
 `streaming` policy will cut it; the loss falls on the assistant's tokens only. Two stages as in the paper: all windows, then a small clean set at a

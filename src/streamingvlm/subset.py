@@ -60,7 +60,7 @@ def clip_rows(data: config.Data, folder: Path, root: Path) -> Iterator[dict]:
 
 
 def words_by_chunk(row: dict, chunk_s: float = 1.0) -> list[str]:
-    """What is said in each chunk of a row. A word belongs to the chunk in which it ends (paper, section 3.2)."""
+    """What is said in each chunk of a row. A word belongs to the chunk in which it ends (as in the released code)."""
     said: list[list[str]] = [[] for _ in range(max(1, round((row["end_s"] - row["start_s"]) / chunk_s)))]
     for word in row["words"]:
         chunk = math.ceil((word["end_s"] - row["start_s"]) / chunk_s - 1e-6) - 1
