@@ -17,5 +17,6 @@ c.ServerApp.root_dir = str(Path(__file__).parents[1])
 c.ServerApp.kernel_spec_manager_class = "streamingvlm.notebook.ThisPython"
 c.LabApp.default_url = "/lab/tree/notebooks/00_tour.ipynb"
 c.LabApp.news_url = None  # no network unless asked for
+c.LabApp.app_settings_dir = str(Path(__file__).parent / "lab")  # overrides.json: nor a question whether to
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"

@@ -4,6 +4,7 @@ lessons can be answered. The answers stand here, computed another way than in th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import VIDEO, chunk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamingvlm import arena, compress, config, figures, judge, lessons, metrics, model, notebook, subset, tokenizer
+from streamingvlm import arena, compress, config, dialogue, figures, inside, judge, lessons, metrics, model, notebook, policy, subset, tokenizer
 from streamingvlm.dialogue import Dialogue
 from streamingvlm.exercise import check
+from streamingvlm.stream import Streamer
 
 ROOT = config.repository_root(Path(__file__).parent)
 CPU = torch.device("cpu")
@@ -179,6 +182,29 @@ def an_evaluation(monkeypatch) -> dict:
     return {"arena": arena, "metrics": metrics, "judge": judge, "said": {"streaming": said}, "truth": truth}
 
 
+ROW = {"id": "test", "previous_text": "left lions right bears", "query": "Commentate on this match", "start_s": 0.0, "end_s": 12.0, "words": []}
+CFG = config.Config({"cache": config.Cache(), "video": VIDEO, "stream": config.Stream(["streaming"], max_new_tokens=6)})
+SECONDS = [chunk(k) for k in range(12)]
+
+
+def a_cache(monkeypatch) -> dict:
+    vlm = base()
+    return {"inside": inside, "vlm": vlm, "cfg": CFG, "row": ROW, "chunks": SECONDS, "film": inside.record(vlm, "streaming", CFG, ROW, SECONDS)}
+
+
+def streamed(name: str, **windows) -> tuple[Streamer, int]:
+    """The stream after its last second, and the most tokens it ever held."""
+    streamer = Streamer(base(), policy.get(name), dataclasses.replace(CFG.cache, **windows), VIDEO, CFG.stream)
+    streamer.start(ROW["previous_text"], ROW["query"])
+    return streamer, max(streamer.step("test", second).kv_tokens for second in SECONDS)
+
+
+def first_of_previous() -> str:
+    streamer, _ = streamed("no_sink")
+    span = next(span for span in streamer.spans if span.role == dialogue.PREVIOUS)
+    return streamer.vlm.tokenizer.decode(list(span.ids)[:1]).strip()
+
+
 def base_share() -> float:
     """Of the base model's parameters, by their names: the weights of Linear layers."""
     sizes = {name: p.numel() for name, p in base().hf.named_parameters()}
@@ -194,6 +220,8 @@ LESSONS = {
     "03_compress": (a_compression, [(base_share, 1.0), (lambda: by_hand_bytes(base_share()), 4_561_824), (0.6, 0.5)]),
     "04_stream": (a_stream, [(3 * 4 * 2 * 32 * 4, 1024), (2**34 / (34 * 3072) / 3600, 1.0), ("prefill", "decode")]),
     "05_evaluate": (an_evaluation, [(2 / 3, 1 / 2), (4, 2), (35, 12)]),
+    "06_inside_the_cache": (a_cache, [(5 + CFG.cache.vision_rounds, 5), (lambda: streamed("streaming", vision_rounds=8)[1], 100),
+                                      (first_of_previous, "teams")]),
 }
 
 
