@@ -249,6 +249,15 @@ def test_places_where_nothing_can_be_written(refused, videos, model, tmp_path):
         assert "--out" in message and str(tmp_path / out).removesuffix(".vtt") in message
 
 
+def test_a_page_to_watch_holds_the_video_and_every_comment(refused, here, videos, model, capfd):
+    assert "--html" in refused(videos / "plain.mp4", "--model", model, "--html", here / "nowhere" / "page.html")
+    assert not list(here.glob("*"))
+    assert cli.main(["run", str(videos / "plain.mp4"), "--model", model, "--html", str(here.parent / "page.html")]) == 0
+    page, rows = html.unescape((here.parent / "page.html").read_text()), check(here / "plain.said", 7)
+    assert "data:video/mp4;base64," in page and all(row["text"] in page for row in rows)
+    assert "page.html" in capfd.readouterr().err
+
+
 # --- models that are none ---
 
 

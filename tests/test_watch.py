@@ -147,7 +147,7 @@ def test_what_makes_no_sense_is_one_sentence(film, model, capfd):
 
 def job(film: Path) -> commands.Job:
     info, cfg = container.scan(film).info, config.Config({"video": VIDEO})
-    return commands.Job(film, info, cfg, policy.get("streaming"), "none", Path("a.vtt"), Path("a.jsonl"))
+    return commands.Job(film, info, cfg, policy.get("streaming"), "none", Path("a.vtt"), Path("a.jsonl"), None)
 
 
 def test_two_pixels_a_character():

@@ -36,8 +36,8 @@ def names(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{stem}.vtt"), out.with_name(f"{stem}.jsonl")
 
 
-def check_writable(path: Path) -> None:
-    """UserError unless `path` could be written; nothing is left behind."""
+def check_writable(path: Path, option: str = "--out") -> None:
+    """UserError, which names the option, unless `path` could be written; nothing is left behind."""
     try:
         probe = path.with_name(f".{path.name}.{os.getpid()}")
         probe.touch()
@@ -45,7 +45,7 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or 'it is a folder'}); name another place with --out.") from None
+        raise UserError(f"{path} cannot be written ({error.strerror or 'it is a folder'}); name another place with {option}.") from None
 
 
 def record(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:

@@ -95,6 +95,7 @@ def _common() -> Parser:
     common.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
     common.policy = common.add_argument("--policy", metavar="NAME", default="streaming", help="what the cache keeps")
     common.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
+    common.add_argument("--html", type=Path, metavar="FILE", help="also a page that plays the video with what was said")
     common.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
     common.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
     common.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")

@@ -34,6 +34,7 @@ class Job:
     model: str
     vtt: Path
     jsonl: Path
+    html: Path | None
 
 
 def prepare(args: argparse.Namespace) -> Job:
@@ -47,7 +48,9 @@ def prepare(args: argparse.Namespace) -> Job:
     vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
     for path in (vtt, jsonl):
         captions.check_writable(path)
-    return Job(args.file, info, cfg, chosen, model_path(args.model), vtt, jsonl)
+    if args.html:
+        captions.check_writable(args.html, "--html")
+    return Job(args.file, info, cfg, chosen, model_path(args.model), vtt, jsonl, args.html)
 
 
 def settings(params: Path | None) -> config.Config:
@@ -106,7 +109,12 @@ def record(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None
                 show(comment)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was said so far is on disk" if written else "nothing was said yet") from None
-    return f"{spoken} comments in {job.vtt} and {job.jsonl}"
+    finally:
+        if job.html and written:
+            from streamingvlm import player
+
+            player.write(job.html, job.file.name, job.file, captions.read(job.jsonl))
+    return f"{spoken} comments in {job.vtt} and {job.jsonl}" + (f"; to be watched: {job.html}" if job.html else "")
 
 
 def line(comment: Comment) -> None:
