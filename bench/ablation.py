@@ -3,14 +3,15 @@
     python bench/ablation.py [--seeds 0,1,2] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming,...|none]
 
 Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base once with overlapped windows and once
-without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation and is not done again; a killed run goes on there.
-Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 18 minutes a seed on one core. With
-`--minutes 120` the same students watch two hours; leave out `full` then.
+without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation, by seed and params, and is not done again; a killed
+run goes on there. Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 18 minutes a seed on one core.
+With `--minutes 120` the same students watch two hours; leave out `full` then.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,7 @@ def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str],
 
 def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, model.VLM]:
     """The students of one seed, trained unless they lie in `folder` already."""
-    device = torch.device("cpu") if cfg.run.device == "cpu" else model.pick_device(cfg.run.device)
+    device = model.pick_device(cfg.run.device)
     students = {"base": model.load(root / cfg.sft.base, device, torch.float32)}
     taught: dict[str, list[lessons.Lesson]] = {}
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
@@ -48,7 +49,8 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
             school = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
             steps = live.follow(school.run(), school.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
             losses = [row["loss"] for row in steps]
-            vlm.save(folder / name)
+            vlm.save(folder / f"{name}.part")
+            (folder / f"{name}.part").rename(folder / name)
             print(f"seed {seed}, {name}: loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
         students[name] = model.load(folder / name, device, torch.float32)
     return students
@@ -56,7 +58,9 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
 
 def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path) -> Iterator[dict]:
     """A row of scores for every (policy, student) of one seed."""
-    folder = root / "artifacts" / "ablation" / f"seed-{seed}"
+    taught = [cfg.data.train_matches, cfg.data.train_s, cfg.data.clean_matches, pipeline.fingerprint(root / cfg.sft.base / "model.safetensors")]
+    recipe = json.dumps(sft.recipe(cfg, json.dumps(taught)), sort_keys=True)
+    folder = root / "artifacts" / "ablation" / f"seed-{seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
     name = f"{subset.LONG}-{cfg.data.long_s}"
     long = matches(cfg, folder / name, root, (subset.LONG,), "row.parquet")[0] | {"id": name}
     truth, students = metrics.truth_of(long), trained(seed, cfg, folder, root)
@@ -98,7 +102,8 @@ def readable(entry: dict) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(seed) for seed in text.split(",")], help="the pipeline's own is 0")
+    parser.add_argument("--seeds", default="0,1,2", type=lambda text: [int(seed) for seed in text.split(",")],
+                        help="with commas between; 0 has the pipeline's training matches, and another long one")
     parser.add_argument("--minutes", type=float, default=20, help="length of the match that is watched")
     parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
     parser.add_argument("--controls", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",") if name != "none"],

@@ -251,7 +251,9 @@ def test_places_where_nothing_can_be_written(refused, videos, model, tmp_path):
 
 def test_a_page_to_watch_holds_the_video_and_every_comment(refused, here, videos, model, capfd):
     assert "--html" in refused(videos / "plain.mp4", "--model", model, "--html", here / "nowhere" / "page.html")
-    assert not list(here.glob("*"))
+    for taken in (videos / "plain.mp4", here / "plain.said.vtt"):
+        assert "name another place with --html" in refused(videos / "plain.mp4", "--model", model, "--html", taken)
+    assert not list(here.glob("*")) and (videos / "plain.mp4").stat().st_size > 1000
     assert cli.main(["run", str(videos / "plain.mp4"), "--model", model, "--html", str(here.parent / "page.html")]) == 0
     page, rows = html.unescape((here.parent / "page.html").read_text()), check(here / "plain.said", 7)
     assert "data:video/mp4;base64," in page and all(row["text"] in page for row in rows)

@@ -54,7 +54,14 @@ def only(found: Iterable[tuple[str, str]], state: str) -> str:
     return text
 
 
-def test_a_sound_clone_has_no_problem(clone, capsys):
+@pytest.fixture
+def roomy(monkeypatch) -> None:
+    """Memory and disk enough, whatever this machine has left just now."""
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: doctor.shutil._ntuple_diskusage(10**12, 0, 10**12))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**11}))
+
+
+def test_a_sound_clone_has_no_problem(clone, roomy, capsys):
     status = cli.main(["doctor"])
     *lines, last = capsys.readouterr().out.splitlines()
     rows = [LINE.fullmatch(line).groups() for line in lines]
@@ -127,7 +134,7 @@ def test_whatever_breaks_in_a_check_is_a_line(clone, monkeypatch):
     assert "broke off (FileNotFoundError" in next(doctor._guarded("packages", lambda: doctor.packages(clone))).text
 
 
-def test_outside_a_clone_it_says_so(tmp_path, monkeypatch, capsys):
+def test_outside_a_clone_it_says_so(tmp_path, roomy, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["doctor"]) == 0
     assert "in no clone of the workbench, so packages, disk, data, videos, decoders, model were not looked at" in capsys.readouterr().out

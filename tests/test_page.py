@@ -99,7 +99,9 @@ def seen(root: Path) -> Seen:
 
 
 def refused(root: Path, capsys) -> str:
-    """The one sentence said, where no page may be left."""
+    """The one sentence said, where no page may be left, not even that of an earlier run."""
+    for name in ("index", "notebooks/00_tour"):
+        (root / "reports" / f"{name}.html").write_text("of an earlier run")
     assert page.main() == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and "`make repro" in said.err

@@ -98,11 +98,32 @@ def test_no_run_comes_twice(tmp_path):
     ({"sft.lr": {"distribution": "zipf", "min": 1, "max": 2}}, "unknown distribution"),
     ({"sft.steps": {"distribution": "int_uniform", "min": 5, "max": 2}}, "`min` below `max`"), ({"sft.steps": {"min": 5}}, "use `method: random`"),
     ({"sft.steps": {"values": [1, 2], "probabilities": [0.5, 0.5]}}, "wants `method: random`"), ({}, "must hold `method` and `parameters`"),
-    ({"compress.variants": {"values": [["int9"]]}}, "has no `int9`")])
+    ({"compress.variants": {"values": [["int9"]]}}, "has no `int9`"), ({"cache": {"parameters": 4}}, "must hold `value`"),
+    ({"sft.lr": {"distribution": 5, "min": 1, "max": 2}}, "unknown distribution")])
 def test_a_mistake_in_a_file_is_one_sentence(parameters, said, tmp_path):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         expand(tmp_path, parameters)
     assert "\n" not in str(error.value) and "made.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(("spec", "said"), [
+    ({"distribution": "q_uniform", "min": 1, "max": 2, "q": 0}, "`q` must be a number above 0"),
+    ({"distribution": "q_uniform", "min": 1, "max": 2, "q": -1}, "`q` must be a number above 0"),
+    ({"distribution": "normal", "mu": "a", "sigma": 1}, "`mu` must be a number"), ({"distribution": "beta", "a": -1, "b": 2}, "`a` must be a number"),
+    ({"values": [1.0, 2.0], "probabilities": 3}, "one number for each"), ({"values": [1.0, 2.0], "probabilities": [0, 0]}, "one number for each"),
+    ({"distribution": "log_uniform", "min": 1, "max": 8000}, "more than a number can hold"),
+    ({"distribution": "q_uniform", "min": 1, "max": float("inf")}, "two numbers")])
+def test_a_mistake_in_what_is_drawn_is_one_sentence(spec, said, tmp_path):
+    with pytest.raises(UserError, match=re.escape(said)):
+        expand(tmp_path, {"sft.lr": spec}, "random", 20)
+
+
+@pytest.mark.parametrize("line", ["metric: score", "run_cap: '8'", "run_cap: -1", "method: [grid]"])
+def test_a_mistake_beside_the_parameters_is_one_sentence(line, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "made.yaml").write_text("\n".join([*([] if "method" in line else ["method: grid"]), line, "parameters: {sft.steps: {values: [1]}}"]))
+    assert sweep.main([str(tmp_path / "made.yaml"), "--list"]) == 2
+    assert line.partition(":")[0] in capsys.readouterr().err
 
 
 def test_bayes_needs_wandb_and_an_unknown_method_is_named(tmp_path):

@@ -50,6 +50,8 @@ def prepare(args: argparse.Namespace) -> Job:
         captions.check_writable(path)
     if args.html:
         captions.check_writable(args.html, "--html")
+        if args.html.resolve() in {path.resolve() for path in (args.file, vtt, jsonl)}:
+            raise UserError(f"{args.html} is the video or what is said of it; name another place with --html.")
     return Job(args.file, info, cfg, chosen, model_path(args.model), vtt, jsonl, args.html)
 
 
@@ -100,12 +102,12 @@ def streamer(job: Job, args: argparse.Namespace) -> Streamer:
 
 def record(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None]) -> str:
     """Write down and show what is said, as it is said -> a line that says where. However this ends, it is on disk."""
-    written = spoken = 0
+    written: list[Comment] = []
     recorded = captions.record(comments, job.vtt, job.jsonl)
     try:
         with contextlib.closing(recorded):
             for comment in recorded:
-                written, spoken = written + 1, spoken + bool(comment.text)
+                written.append(comment)
                 show(comment)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was said so far is on disk" if written else "nothing was said yet") from None
@@ -113,7 +115,8 @@ def record(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None
         if job.html and written:
             from streamingvlm import player
 
-            player.write(job.html, job.file.name, job.file, captions.read(job.jsonl))
+            player.write(job.html, job.file.name, job.file, [comment.line() for comment in written])
+    spoken = sum(bool(comment.text) for comment in written)
     return f"{spoken} comments in {job.vtt} and {job.jsonl}" + (f"; to be watched: {job.html}" if job.html else "")
 
 

@@ -78,7 +78,7 @@ def apply(vlm: VLM, variant: str, norms: dict[str, Tensor] | None = None) -> Non
     nothing."""
     if not VARIANT.fullmatch(variant):
         raise UserError(f"There is no compression `{variant}`: {VARIANTS}.")
-    for part in variant.split("_"):
+    for part in sorted(variant.split("_"), key=lambda part: part.startswith("mlp")):  # `norms` are of the widths before neurons leave
         if part.startswith("pruned"):
             prune(vlm, int(part[-2:]) / 100, norms)
         if part == "sparse24":
@@ -181,7 +181,7 @@ def save(vlm: VLM, folder: Path, variant: str) -> int:
     """Write a model of that variant -> bytes on disk of its weights. `load` gives the same weights back, bit for bit."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
-    for name, tensor in vlm.hf.state_dict().items():
+    for name, tensor in ((name, tensor.cpu()) for name, tensor in vlm.hf.state_dict().items()):
         sparse = ("pruned" in variant or "sparse24" in variant) and name.endswith(".weight") and tensor.ndim == 2
         tensors |= _packed(name, tensor) if sparse else {name: tensor.contiguous()}
     save_file(tensors, folder / WEIGHTS)

@@ -189,7 +189,9 @@ def model(root: Path) -> Found:
 
 
 def tracking() -> Found:
-    mode = os.environ.get("WANDB_MODE", "disabled")
+    from streamingvlm import tracking as wandb
+
+    mode = wandb.mode()
     if mode == "disabled":
         yield OK, "Weights & Biases is off; WANDB_MODE=offline or online turns it on"
     elif mode in ("offline", "online"):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 from streamingvlm.config import UserError
+
+
+def data_uri(content: bytes, kind: str = "image/png") -> str:
+    """What a page that stands alone holds in place of a link to a file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def write(path: Path, content: str | bytes) -> None:

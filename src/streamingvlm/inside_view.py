@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from itertools import groupby
 
 import numpy as np
 
-from streamingvlm import config, inside, policy, subset
+from streamingvlm import config, files, inside, policy, subset
 from streamingvlm.dialogue import HEADER
 from streamingvlm.film import COLORS
 from streamingvlm.inside import GROUPS, SINK, WINDOW, Cell, Moment
@@ -112,7 +111,7 @@ def _png(frame: np.ndarray) -> str:
 
     content = io.BytesIO()
     Image.fromarray(frame).save(content, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return files.data_uri(content.getvalue())
 
 
 class Explorer:

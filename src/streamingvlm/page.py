@@ -8,7 +8,6 @@ must not be older than what it draws. Else one sentence, and no page. The same r
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sys
@@ -103,7 +102,7 @@ def figure(paths: Paths, name: str, caption: str) -> dict:
     made = min(path.stat().st_mtime for path in (_existing(png, paths.root, remedy), page) if path.exists())
     if timed and made < (paths.timings / "stream.jsonl").stat().st_mtime - SLACK_S:
         raise UserError(f"{png.relative_to(paths.root)} is older than reports/timings/stream.jsonl, which it should show: {remedy}.")
-    return {"id": png.stem, "png": f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}", "caption": caption,
+    return {"id": png.stem, "png": files.data_uri(png.read_bytes()), "caption": caption,
             "alt": _title(page) or caption, "html": f"{name}.html" if page.exists() else None, "path": f"reports/{name}.png"}
 
 
@@ -126,9 +125,11 @@ def _optional(path: Path, root: Path):
 
 def versions(root: Path) -> list[dict]:
     """{name, locked, installed} of Python's packages that requirements.in names."""
+    from packaging.utils import canonicalize_name
+
     named = re.findall(r"^[\w-]+", (root / "requirements.in").read_text(), re.MULTILINE)
     locked = dict(re.findall(r"^([\w-]+)==([^\s;]+)", (root / "requirements.txt").read_text(), re.MULTILINE))
-    installed = {found.name.lower().replace("_", "-"): found.version for found in metadata.distributions()}
+    installed = {canonicalize_name(found.name): found.version for found in metadata.distributions()}
     return [{"name": name, "locked": locked.get(name), "installed": installed.get(name)} for name in named]
 
 
@@ -216,11 +217,14 @@ def build(root: Path) -> dict[Path, str]:
 
 
 def main() -> int:
+    root = None
     try:
         root = config.repository_root()
         for path, text in build(root).items():
             files.write(path, text)
     except UserError as error:
+        for page in () if root is None else ((root / "reports" / "index.html"), *(root / "reports" / "notebooks").glob("*.html")):
+            page.unlink(missing_ok=True)  # an older page beside newer numbers would be believed
         print(error, file=sys.stderr)
         return 2
     print("The report: reports/index.html")

@@ -7,7 +7,6 @@ Knows comments as rows of the contract (start_s, end_s, text; kv_tokens and ms, 
 
 from __future__ import annotations
 
-import base64
 import html
 import mimetypes
 import os
@@ -36,8 +35,8 @@ def page(title: str, video: Path, comments: Sequence[dict], truth: Sequence[str]
     note = f"{sum(right)} of {len(right)} chunks mean what was true{'' if all(right) else ', ≠ marks the others'}. " if right is not None else ""
     head = "<span>said</span>" + ("<span>true</span>" if truth is not None else "")
     vtt = "WEBVTT\n\n" + "".join(captions.cue(SimpleNamespace(**row)) for row in comments)
-    parts = {"title": html.escape(title), "video": _source(video, folder), "captions": _data(vtt.encode(), "text/vtt"), "charts": _charts(comments),
-             "note": note, "head": head, "columns": "minmax(0, 1fr)" if truth is not None else "",
+    parts = {"title": html.escape(title), "video": _source(video, folder), "captions": files.data_uri(vtt.encode(), "text/vtt"),
+             "charts": _charts(comments), "note": note, "head": head, "columns": "minmax(0, 1fr)" if truth is not None else "",
              "lines": "\n".join(map(_line, comments, truth or [None] * len(comments), right or [True] * len(comments)))}
     before, *rest = Path(__file__).with_suffix(".html").read_text(encoding="utf-8").split("{")
     for chunk in rest:  # one pass, so that nothing in a title or a comment can name a part
@@ -67,14 +66,10 @@ def _source(video: Path, folder: Path) -> str:
     """The video itself as a data URI, or a link from `folder` if it is large."""
     try:
         if video.stat().st_size <= EMBED_BYTES:
-            return _data(video.read_bytes(), mimetypes.guess_type(video.name)[0] or "video/mp4")
+            return files.data_uri(video.read_bytes(), mimetypes.guess_type(video.name)[0] or "video/mp4")
     except OSError as error:
         raise UserError(f"{video} cannot be read ({error.strerror}); name a video that is there.") from error
     return quote(Path(os.path.relpath(video, folder)).as_posix())
-
-
-def _data(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _line(row: dict, true: str | None, right: bool) -> str:

@@ -58,11 +58,15 @@ def read(path: Path) -> Sweep:
     if method == "bayes":
         raise UserError(f"{path}: `method: bayes` needs W&B's server, which chooses each run by the results so far: "
                         f"`wandb sweep {path}`, then the `wandb agent` line that it prints; here `grid` and `random` work.")
-    if method not in {"grid", "random"}:
+    if method not in ("grid", "random"):
         raise UserError(f"{path}: `method` must be grid or random (or bayes, on W&B's server), not {method!r}.")
     space = {name: _checked(path, name, spec, method) for name, spec in sorted(_flat(path, body["parameters"]).items())}
-    metric = body.get("metric") or {}
-    return Sweep(path, method, space, metric.get("name"), metric.get("goal", "minimize"), body.get("run_cap"), "early_terminate" in body)
+    metric, cap = body.get("metric") or {}, body.get("run_cap")
+    if not isinstance(metric, dict):
+        raise UserError(f"{path}: `metric` must be {{name: ..., goal: maximize or minimize}}, not {metric!r}.")
+    if cap is not None and (type(cap) is not int or cap < 1):
+        raise UserError(f"{path}: `run_cap` must be a whole number above 0, not {cap!r}.")
+    return Sweep(path, method, space, metric.get("name"), metric.get("goal", "minimize"), cap, "early_terminate" in body)
 
 
 def _read_yaml(path: Path):
@@ -82,7 +86,7 @@ def _read_yaml(path: Path):
 def _flat(path: Path, parameters: dict, above: str = "") -> dict[str, dict]:
     found = {}
     for name, spec in parameters.items():
-        if not isinstance(spec, dict):
+        if not isinstance(spec, dict) or not isinstance(spec.get("parameters") or {}, dict):
             raise UserError(f"{path}: `{above}{name}` must hold `value`, `values`, `min` and `max`, or `parameters`, not {spec!r}.")
         if "parameters" in spec:
             found |= _flat(path, spec["parameters"] or {}, f"{above}{name}.")
@@ -100,24 +104,32 @@ def _checked(path: Path, name: str, spec: dict, method: str) -> dict:
         weights = spec.get("probabilities")
         if not isinstance(spec["values"], list) or not spec["values"]:
             raise UserError(f"{where} has no values to try: list at least one under `values`.")
-        if weights is not None and (len(weights) != len(spec["values"]) or method == "grid"):
-            raise UserError(f"{where}: `probabilities` wants `method: random` and one number for each of the `values`.")
+        fits = weights is None or (isinstance(weights, list) and len(weights) == len(spec["values"]) and all(_is_number(w, 0) for w in weights))
+        if not fits or (weights is not None and (method == "grid" or not sum(weights))):
+            raise UserError(f"{where}: `probabilities` wants `method: random` and one number for each of the `values`, not all of them 0.")
         return spec
     whole = all(type(spec.get(end)) is int for end in ("min", "max"))
     kind = spec.get("distribution", "int_uniform" if whole else "uniform")
-    bare = kind.removeprefix("q_")
+    bare = str(kind).removeprefix("q_")
     if bare not in DRAWS or (bare == "int_uniform" and kind != bare):
         raise UserError(f"{where}: unknown distribution `{kind}`; there are {', '.join(DRAWS)}, and most with q_ before.")
     if method == "grid" and kind not in {"int_uniform", "q_uniform"}:
         raise UserError(f"{where}: a grid needs `values` (or int_uniform or q_uniform), and `{kind}` has no end of them: use `method: random`.")
     ends = [spec.get(end) for end in ("min", "max")]
-    if "uniform" in kind and not (all(type(end) in {int, float} for end in ends) and ends[0] < ends[1]):
+    for key in {"q", "mu", "sigma", "a", "b"} & spec.keys():
+        if not _is_number(spec[key]) or (key != "mu" and spec[key] <= 0):
+            raise UserError(f"{where}: `{key}` must be a number{'' if key == 'mu' else ' above 0'}, not {spec[key]!r}.")
+    if "uniform" in kind and not (all(_is_number(end) for end in ends) and ends[0] < ends[1]):
         raise UserError(f"{where}: `{kind}` needs two numbers, `min` below `max`.")
     if kind == "int_uniform" and not whole:
         raise UserError(f"{where}: `int_uniform` needs whole numbers for `min` and `max`.")
     if kind.endswith("_values") and ends[0] <= 0:
         raise UserError(f"{where}: `{kind}` needs a `min` above 0.")
     return {**spec, "distribution": kind}
+
+
+def _is_number(value, least: float = -math.inf) -> bool:
+    return type(value) in {int, float} and math.isfinite(value) and value >= least
 
 
 def runs(sweep: Sweep, params: dict, count: int | None = None, seed: int = 0) -> list[dict]:
@@ -174,7 +186,10 @@ def _draw(spec: dict, rng: random.Random):
     if "values" in spec:
         return rng.choices(spec["values"], spec.get("probabilities"))[0]
     kind = spec["distribution"]
-    drawn = DRAWS[kind.removeprefix("q_")](spec, rng)
+    try:
+        drawn = DRAWS[kind.removeprefix("q_")](spec, rng)
+    except OverflowError:
+        raise UserError(f"A sweep: `{kind}` of {spec} is more than a number can hold; log_uniform_values takes the numbers themselves.") from None
     return _tidy(round(drawn / spec.get("q", 1)) * spec.get("q", 1)) if kind.startswith("q_") else _tidy(drawn)
 
 

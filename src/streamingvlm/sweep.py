@@ -97,7 +97,13 @@ def name_all(runs: list[dict], params: dict, code: str, source: str) -> dict[str
 
 def code_of(root: Path) -> str:
     """The commit, and whatever differs from it in the files that stages read."""
-    return _git(root, "rev-parse", "HEAD") + _git(root, "diff", "--full-index", "--binary", "HEAD", "--", *READ)
+    return _git(root, "rev-parse", "HEAD") + _changes(root, *READ)
+
+
+def _changes(root: Path, *paths: str) -> str:
+    """What is not committed, as a patch, whatever the user's git is set to."""
+    plain = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "diff", "--no-ext-diff", "--no-color")
+    return _git(root, *plain, "--full-index", "--binary", "HEAD", "--", *paths)
 
 
 def say(one: dict, names: list[str]) -> str:
@@ -128,7 +134,10 @@ def execute(root: Path, copy: Path, name: str, one: dict, log: Path, within_agen
     if child.exitcode == 0:
         head = _git(copy, "rev-parse", "HEAD").strip()
         ref = f"refs/exps/{head[:2]}/{head[2:]}/{name}"
-        _git(root, "fetch", "--quiet", str(copy), f"{ref}:{ref}")
+        try:
+            _git(root, "fetch", "--quiet", str(copy), f"+{ref}:{ref}")
+        except UserError as error:
+            return str(error)
         return None
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
     said = [line for line in lines if not line.startswith("ERROR: failed to reproduce")]
@@ -179,7 +188,7 @@ def snapshot(root: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=root / ".dvc" / "tmp", prefix=f"{COPY}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
         copy = Path(folder)
         _git(root, "clone", "--quiet", "--shared", str(root), folder)
-        if changes := _git(root, "diff", "--full-index", "--binary", "HEAD"):
+        if changes := _changes(root):
             _git(copy, "apply", "--index", "--whitespace=nowarn", said=changes)
         (copy / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
         # A stage that DVC need not run again leaves no timings: those of its last run, beside the lock that says so, are valid still.
@@ -216,8 +225,8 @@ def _dvc(root: Path, *words: str) -> str:
 
 
 def finished(root: Path) -> set[str]:
-    """Names of the experiments on this commit."""
-    return set(_dvc(root, "exp", "ls", "--name-only").split())
+    """Names of the experiments on this commit whose numbers are still in DVC's cache."""
+    return {name for name, numbers in measured(root).items() if numbers}
 
 
 def measured(root: Path) -> dict[str, dict[str, float | None]]:
@@ -232,7 +241,8 @@ def measured(root: Path) -> dict[str, dict[str, float | None]]:
             numbers = {}
             for file in (data.get("metrics") or {}).values():
                 numbers |= flat(file.get("data") or {})
-            variants = data["params"]["params.yaml"]["data"]["compress"]["variants"] if "params" in data else []
+            params = ((data.get("params") or {}).get("params.yaml") or {}).get("data") or {}
+            variants = params.get("compress", {}).get("variants")
             last = f"compress.{variants[-1]}." if variants else None
             found[revision["name"]] = numbers | {f"compress.last.{key.removeprefix(last)}": value
                                                 for key, value in numbers.items() if last and key.startswith(last)}

@@ -64,12 +64,16 @@ class Log:
             return None
 
 
+def mode() -> str:
+    """WANDB_MODE, where it says something; else off, but online within a run of W&B's agent."""
+    return os.environ.get("WANDB_MODE") or ("online" if "WANDB_SWEEP_ID" in os.environ else "disabled")
+
+
 @contextmanager
 def run(stage: str, params: dict, name: str | None = None) -> Iterator[Log]:
     """A `Log` for one stage, shown as `name` (default: the stage). All stages of one commit with one params.yaml share a group,
     unless WANDB_RUN_GROUP names it."""
-    off = os.environ.get("WANDB_MODE", "online" if "WANDB_SWEEP_ID" in os.environ else "disabled") == "disabled"
-    log = Log(None if off else lambda: _start(stage, params, name or stage))
+    log = Log(None if mode() == "disabled" else lambda: _start(stage, params, name or stage))
     failed = True
     try:
         yield log
@@ -86,6 +90,7 @@ def _start(stage: str, params: dict, name: str):
     root = config.repository_root()
     facts = claims.provenance(params)
     group = os.environ.get("WANDB_RUN_GROUP") or f"{facts['git']['revision']}-{pipeline.fingerprint(root / 'params.yaml')[:8]}"
-    # Half a minute for a server that does not answer: a pipeline starts several runs.
+    # Half a minute for a server that does not answer, one to send the rest: a pipeline starts several runs, and what was not sent stays on disk.
     return wandb.init(project=os.environ.get("WANDB_PROJECT", "streamingvlm"), group=group, job_type=stage, name=name,
-                      dir=os.environ.get("WANDB_DIR", str(root)), config={**params, "provenance": facts}, settings=wandb.Settings(init_timeout=30))
+                      dir=os.environ.get("WANDB_DIR", str(root)), config={**params, "provenance": facts},
+                      settings=wandb.Settings(init_timeout=30, finish_timeout=60))
