@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -271,3 +272,22 @@ def test_a_bad_file_is_one_sentence(tmp_path, capsys, content):
         path.write_text(content)
     assert notebook.main(["--canonical", str(path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_shows_progress_is_not_kept(path):
+    """A cell that follows something, or calls a function of the notebook that does, is tagged `live`: how often a bar moves is chance."""
+    shows = {"follow", "run", "explore"}  # live.follow, tracking.run, inside_view.explore
+    for cell in notebook.read(path).cells:
+        if cell.cell_type != "code":
+            continue
+        called, defined = set(), {}
+        for node in ast.parse(cell.source).body:
+            names = {call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+                     for call in ast.walk(node) if isinstance(call, ast.Call)}
+            if isinstance(node, ast.FunctionDef):
+                defined[node.name] = names
+            else:
+                called |= names
+        shows |= {name for name, inside in defined.items() if inside & shows}
+        assert not called & shows or "live" in cell.metadata.get("tags", []), cell.source

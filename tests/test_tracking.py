@@ -133,6 +133,7 @@ def test_an_error_of_the_run_itself_is_not_swallowed(fake):
 
 def test_offline_needs_no_account_and_can_be_synced_later(here, monkeypatch):
     """The real thing: a run file with the curve, the table and the figures in it, which `wandb sync` would send."""
+    import wandb
     from PIL import Image
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -143,6 +144,7 @@ def test_offline_needs_no_account_and_can_be_synced_later(here, monkeypatch):
         log({"a.b.score": 0.25})
         log.table("said", [{"second": 1, "said": "goal left"}])
         log.figures(here / "figures")
+    wandb.teardown()  # as a program's end does: until then the file may lag behind
     (folder,) = (here / "wandb").glob("offline-run-*")
     (file,) = folder.glob("*.wandb")
     kept = list(records(file))
