@@ -269,13 +269,15 @@ def _png(path: Path, title: str, panels: list[Panel]) -> Path:
 
 def _axis(axis, panel: Panel) -> None:
     base: dict = {}
-    many = sum(len(one.x) for one in panel.series if one.kind == "bar") > 5  # labels side by side would run into each other
+    number_of_bars = sum(len(one.x) for one in panel.series if one.kind == "bar")
+    many = number_of_bars > 5  # labels side by side would run into each other
     axis.margins(y=0.1)
     for one in panel.series:
         if one.kind == "bar":
             bars = axis.bar(one.x, one.y, 0.55, bottom=[base.get(x, 0) for x in one.x], color=one.color, label=one.label)
             base.update({x: base.get(x, 0) + y for x, y in zip(one.x, one.y, strict=True)})
-            axis.bar_label(bars, [panel.note.format(y) for y in one.y], padding=2, fontsize=7 if many else None)
+            axis.bar_label(bars, [panel.note.format(y) for y in one.y], padding=2,
+                           fontsize=5.5 if number_of_bars > 9 else 7 if many else None)
         else:
             style = {"line": "-", "both": "o-", "dash": "--", "points": "."}[one.kind]
             faint = {"alpha": 0.35, "markersize": 3, "markeredgewidth": 0} if one.kind == "points" else {"linewidth": 1.8, "markersize": 4}
