@@ -34,7 +34,7 @@ NOT_ATTEMPTED = "not attempted at this scale"
 CONDITIONS = ("hardware", "dtype", "model", "data", "command")
 PREFACE = ("What the two source documents claim, and what this run measured. A verdict with \"tiny scale\" is about the direction of an "
            "effect on a toy model; no published figure of a large model was reproduced. Where several seeds were run, apart from this run "
-           "(`python bench/ablation.py`, reports/reference/ablation_seeds.json), their mean and its 95 % interval stand in brackets.")
+           "(`python bench/ablation.py`, reports/reference/ablation_seeds.json), their mean and its 95 % interval stand beside.")
 COLUMNS = {"id": "", "claim": "claim", "metric": "metric", "published": "published", "measured": "measured here", "verdict": "verdict",
            "why": "why", "see": "see"}
 
