@@ -1,6 +1,6 @@
 # The workbench in a container, from the same lock as `make repro`:
 #
-#   docker build --target cpu  -t streamingvlm .          && docker run -it --rm streamingvlm make repro
+#   docker build --target cpu  -t streamingvlm .          && docker run -it --name lab streamingvlm make repro
 #   docker build --target cuda -t streamingvlm:cuda .     && docker run -it --rm --gpus all streamingvlm:cuda streamingvlm doctor
 #
 # The tag names Python's minor version, as environment.yml does. To pin the very bytes, look the digest up where you trust the registry

@@ -89,7 +89,7 @@ def test_latency_is_from_the_arrival_of_the_last_frame_to_the_text(vlm, monkeypa
     assert [c.ms["latency"] for c in said] == pytest.approx([200, 2000, 1200, 400])
     assert [c.ms["late"] for c in said] == pytest.approx([0, 0, 1000, 200])
     assert (tally.late, tally.latest_ms) == (2, pytest.approx(1000))
-    assert str(tally) == "From the last frame to the text: 800 ms (p50), 1880 ms (p95); of 4 chunks 2 had to wait, at most 1.00 s."
+    assert str(tally) == "From the last frame to the text: 800 ms (p50), 1880 ms (p95); of 4 chunks 2 had to wait, at most 1000 ms."
     fresh = Streamer(vlm, policy.get("streaming"), CACHE, VIDEO, STREAM)
     assert [c.text for c in said] == [c.text for c in fresh.watch("s", map(chunk, range(4)))], "a clock must not change what is said"
 

@@ -99,6 +99,8 @@ def _verdict(claim: dict, values: dict) -> tuple[str, str]:
         lost = len(failed) == len(checks) or any(check.get("essential") for check in failed)
         return NOT_REPRODUCED if lost else PARTLY, "; ".join([f"failed: {_wanted(failed, values)}", *caveats])
     bounds = ", ".join(f"{check['label']} {_bounds(check)}" for check in checks)
+    if "limit" in claim:
+        caveats[0] = f"only partly, because: {caveats[0]}"
     return PARTLY if "limit" in claim else REPRODUCED, "; ".join([f"all hold: {bounds}", *caveats])
 
 
@@ -141,7 +143,7 @@ def to_json(rows: list[dict]) -> str:
 
 def to_markdown(rows: list[dict], base: str = "../") -> str:
     """The ledger to read. `base`: the way from the folder that holds it to the root of the repository, for links."""
-    kinds = Counter("needs what isn't here" if row["verdict"].startswith("needs") else row["verdict"] for row in rows)
+    kinds = Counter("need what isn't here" if row["verdict"].startswith("needs") else row["verdict"] for row in rows)
     tested = {tuple(row[key] for key in CONDITIONS) for row in rows if row["measured"]}
     lines = ["# Claim ledger", "", PREFACE, "", "; ".join(f"{count} {kind}" for kind, count in kinds.items()) + "."]
     for source, title in claims()["sources"].items():

@@ -1,6 +1,6 @@
 """From what the stages left behind to the numbers the claim ledger reads. Adds nothing that was not measured.
 
-    python -m streamingvlm.report      # how the last run's numbers stand to the published ones
+    python -m streamingvlm.report      # how the last run's numbers stand to those of our reference run
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def flat(value, name: str = "") -> dict[str, float | None]:
 
 
 def moved(found: dict, reference: dict, tolerance: float = TOLERANCE) -> list[str]:
-    """One line for each number of metrics.json that is not where the published one is: by more than `tolerance`, of the number itself above 1."""
+    """One line for each number of metrics.json that is not where the reference run had it: by more than `tolerance`, of the number itself above 1."""
     ours, theirs = flat(found), flat(reference)
     lines = [f"{key} is new" for key in ours.keys() - theirs.keys()] + [f"{key} is gone" for key in theirs.keys() - ours.keys()]
     for key in ours.keys() & theirs.keys():
         a, b = ours[key], theirs[key]
         if (a is None) != (b is None) or (a is not None and abs(a - b) > tolerance * max(1, abs(b))):
-            lines.append(f"{key}: {a} here, {b} published")
+            lines.append(f"{key}: {a} here, {b} in the reference run")
     return sorted(lines)
 
 
@@ -109,8 +109,9 @@ def compare(root: Path) -> str:
         return "There is nothing to compare with: no reports/metrics.json, or none in reports/reference."
     lines = moved(*(json.loads(path.read_text()) for path in paths))
     if not lines:
-        return f"All numbers are within {TOLERANCE:.0%} of the published ones (reports/reference)."
-    return "\n".join([f"{len(lines)} numbers moved by more than {TOLERANCE:.0%} against the published ones (reports/reference):", *lines])
+        return f"All numbers are within {TOLERANCE:.0%} of those of our reference run (reports/reference; timings apart)."
+    head = f"{len(lines)} numbers moved by more than {TOLERANCE:.0%} against our reference run (reports/reference; timings apart):"
+    return "\n".join([head, *lines])
 
 
 def real_lm(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
