@@ -77,6 +77,7 @@ def stages(rows, folder: Path, name: str = "stages") -> Path:
 def quality(per_minute, folder: Path, name: str = "quality") -> Path:
     """Quality per minute of stream. rows: {policy, minute, event_f1, who, score}, each 0..1; None where a minute has nothing to score."""
     groups, panels = _by_policy(name, per_minute), []
+    groups = groups[1:] + groups[:1]  # the first in view, over the others
     for key, title, y in (("event_f1", "event F1", "F1"), ("who", "who: right name", "share"), ("score", "score: exact", "share")):
         series = [Series(None if panels else policy, _column(name, scored, "minute"), _column(name, scored, key), color, "both")
                   for policy, color, chosen in groups if (scored := [row for row in chosen if row.get(key, math.nan) is not None])]
@@ -99,7 +100,7 @@ def ablation(rows, folder: Path, name: str = "ablation") -> Path:
         panels.append(Panel(title, "", "share" if key != "event_f1" else "F1", bars, top=1.04, note="{:.2f}"))
         worst = min(range(len(values)), key=values.__getitem__)
         lost.append(f"{title} {values[0]:.2f}, least {values[worst]:.2f} ({policies[worst]})")
-    return _draw(name, "; ".join(lost), panels, folder)
+    return _draw(name, f"{all_rows[0]['policy']}: {'; '.join(lost)}" if lost else "", panels, folder)
 
 
 def training(history, folder: Path, name: str = "training") -> Path:
@@ -118,7 +119,7 @@ def training(history, folder: Path, name: str = "training") -> Path:
         said.append(f"right event in {y[-1]:.1%} of held-out seconds")
     panels = [Panel("loss on training batches", "training step", "cross-entropy [nats]", losses)]
     if scores:
-        panels.append(Panel("accuracy", "training step", "share of learned tokens (held out: seconds)", scores, top=1.04))
+        panels.append(Panel("accuracy: learned tokens, held-out seconds", "training step", "share right", scores, top=1.04))
     return _draw(name, f"At the end: {', '.join(said)}", panels, folder)
 
 
