@@ -166,7 +166,7 @@ def a_compression(monkeypatch) -> dict:
     """The base model for the student; what it gets right is taken to be the share of the weights that are left."""
     small = base()
     compress.apply(small, "int8")
-    scores = SimpleNamespace(held_out=lambda vlm, held, cfg, root: ({"event_f1": 1 - compress.zeros(vlm)}, []))
+    scores = SimpleNamespace(held_out=lambda vlm, held, cfg, root: {"event_f1": 1 - compress.zeros(vlm)})
     return {"compress": compress, "loading": SimpleNamespace(load=lambda path, device: base()), "device": CPU,
             "table": [{"variant": "int8", "memory_bytes": compress.memory_bytes(small)}], "runs": scores, "held": [], "cfg": None, "norms": None,
             "paths": SimpleNamespace(sft=ROOT, root=ROOT)}
@@ -180,9 +180,9 @@ def a_stream(monkeypatch) -> dict:
         for k in range(100):
             tokens = 50 + 34 * k if name == "full" else 200
             ms = dict.fromkeys(figures.STAGES, 2.0) | {"prefill": prefill_ms, "decode": 9.0 if name == "full" else 4.0}
-            lines.append({"stream": "long", "student": "overlapped", "policy": name, "kv_tokens": tokens, "kv_bytes": tokens * cache.bytes,
+            lines.append({"stream": "long", "student": "overlapped", "policy": name, "pass": "in turns", "kv_tokens": tokens, "kv_bytes": tokens * cache.bytes,
                           "end_s": k + 1.0, "ms": ms})
-    return {"watched": lines, "LONG": dataset.LONG, "figures": figures, "pd": pd}
+    return {"watched": lines, "timed": lines, "LONG": dataset.LONG, "figures": figures, "pd": pd}
 
 
 def an_evaluation(monkeypatch) -> dict:

@@ -117,6 +117,7 @@ class Stream:
     ablations: list[str] = field(default_factory=list)
     controls: list[str] = field(default_factory=list)
     max_new_tokens: int = 20
+    timed_s: int = 600
     query: str = "Commentate on this match"
     repetition_penalty: float = 1.0  # on every id in the context, pads and specials included; 1 changes nothing
 
@@ -138,7 +139,7 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
             "video.max_pixels": CELL_PX**2, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
             "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
             "sft.accumulate": 1, "sft.lora_rank": 1,
-            "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
+            "stream.timed_s": 1, "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
@@ -159,6 +160,9 @@ class Config:
 
     def __init__(self, sections: dict[str, object]):
         self.__dict__.update(sections)
+
+    def __reduce__(self):  # a worker gets the same params
+        return Config, (vars(self),)
 
     def having(self, section: str, **changes) -> Config:
         """The same params but for `changes` in one section."""

@@ -19,7 +19,6 @@ from streamingvlm.context.policy import POLICIES
 from streamingvlm.evaluation.runs import STUDENTS, WARM_CHUNKS
 from streamingvlm.streaming import captions
 from streamingvlm.worlds.match import game, scoring
-from streamingvlm.worlds.match.dataset import LONG
 from streamingvlm.worlds.match.game import Said
 
 TOLERANCE = 0.02  # of a share, or of a number above 1
@@ -69,11 +68,11 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
     """The flat dict of metric -> number: qualities from metrics.json, timings from those contract lines that are of the long stream and of the
     model trained to stream."""
-    lines = [line for line in lines if line["stream"] == LONG and line["student"] == "overlapped"]
+    lines = [line for line in lines if line["pass"] == "alone"]
     values = flat({name: numbers[name] for name in ("ablation", "compress")})
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
-        values["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
+    values["stream.minutes"] = sum(line["policy"] == "streaming" for line in lines) * cfg.video.chunk_s / 60
     return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
 
 
@@ -81,7 +80,7 @@ def chunk_ms(lines: Sequence[dict], compress_ms: Sequence[dict]) -> dict:
     """Median milliseconds per chunk of the long stream for each (policy, student), set up once left out, and of each compressed model: a file of
     its own beside metrics.json, because no two runs agree on it."""
     watched: dict[str, dict[str, list[float]]] = {}
-    for line in lines:
+    for line in (line for line in lines if line["pass"] == "in turns"):
         watched.setdefault(line["policy"], {}).setdefault(line["student"], []).append(line["ms"]["total"])
     return {"ablation": {policy: {student: {"chunk_ms_p50": round(float(np.median(ms[WARM_CHUNKS:] or ms)), 2)} for student, ms in of.items()}
                          for policy, of in watched.items()},
