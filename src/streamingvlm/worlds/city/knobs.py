@@ -29,7 +29,7 @@ class CityKnobs:
     """The rates, sizes and times of a city. A pair is a range drawn from evenly; `_gap_s` is the mean gap of a Poisson process."""
 
     # who comes, and what they do. The scripts: see `people`.
-    arrival_gap_s: float = 10.6  # a camera, of people from outside
+    arrival_gap_s: float = 12.0  # a camera, of people from outside
     scripts: dict[str, float] = field(default_factory=lambda: {
         "pass": 0.35, "pause": 0.27, "run": 0.10, "fall": 0.05, "loiter": 0.08, "bag_back": 0.07, "bag_left": 0.08})
     walk_s: tuple[float, float] = (9.6, 15.2)  # units a second
@@ -51,9 +51,9 @@ class CityKnobs:
     # what happens in several cameras; mean gaps for eight cameras or more, longer in proportion for fewer
     crowd: tuple[int, int] = (3, 4)
     crowd_s: tuple[float, float] = (5.0, 7.0)
-    lone_gap_s: float = 16.0  # crowds in one camera
+    lone_gap_s: float = 15.0  # crowds in one camera
     pair_gap_s: float = 24.0  # in two at once: not yet a surge
-    surge_gap_s: float = 43.6  # in three or four
+    surge_gap_s: float = 48.0  # in three or four
     clone_gap_s: float = 20.0  # two ordinary arrivals with one look
     together_s: float = 1.0  # how far apart "at once" may be
     look_rest_s: float = 3.75  # how long a look rests after the person who wore it has gone

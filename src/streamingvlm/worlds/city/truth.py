@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLOCKS, LOOKS, TROUSERS, UNITS, CityKnobs
+from streamingvlm.worlds.city.knobs import ACTIONS, CLOCKS, LOOKS, TROUSERS, UNITS, CityKnobs
 from streamingvlm.worlds.city.people import BAG, CAR, LIE, PERSON, STAND, WALK, Visit
 from streamingvlm.worlds.city.scene import Scene
 
@@ -22,6 +23,7 @@ from streamingvlm.worlds.city.scene import Scene
 SPRITE = np.dtype([("camera", "i4"), ("frame", "i4"), ("kind", "i1"), ("pose", "i1"), ("track", "i4"), ("shirt", "i1"), ("trousers", "i1"),
                    ("tint", "i1"), ("fast", "?"), ("on_pavement", "?"), ("x", "f4"), ("y", "f4"), ("waits", "i4"), ("box", "i4", 4)])
 SHOWN = 0.5  # a thing counts once this share of it is in the picture
+VISIBLE = 0.4  # its box, and what it looks like, only while things in front leave this share of it to be seen
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,21 @@ class Truth:
     box_track: np.ndarray  # [N] int64: one number a person, car or bag, in all cameras
     box_look: np.ndarray  # [N, 2] int64 (shirt, trousers), -1 if not a person
     box_pose: np.ndarray  # [N] int64, an index of POSES, -1 if not a person
+    box_fast: np.ndarray  # [N] bool: runs
+    box_visible: np.ndarray  # [N] float32: the share that no thing in front hides, at least VISIBLE
     box_waits: np.ndarray  # [N] float32 s: how long this person has stood, or this bag been alone
     fps: float
     size_px: tuple[int, int]
 
+    @cached_property
+    def box_starts(self) -> np.ndarray:
+        """[cameras * F + 1] int64: where the boxes of each frame start."""
+        cameras, frames = self.action.shape
+        return np.searchsorted(self.box_at[:, 0] * frames + self.box_at[:, 1], np.arange(cameras * frames + 1))
+
     def boxes(self, camera: int, frame: int) -> slice:
         """Which of the N boxes are in one frame."""
-        key, frames = self.box_at[:, 0] * self.action.shape[1] + self.box_at[:, 1], self.action.shape[1]
-        return slice(*np.searchsorted(key, [camera * frames + frame, camera * frames + frame + 1]))
+        return slice(*self.box_starts[camera * self.action.shape[1] + frame:][:2])
 
     def seen(self, looks: np.ndarray | None = None) -> np.ndarray:
         """[cameras, F, 48] bool: which looks (shirt * 6 + trousers) are visible. `looks` [N, 2]: other ones, as a wardrobe made them."""
@@ -124,6 +133,7 @@ def label(flat: np.ndarray, cameras: int, frames: int, knobs: CityKnobs, fps: fl
     cut = flat["box"].clip(0, [width, height, width, height])
     whole = (flat["box"][:, 2:] - flat["box"][:, :2]).prod(1)
     keep = (cut[:, 2:] - cut[:, :2]).clip(0).prod(1) >= SHOWN * whole
+    visible = _visible(cut, flat)[keep]
     flat, cut = flat[keep], cut[keep]
     person, still = flat["kind"] == PERSON, flat["pose"] == STAND
 
@@ -142,14 +152,34 @@ def label(flat: np.ndarray, cameras: int, frames: int, knobs: CityKnobs, fps: fl
     for column, mask in enumerate((still & person, flat["kind"] == BAG)):
         np.maximum.at(clocks[..., column], (flat["camera"][mask], flat["frame"][mask]), (flat["waits"] / limits)[mask].astype(np.float32))
     alone = [lies, where(flat["on_pavement"]), clocks[..., 0] >= 1, clocks[..., 1] >= 1]
-    look = np.stack([flat["shirt"], flat["trousers"]], 1).astype(np.int64)
-    at = np.stack([flat["camera"], flat["frame"]], 1).astype(np.int64)
-    truth = Truth(action, np.zeros((cameras, frames, len(ANOMALIES)), bool), clocks, meets, at,
-                  cut.astype(np.float32), flat["kind"].astype(np.int64), flat["track"].astype(np.int64), look, flat["pose"].astype(np.int64),
-                  (flat["waits"] / fps).astype(np.float32), fps, size_px)
-    truth.anomalies[..., :4] = np.stack(alone, -1)
-    truth.anomalies[..., 4:] = cross(truth.seen(), meets, knobs.surge_cameras)
+    anomalies = np.concatenate([np.stack(alone, -1), np.zeros((cameras, frames, 2), bool)], -1)
+    truth = _truth(flat[visible >= VISIBLE], cut[visible >= VISIBLE], visible[visible >= VISIBLE], action, anomalies, clocks, meets, fps, size_px)
+    anomalies[..., 4:] = cross(truth.seen(), meets, knobs.surge_cameras)
     return truth
+
+
+def _truth(flat: np.ndarray, cut: np.ndarray, visible: np.ndarray, action: np.ndarray, anomalies: np.ndarray, clocks: np.ndarray,
+           meets: np.ndarray, fps: float, size_px: tuple[int, int]) -> Truth:
+    return Truth(
+        action, anomalies, clocks, meets, box_at=np.stack([flat["camera"], flat["frame"]], 1).astype(np.int64), box=cut.astype(np.float32),
+        box_class=flat["kind"].astype(np.int64), box_track=flat["track"].astype(np.int64),
+        box_look=np.stack([flat["shirt"], flat["trousers"]], 1).astype(np.int64), box_pose=flat["pose"].astype(np.int64),
+        box_fast=flat["fast"] & (flat["kind"] == PERSON), box_visible=visible.astype(np.float32),
+        box_waits=(flat["waits"] / fps).astype(np.float32), fps=fps, size_px=size_px)
+
+
+def _visible(cut: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """[sprites]: the share of each that is left to be seen, what several things in front hide counted for each of them."""
+    key, area = _key(flat), (cut[:, 2:] - cut[:, :2]).prod(1)
+    hidden = np.zeros(len(flat))
+    for lag in range(1, len(flat)):
+        same = np.flatnonzero(key[:-lag] == key[lag:])
+        if not len(same):
+            break
+        back, front = cut[same], cut[same + lag]
+        overlap = np.minimum(back[:, 2:], front[:, 2:]) - np.maximum(back[:, :2], front[:, :2])
+        hidden[same] += overlap.clip(0).prod(1)
+    return 1 - (hidden / np.maximum(area, 1)).clip(0, 1)
 
 
 def _gathered(flat: np.ndarray, knobs: CityKnobs) -> np.ndarray:
