@@ -42,6 +42,7 @@ class Truth:
     box_pose: np.ndarray  # [N] int64, an index of POSES, -1 if not a person
     box_fast: np.ndarray  # [N] bool: runs
     box_visible: np.ndarray  # [N] float32: the share that no thing in front hides, at least VISIBLE
+    box_wrong: np.ndarray  # [N] bool: this thing makes an anomaly of its camera true: it lies, is a car on the pavement, loiters, is a bag alone
     box_waits: np.ndarray  # [N] float32 s: how long this person has stood, or this bag been alone
     fps: float
     size_px: tuple[int, int]
@@ -151,20 +152,22 @@ def label(flat: np.ndarray, cameras: int, frames: int, knobs: CityKnobs, fps: fl
     clocks = np.zeros((cameras, frames, len(CLOCKS)), np.float32)
     for column, mask in enumerate((still & person, flat["kind"] == BAG)):
         np.maximum.at(clocks[..., column], (flat["camera"][mask], flat["frame"][mask]), (flat["waits"] / limits)[mask].astype(np.float32))
+    wrong = (flat["pose"] == LIE) | flat["on_pavement"] | (flat["waits"] >= limits)
     alone = [lies, where(flat["on_pavement"]), clocks[..., 0] >= 1, clocks[..., 1] >= 1]
     anomalies = np.concatenate([np.stack(alone, -1), np.zeros((cameras, frames, 2), bool)], -1)
-    truth = _truth(flat[visible >= VISIBLE], cut[visible >= VISIBLE], visible[visible >= VISIBLE], action, anomalies, clocks, meets, fps, size_px)
+    truth = _truth(flat[visible >= VISIBLE], cut[visible >= VISIBLE], visible[visible >= VISIBLE], wrong[visible >= VISIBLE],
+                   action, anomalies, clocks, meets, fps, size_px)
     anomalies[..., 4:] = cross(truth.seen(), meets, knobs.surge_cameras)
     return truth
 
 
-def _truth(flat: np.ndarray, cut: np.ndarray, visible: np.ndarray, action: np.ndarray, anomalies: np.ndarray, clocks: np.ndarray,
-           meets: np.ndarray, fps: float, size_px: tuple[int, int]) -> Truth:
+def _truth(flat: np.ndarray, cut: np.ndarray, visible: np.ndarray, wrong: np.ndarray, action: np.ndarray, anomalies: np.ndarray,
+           clocks: np.ndarray, meets: np.ndarray, fps: float, size_px: tuple[int, int]) -> Truth:
     return Truth(
         action, anomalies, clocks, meets, box_at=np.stack([flat["camera"], flat["frame"]], 1).astype(np.int64), box=cut.astype(np.float32),
         box_class=flat["kind"].astype(np.int64), box_track=flat["track"].astype(np.int64),
         box_look=np.stack([flat["shirt"], flat["trousers"]], 1).astype(np.int64), box_pose=flat["pose"].astype(np.int64),
-        box_fast=flat["fast"] & (flat["kind"] == PERSON), box_visible=visible.astype(np.float32),
+        box_fast=flat["fast"] & (flat["kind"] == PERSON), box_visible=visible.astype(np.float32), box_wrong=wrong,
         box_waits=(flat["waits"] / fps).astype(np.float32), fps=fps, size_px=size_px)
 
 
