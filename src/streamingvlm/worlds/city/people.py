@@ -91,9 +91,10 @@ def plan(town: Town) -> list[Visit]:
             look = free[0 if people.clones else k]
             gone_s = max(visit.at_s[-1] for visit in trip if visit.kind == PERSON)
             free_s[look] = max(free_s.get(look, -np.inf), gone_s + town.knobs.look_rest_s)
-            for visit in trip:
-                out.append(replace(visit, track=track + (visit.kind == BAG), look=look if visit.kind == PERSON else (-1, -1)))
-            track += 2  # a bag has the number after its owner's
+            bags = [visit for visit in trip if visit.kind == BAG]
+            out += [replace(visit, track=track, look=look) for visit in trip if visit.kind == PERSON]
+            out += [replace(bag, track=track + 1 + number) for number, bag in enumerate(bags)]  # each bag is one of its own
+            track += 1 + len(bags)
     return out + _cars(town, track)
 
 
