@@ -59,8 +59,8 @@ repro: $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left
 	@$(DATA_IS_AS_DESCRIBED)
 	@test -f reports/claims.md -a -f reports/timings/stream.jsonl -a -f reports/timings/compress.json || { \
 	  echo "Timings or the ledger are gone, and DVC does not watch them: making them again"; $(PY) -m dvc repro -f -s compress stream evaluate; }
-	@$(PY) -m streamingvlm.report
-	@$(PY) -m streamingvlm.page || case "$(ARGS)" in ""|-f) exit 2;; esac  # a part of the pipeline need not make a whole page
+	@$(PY) -m streamingvlm.evaluation.ledger_inputs
+	@$(PY) -m streamingvlm.reporting.report_page || case "$(ARGS)" in ""|-f) exit 2;; esac  # a part of the pipeline need not make a whole page
 
 test: $(STAMP)  ## run the tests
 	@echo "Running the tests"
@@ -72,7 +72,7 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of ou
 
 SWEEP ?= sweeps/quick.yaml
 sweep: $(STAMP)  ## run a sweep here, one run after another; again, what is left of it (SWEEP=sweeps/window.yaml)
-	@$(PY) -m streamingvlm.sweep $(SWEEP) $(ARGS)
+	@$(PY) -m streamingvlm.workbench.sweep $(SWEEP) $(ARGS)
 
 doctor: $(STAMP)  ## is everything here that is needed?
 	@$(PY) -m streamingvlm.cli doctor $(ARGS)
@@ -98,11 +98,14 @@ real-lm: $(REAL_LM)/.installed  ## real weights (SmolLM2-135M, fetched once) thr
 	@$(PY) bench/real_lm.py $(ARGS)
 
 pretrain: $(STAMP)  ## train the base model in data/tiny-base again, some 25 minutes; the pipeline only reads it
-	@$(PY) -m streamingvlm.pretrain
+	@$(PY) -m streamingvlm.training.pretrain
 	@$(PY) -m dvc commit --force --quiet data.dvc
 
-lint: $(STAMP)  ## check the style
+lint: $(STAMP)  ## check the style, who may import whom, and the sizes of modules and rooms
 	@$(PY) -m ruff check . $(ARGS)
+	@$(VENV)/bin/lint-imports --no-cache
+	@$(PY) -m streamingvlm.workbench.house_rules
+	@$(PY) -m streamingvlm.workbench.stage_deps --check
 
 # torch names its GPU packages itself, exactly; left out of the lock, they only come with a torch that wants them.
 lock:  ## compile requirements.txt from requirements.in again (needs uv)

@@ -20,7 +20,18 @@ from pathlib import Path
 import common
 import torch
 
-from streamingvlm import arena, captions, config, lessons, live, metrics, model, pipeline, policy, report, session, sft, subset
+from streamingvlm.base import config, files, progress
+from streamingvlm.base.paths import repository_root
+from streamingvlm.context import policy
+from streamingvlm.data import labelled, stream_rows
+from streamingvlm.data.labelled import Lesson
+from streamingvlm.evaluation import ledger_inputs, runs
+from streamingvlm.models.qwen25 import loading
+from streamingvlm.models.qwen25.vlm import VLM
+from streamingvlm.streaming import captions
+from streamingvlm.training import sft
+from streamingvlm.worlds.match import dataset, game, scoring
+from streamingvlm.worlds.match.dataset import LONG
 
 KEYS = ("event_f1", "who", "score", "increment")
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
@@ -29,49 +40,49 @@ POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,g
 def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str], name: str) -> list[dict]:
     """The rows of some matches of a seed, rendered unless they lie in `folder` already."""
     if not (folder / name).exists():
-        made = subset.match_rows(cfg.data, folder / "videos", root, splits)
-        total = sum(split in splits for split, _, _ in subset.matches(cfg.data))
-        subset.write(list(live.follow(made, total, f"seed {cfg.data.seed}: rendering", lambda row: row["id"])), folder / name)
-    return subset.read(folder / name)
+        made = dataset.match_rows(cfg.data, folder / "videos", root, splits)
+        total = sum(split in splits for split, _, _ in dataset.matches(cfg.data))
+        stream_rows.write(list(progress.follow(made, total, f"seed {cfg.data.seed}: rendering", lambda row: row["id"])), folder / name)
+    return stream_rows.read(folder / name)
 
 
-def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, model.VLM]:
+def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, VLM]:
     """The students of one seed, trained unless they lie in `folder` already."""
-    device = model.pick_device(cfg.run.device)
-    students = {"base": model.load(root / cfg.sft.base, device, torch.float32)}
-    taught: dict[str, list[lessons.Lesson]] = {}
+    device = loading.pick_device(cfg.run.device)
+    students = {"base": loading.load(root / cfg.sft.base, device, torch.float32)}
+    taught: dict[str, list[Lesson]] = {}
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
         if not (folder / name / "model.safetensors").exists():
             rows = matches(cfg, folder, root, ("train", "clean"), "train.parquet") if not taught else []
-            for row in live.follow(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
-                taught.setdefault(row["split"], []).append(lessons.load(row, cfg.video, root, arena.EVENTS))
-            vlm = model.load(root / cfg.sft.base, device, torch.float32)
+            for row in progress.follow(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
+                taught.setdefault(row["split"], []).append(labelled.load(row, cfg.video, root, game.EVENTS))
+            vlm = loading.load(root / cfg.sft.base, device, torch.float32)
             school = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
-            steps = live.follow(school.run(), school.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
+            steps = progress.follow(school.run(), school.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
             losses = [row["loss"] for row in steps]
             vlm.save(folder / f"{name}.part")
             (folder / f"{name}.part").rename(folder / name)
             print(f"seed {seed}, {name}: loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
-        students[name] = model.load(folder / name, device, torch.float32)
+        students[name] = loading.load(folder / name, device, torch.float32)
     return students
 
 
 def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path) -> Iterator[dict]:
     """A row of scores for every (policy, student) of one seed."""
-    taught = [cfg.data.train_matches, cfg.data.train_s, cfg.data.clean_matches, pipeline.fingerprint(root / cfg.sft.base / "model.safetensors")]
+    taught = [cfg.data.train_matches, cfg.data.train_s, cfg.data.clean_matches, files.fingerprint(root / cfg.sft.base / "model.safetensors")]
     recipe = json.dumps(sft.recipe(cfg, json.dumps(taught)), sort_keys=True)
     folder = root / "artifacts" / "ablation" / f"seed-{seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
-    name = f"{subset.LONG}-{cfg.data.long_s}"
-    long = matches(cfg, folder / name, root, (subset.LONG,), "row.parquet")[0] | {"id": name}
-    truth, students = metrics.truth_of(long), trained(seed, cfg, folder, root)
+    name = f"{LONG}-{cfg.data.long_s}"
+    long = matches(cfg, folder / name, root, (LONG,), "row.parquet")[0] | {"id": name}
+    truth, students = scoring.truth_of(long), trained(seed, cfg, folder, root)
     jobs = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
     for student, name in jobs:
         path = folder / student / f"{long['id']}.{name}.jsonl"
         if not path.exists():
-            said = session.record(students[student], long, name, cfg, root, folder / student)
-            for _ in live.follow(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
+            said = runs.record(students[student], long, name, cfg, root, folder / student)
+            for _ in progress.follow(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
                 pass
-        scores = report.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
+        scores = ledger_inputs.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}
 
 
@@ -111,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(common.claims.T_95) + 1:
         parser.error(f"--seeds takes up to {max(common.claims.T_95) + 1} different numbers.")
-    cfg, root, rows = config.load(), config.repository_root(), []
+    cfg, root, rows = config.load(), repository_root(), []
     torch.set_num_threads(cfg.run.threads)
     for seed in args.seeds:
         own = cfg.having("data", seed=seed, long_s=round(args.minutes * 60), eval_matches=1).having("sft", seed=seed)
@@ -120,9 +131,9 @@ def main(argv: Sequence[str] | None = None) -> dict:
             print(json.dumps({key: value for key, value in row.items() if "quarter" not in key}), flush=True)
     table = summary(rows)
     common.table([readable(entry) for entry in table])
-    where = common.claims.provenance({"argv": vars(args), "params": pipeline.fingerprint(root / "params.yaml")})
+    where = common.claims.provenance({"argv": vars(args), "params": files.fingerprint(root / "params.yaml")})
     line = {"bench": "ablation", **vars(args), "table": table, "rows": rows, **where}
-    pipeline.write_json(line, root / "reports" / "bench" / "ablation.json")
+    files.write_json(line, root / "reports" / "bench" / "ablation.json")
     return line
 
 

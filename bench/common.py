@@ -26,11 +26,16 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a checkout is enough: nothing has to be installed
 
-from streamingvlm import claims, compress, config, policy, tokenizer
-from streamingvlm.decode import MODES
-from streamingvlm.model import VLM, pick_device
-from streamingvlm.stream import Streamer
-from streamingvlm.video import Chunk
+from streamingvlm.base import config, numbers
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.machine import provenance, revision, versions
+from streamingvlm.base.records import Chunk
+from streamingvlm.context import policy
+from streamingvlm.models.qwen25 import compress, tokenizer
+from streamingvlm.models.qwen25.decode import MODES
+from streamingvlm.models.qwen25.loading import pick_device
+from streamingvlm.models.qwen25.vlm import VLM
+from streamingvlm.streaming.stream import Streamer
 
 FOLDER = Path(__file__).resolve().parents[1] / "reports" / "bench"
 CHUNK_S = 1.0
@@ -54,8 +59,8 @@ def arguments(doc: str, argv: Sequence[str] | None = None, add=lambda parser: No
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--threads", type=int, help="CPU threads; default: 1 for tiny, else 2")
-    parser.add_argument("--int8", action="store_true", help="int8 weights (streamingvlm.compress)")
-    parser.add_argument("--decode", choices=MODES, default="auto", help="how single words are computed (streamingvlm.decode)")
+    parser.add_argument("--int8", action="store_true", help="int8 weights (streamingvlm.models.qwen25.compress)")
+    parser.add_argument("--decode", choices=MODES, default="auto", help="how single words are computed (streamingvlm.models.qwen25.decode)")
     parser.add_argument("--chunks", type=int, help="chunks of one second in a stream")
     parser.add_argument("--fps", type=int, default=2, help="frames a second")
     parser.add_argument("--px", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="frame size, multiples of 28")
@@ -179,7 +184,7 @@ def _best_s(device: str, call, *args) -> float:
 
 def table(rows: Sequence[dict]) -> None:
     """Print rows of the same keys, aligned; numbers to three digits."""
-    cells = [list(rows[0])] + [[claims.number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+    cells = [list(rows[0])] + [[numbers.number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
@@ -189,7 +194,7 @@ def run(main: Callable[[], object]) -> None:
     """`main`, with what the person at the keyboard can mend as one sentence."""
     try:
         main()
-    except config.UserError as error:
+    except UserError as error:
         sys.exit(str(error))
 
 
@@ -201,10 +206,10 @@ def finish(bench: str, args: argparse.Namespace, results: dict) -> dict:
         print("This machine was not quiet: at the end it was " + ", ".join(f"{ratio:.2f} x in {key}" for key, ratio in changed.items()) + ".")
     asked = {key: value for key, value in vars(args).items() if value is not None and not isinstance(value, Path)}
     try:
-        where = claims.provenance(asked)
+        where = provenance(asked)
     except ImportError:  # no psutil: a machine with nothing but torch and transformers
         gpu = torch.cuda.get_device_name() if args.device == "cuda" else None
-        where = {"hardware": {"gpu": gpu}, "versions": claims.versions(), "git": claims.revision()}
+        where = {"hardware": {"gpu": gpu}, "versions": versions(), "git": revision()}
     line = {"bench": bench, **asked, **results, "machine_after": after, **where}
     print(json.dumps(line), flush=True)
     return line

@@ -25,11 +25,12 @@ import numpy as np
 import torch
 from golden import FPS, LAYOUT, SPECIAL, Vocabulary, chunk, forced_end, golden_model, wrong_weights
 
-from streamingvlm import config, policy
-from streamingvlm.config import UserError
-from streamingvlm.dialogue import ids_of
-from streamingvlm.model import VLM
-from streamingvlm.stream import Streamer
+from streamingvlm.base import config
+from streamingvlm.base.errors import UserError
+from streamingvlm.context import policy
+from streamingvlm.context.dialogue import ids_of
+from streamingvlm.models.qwen25.vlm import VLM
+from streamingvlm.streaming.stream import Streamer
 
 TOLERANCE = 1e-4  # of hidden states; of keys and values, as a share of the largest recorded (a key is several times a hidden state); float32
 NO_LIMIT = 10**9  # tokens: a window that nothing outgrows

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 import common
 import numpy as np
 
-from streamingvlm import live
-from streamingvlm.cache import rotate
-from streamingvlm.stream import Comment, Streamer
-from streamingvlm.timing import percentiles
+from streamingvlm.base import progress
+from streamingvlm.base.records import Comment
+from streamingvlm.base.timing import percentiles
+from streamingvlm.context.cache import rotate
+from streamingvlm.streaming.stream import Streamer
 
 
 def stretch(comments: Sequence[Comment]) -> dict[str, float]:
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> dict:
     machine = common.machine(args.device, args.dtype)
     streamer = common.stream(common.build(args), args)
     seconds = [common.chunk(k, args) for k in range(64)]  # shown in turn
-    chunks = live.follow(range(args.chunks), args.chunks, "an endless stream")
+    chunks = progress.follow(range(args.chunks), args.chunks, "an endless stream")
     comments = [streamer.step("noise", seconds[k % 64]) for k in chunks]
     edge = min(500, args.chunks // 4)
     first, last = stretch(comments[edge : 2 * edge]), stretch(comments[-edge:])

@@ -28,13 +28,13 @@ import common
 import torch
 from transformers import DynamicCache
 
-from streamingvlm import dialogue
-from streamingvlm.cache import rotate
-from streamingvlm.dialogue import ids_of, rearrange
-from streamingvlm.policy import Extent
-from streamingvlm.stream import Streamer
-from streamingvlm.timing import Stopwatch
-from streamingvlm.video import to_patches
+from streamingvlm.base.timing import Stopwatch
+from streamingvlm.context import dialogue
+from streamingvlm.context.cache import rotate
+from streamingvlm.context.dialogue import ids_of, rearrange
+from streamingvlm.context.policy import Extent
+from streamingvlm.models.qwen25.pixels import to_patches
+from streamingvlm.streaming.stream import Streamer
 
 STAGES = {"evict": ("evict",), "encode + prefill": ("encode", "prefill"), "decode": ("decode",)}
 

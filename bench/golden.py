@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm.model import VLM
-from streamingvlm.video import Chunk
+from streamingvlm.base.records import Chunk
+from streamingvlm.models.qwen25.vlm import VLM
 
 FPS = 2
 SPECIAL = {"<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645, "<|vision_start|>": 151652, "<|vision_end|>": 151653,

@@ -29,8 +29,9 @@ from statistics import median
 import common
 import torch
 
-from streamingvlm import figures, policy
-from streamingvlm.timing import resident_mb
+from streamingvlm.base.timing import resident_mb
+from streamingvlm.context import policy
+from streamingvlm.reporting import figures
 
 METHODS = ("streaming", "full", "window", "overlap")
 

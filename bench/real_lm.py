@@ -40,10 +40,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from streamingvlm import gguf, live, pipeline
-from streamingvlm.cache import KVCache, rotate
-from streamingvlm.config import UserError
-from streamingvlm.model import VLM, Feed, pick_device
+from streamingvlm.base import files, progress
+from streamingvlm.base.errors import UserError
+from streamingvlm.context.cache import KVCache, rotate
+from streamingvlm.models.qwen25 import gguf
+from streamingvlm.models.qwen25.loading import pick_device
+from streamingvlm.models.qwen25.vlm import VLM, Feed
 
 PACKAGES = Path(__file__).resolve().parents[1] / "artifacts" / "real-lm"
 TEXT = Path(__file__).with_name("data") / "time_machine.txt"
@@ -165,7 +167,7 @@ def perplexities(losses: Tensor) -> list[dict]:
 def measure(vlm: VLM, ids: list[int], args: argparse.Namespace) -> tuple[list[dict], Tensor]:
     """-> (a row per method, losses [M, len(ids) - 1])."""
     rows, losses, asked = [], [], methods(args.sink, args.window)
-    for method in live.follow(asked, len(asked), "measuring", lambda method: method.name):
+    for method in progress.follow(asked, len(asked), "measuring", lambda method: method.name):
         print(f"{method.name}: {len(ids)} tokens", file=sys.stderr, flush=True)
         seconds, (lost, cache) = common.timed(args.device, streamed, vlm, ids, method, args.block)
         losses.append(lost)
@@ -184,7 +186,7 @@ def summary(rows: list[dict], losses: Tensor, limit: int) -> list[dict]:
 def check(vlm: VLM, ids: list[int], losses: Tensor, args: argparse.Namespace) -> list[dict]:
     """Every method in one masked forward, beside the losses [M, T] of the blocks, and beside a block of 1."""
     rows, ids, asked = [], ids[: args.masked], methods(args.sink, args.window)
-    for i, method in enumerate(live.follow(asked, len(asked), "checking", lambda method: method.name)):
+    for i, method in enumerate(progress.follow(asked, len(asked), "checking", lambda method: method.name)):
         print(f"{method.name}: check", file=sys.stderr, flush=True)
         want = masked(vlm, ids, method)
         single = streamed(vlm, ids[: args.exact], method, 1)[0]
@@ -265,7 +267,7 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"Without a sink, contiguous and growing positions lose the same, token by token, to {found['no_sink_positions_difference']:.1e}.")
     line = common.finish("real_lm", args, {"machine": machine, "model": path.name, "text": args.text.name, **found, "logits": logits,
                                            "methods": rows, "checks": checks})
-    pipeline.write_json(line, args.folder / "real_lm.json")
+    files.write_json(line, args.folder / "real_lm.json")
     if args.dtype == "float32" and max(found["exact_difference"], found["logits_difference"]) > SAME:
         sys.exit("What should be the same is not: the weights were read, or the cache kept, wrongly.")
     return line

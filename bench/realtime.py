@@ -24,8 +24,8 @@ from collections.abc import Callable
 import common
 import torch
 
-from streamingvlm.stream import together
-from streamingvlm.timing import percentiles
+from streamingvlm.base.timing import percentiles
+from streamingvlm.streaming.stream import together
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -21,11 +21,11 @@ from statistics import median
 import common
 import torch
 
-from streamingvlm.dialogue import MERGE, TEMPORAL_PATCH
-from streamingvlm.model import Feed
-from streamingvlm.video import PATCH_PX, to_patches
+from streamingvlm.base.patches import MERGE, PATCH_PX, TEMPORAL
+from streamingvlm.models.qwen25.pixels import to_patches
+from streamingvlm.models.qwen25.vlm import Feed
 
-PATCH_VALUES = 3 * TEMPORAL_PATCH * PATCH_PX**2
+PATCH_VALUES = 3 * TEMPORAL * PATCH_PX**2
 STAGES = ("encode", "evict", "prefill", "decode")
 
 
@@ -102,7 +102,7 @@ def observe(args, vlm) -> tuple[dict[str, float], Lengths]:
             ms.append(comment.ms)
     read = comment.kv_tokens - (comment.tokens - 1)  # cached after the prefill; each word but the last then adds one
     forwards = ((passes[0], read), *((1, read + i) for i in range(1, comment.tokens)))
-    grid = (-(-args.fps // TEMPORAL_PATCH), args.px[0] // PATCH_PX, args.px[1] // PATCH_PX)
+    grid = (-(-args.fps // TEMPORAL), args.px[0] // PATCH_PX, args.px[1] // PATCH_PX)
     return {stage: median(row[stage] for row in ms) for stage in STAGES}, Lengths(forwards, read - passes[0], *grid, comment.tokens)
 
 

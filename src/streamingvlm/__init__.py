@@ -1,1 +1,2 @@
-"""StreamingVLM workbench: a vision-language model that watches an endless video with a compact cache."""
+"""The StreamingVLM workbench. Rooms, each of which may import only those before it: base, media, context, models, streaming, data, worlds, training,
+evaluation, reporting, workbench, cli."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm.config import UserError
+from streamingvlm.base.errors import UserError
 from streamingvlm.worlds.city import streets
 from streamingvlm.worlds.city.people import BAG, PERSON, STAND, WALK
 from streamingvlm.worlds.city.scene import PALETTES

@@ -1,0 +1,44 @@
+"""What rooms hand each other: a chunk of video on its way in, a comment on its way out. Plain data; knows no file and no model.
+
+Letters for shapes: F frames, H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`chunk_s` of video. `start_s`, `end_s` count from read_chunks' `start_s`; `times_s` is the file's clock, 0 = its first frame."""
+
+    index: int
+    start_s: float
+    end_s: float
+    frames: np.ndarray  # [F, H, W, C] uint8 RGB
+    times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Comment:
+    """What was said in one chunk. Times in seconds of the stream; `tokens` spoken, without the end token; `kv_tokens` cached after the chunk."""
+
+    stream: str
+    policy: str
+    chunk: int
+    start_s: float
+    end_s: float
+    text: str
+    tokens: int
+    kv_tokens: int
+    kv_bytes: int
+    ms: dict[str, float]
+    memory_mb: float
+
+    def line(self, timed: bool = True) -> dict:
+        """As one JSON line of the contract; without what differs from run to run unless `timed`."""
+        row = dataclasses.asdict(self)
+        return row if timed else {key: value for key, value in row.items() if key not in {"ms", "memory_mb"}}

@@ -1,0 +1,127 @@
+"""The `streamingvlm` command: what can be typed, and how it ends. What the commands do is in `run_command`, `watch_command` and `doctor`.
+
+    streamingvlm --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from streamingvlm.base.errors import UserError
+
+ABOUT = "A vision-language model that watches a video and says what happens, second by second, in constant time and memory."
+EXAMPLES = """\
+examples:
+  streamingvlm doctor                                        is everything here that is needed?
+  streamingvlm run match.mp4 --out said.vtt                  captions of a file
+  streamingvlm watch match.mp4 --browser                     the same in real time, in a window of the browser
+
+next, in a clone of the workbench:
+  make repro     trains the tiny model that these commands use, and everything else there is to see
+  make lab       the same as lessons, in JupyterLab
+  README.md      what this is about, and how to use the 7B model
+"""
+RUN = "Watch VIDEO; print what is said and write it to a WebVTT and a JSONL file."
+WATCH = """Watch VIDEO at the speed at which it was filmed: each second is seen when it has passed. Shows the picture, what is said, latency (from the
+last frame's arrival to the text), lateness and cache size. Ctrl-C ends it; what was said is then in a WebVTT and a JSONL file."""
+DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
+COMMANDS = {  # name -> where it is, what it does in a line
+    "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
+    "run": ("run_command", "comment on a video file, as fast as it goes"),
+    "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers what it does not understand with one sentence, and with the nearest thing that it does."""
+
+    known: tuple[str, ...] = ()  # for the main parser: every option of its commands
+    policy: argparse.Action | None = None  # the option of that name
+
+    def format_help(self) -> str:
+        """Only help lists the policies: what else is typed, `doctor` above all, must not need the packages they need."""
+        if self.policy:
+            from streamingvlm.context import policy
+
+            self.policy.help = f"what the cache keeps: {', '.join(policy.POLICIES)} (default: streaming)"
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        if found := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            raise UserError(f"There is no command `{found[1]}`{_nearest(found[1], COMMANDS)}: there are {', '.join(COMMANDS)}.")
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            raise UserError(f"`{found[1]}` means nothing here{_nearest(found[1], self.known)}: `streamingvlm COMMAND --help` lists what does.")
+        raise UserError(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` says how it is meant.")
+
+
+def _nearest(word: str, known) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f" (did you mean `{near[0]}`?)" if near else ""
+
+
+def parser() -> Parser:
+    main = Parser(prog="streamingvlm", description=ABOUT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", title="commands (`streamingvlm COMMAND --help` says more)")
+    common = _common()
+    run = commands.add_parser("run", help=COMMANDS["run"][1], parents=[common], allow_abbrev=False, description=RUN,
+                              epilog="example: streamingvlm run match.mp4 --previous \"left lions right bears\" --out said.vtt")
+    watch = commands.add_parser("watch", help=COMMANDS["watch"][1], parents=[common], allow_abbrev=False, description=WATCH,
+                                epilog="example: streamingvlm watch match.mp4 --browser")
+    watch.add_argument("--speed", type=float, metavar="N", default=1.0, help="let the clock run N times as fast (default: 1)")
+    watch.add_argument("--browser", action="store_true", help="show it in a window of the browser, served from this machine to itself")
+    watch.add_argument("--port", type=int, metavar="N", default=0, help="with --browser: the port (default: any that is free)")
+    watch.add_argument("--no-open", action="store_true", help="with --browser: print the address, open nothing")
+    doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
+                                 epilog="example: streamingvlm doctor --json")
+    doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
+    run.policy = watch.policy = common.policy
+    main.known = tuple(option for one in (main, run, watch, doctor) for option in one._option_string_actions)
+    return main
+
+
+def _common() -> Parser:
+    """What `run` and `watch` both take."""
+    from streamingvlm.cli.run_command import DEFAULT_MODEL
+
+    common = Parser(add_help=False)
+    common.add_argument("file", type=Path, metavar="VIDEO", help="any video file")
+    common.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
+    common.policy = common.add_argument("--policy", metavar="NAME", default="streaming", help="what the cache keeps")
+    common.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
+    common.add_argument("--html", type=Path, metavar="FILE", help="also a page that plays the video with what was said")
+    common.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
+    common.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
+    common.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
+    common.add_argument("--params", type=Path, metavar="FILE", help="settings (default: params.yaml in this clone)")
+    return common
+
+
+def main(argv: list[str] | None = None) -> int:
+    """-> the exit status: 0, 2 for what the caller can mend, 130 after Ctrl-C, 141 where nobody reads on; `doctor` has its own 1."""
+    try:
+        known = parser()
+        args = known.parse_args(argv)
+        if args.command is None:
+            known.print_help()
+            return 2
+        return getattr(import_module(f"streamingvlm.cli.{COMMANDS[args.command][0]}"), args.command)(args) or 0
+    except UserError as error:
+        print(f"streamingvlm: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"streamingvlm: A package cannot be imported ({error}): `streamingvlm doctor` says what is missing.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"streamingvlm: stopped; {str(stop) or 'nothing was said yet'}.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `streamingvlm run ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+

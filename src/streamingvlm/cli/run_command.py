@@ -1,0 +1,144 @@
+"""What `streamingvlm run` and `streamingvlm watch` share, and `run` itself. Everything that can be wrong is looked at before the model is loaded, and
+the model before anything is written. Knows no terminal view (`screen`, `browser`) and no clock (`watch`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamingvlm.base import config
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.paths import repository_root
+from streamingvlm.streaming import captions
+
+if TYPE_CHECKING:
+    from streamingvlm.base.records import Comment
+    from streamingvlm.context.policy import Policy
+    from streamingvlm.media.file_index import Info
+    from streamingvlm.streaming.stream import Streamer
+
+DEFAULT_MODEL = "artifacts/sft/model"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video that can be watched, under which settings, and the files that what is said goes to."""
+
+    file: Path
+    info: Info
+    cfg: config.Config
+    policy: Policy
+    model: str
+    vtt: Path
+    jsonl: Path
+    html: Path | None
+
+
+def prepare(args: argparse.Namespace) -> Job:
+    """Check all that can be checked without torch: a wrong name is answered at once."""
+    from streamingvlm.context import policy
+    from streamingvlm.media import file_index
+
+    cfg = settings(args.params)
+    chosen = policy.get(args.policy)
+    info = file_index.scan(args.file).info
+    file_index.check_rate(info, cfg.video.fps)
+    vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
+    for path in (vtt, jsonl):
+        captions.check_writable(path)
+    if args.html:
+        captions.check_writable(args.html, "--html")
+        if args.html.resolve() in {path.resolve() for path in (args.file, vtt, jsonl)}:
+            raise UserError(f"{args.html} is the video or what is said of it; name another place with --html.")
+    return Job(args.file, info, cfg, chosen, model_path(args.model), vtt, jsonl, args.html)
+
+
+def settings(params: Path | None) -> config.Config:
+    """The named params file, else this clone's; defaults for the sections it leaves out."""
+    sections = {"video": config.Video(), "cache": config.Cache(), "stream": config.Stream(["streaming"]), "run": config.Run()}
+    if params is None:
+        try:
+            params = repository_root() / "params.yaml"
+        except UserError:
+            return config.Config(sections)
+    return config.Config(sections | vars(config.load(params)))
+
+
+def model_path(name: str | None) -> str:
+    """Where the model is: as given, else what the pipeline trained."""
+    if name is not None:
+        return name
+    try:
+        path = repository_root() / DEFAULT_MODEL
+    except UserError:
+        raise UserError("This folder is not in a clone of the workbench, so no trained model is at hand; name one with --model.") from None
+    if not path.is_dir():
+        raise UserError("There is no trained model in this clone yet; run `make repro` first, or name one with --model.")
+    return str(path)
+
+
+def streamer(job: Job, args: argparse.Namespace) -> Streamer:
+    """Load the model and begin its stream."""
+    try:
+        import torch
+        from transformers.utils import logging
+
+        from streamingvlm.models.qwen25 import loading
+        from streamingvlm.streaming.stream import Streamer
+    except (ImportError, OSError) as error:  # OSError: a library of torch's is not there
+        raise UserError(f"The model cannot be loaded, because a package does not import ({error}): see `streamingvlm doctor`.") from error
+
+    logging.set_verbosity_error()  # what is wrong with a model, `load` says in one sentence
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    torch.set_num_threads(job.cfg.run.threads)
+    vlm = loading.load(job.model, loading.pick_device(args.device or job.cfg.run.device), decode=job.cfg.run.decode)
+    begun = Streamer(vlm, job.policy, job.cfg.cache, job.cfg.video, job.cfg.stream)
+    begun.start(args.previous, args.query)
+    return begun
+
+
+def record(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None]) -> str:
+    """Write down and show what is said, as it is said -> a line that says where. However this ends, it is on disk."""
+    written: list[Comment] = []
+    recorded = captions.record(comments, job.vtt, job.jsonl)
+    try:
+        with contextlib.closing(recorded):
+            for comment in recorded:
+                written.append(comment)
+                show(comment)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what was said so far is on disk" if written else "nothing was said yet") from None
+    finally:
+        if job.html and written:
+            from streamingvlm.reporting import player
+
+            player.write(job.html, job.file.name, job.file, [comment.line() for comment in written])
+    spoken = sum(bool(comment.text) for comment in written)
+    return f"{spoken} comments in {job.vtt} and {job.jsonl}" + (f"; to be watched: {job.html}" if job.html else "")
+
+
+def line(comment: Comment) -> None:
+    """Print what was said, when, if anything was."""
+    if comment.text:
+        print(f"{captions.timestamp(comment.start_s)}  {comment.text}", flush=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Comment on a file as fast as it goes."""
+    job = prepare(args)
+    watcher = streamer(job, args)
+
+    from streamingvlm.base import progress
+    from streamingvlm.media import reader
+
+    said = watcher.watch(job.file.stem, reader.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
+    total = max(1, round(job.info.duration_s / job.cfg.video.chunk_s))
+    followed = progress.follow(said, total, job.file.name, lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
+    print(record(job, followed, line), file=sys.stderr)

@@ -1,0 +1,102 @@
+"""`streamingvlm watch`: a file at the speed at which it was filmed, as if a camera sent it. Knows the clock; how it looks is up to the view.
+
+A chunk is handed to the model when its last frame's time has come, no earlier. A model that is late makes the next chunk wait: nothing is left out,
+and the lateness is counted. Latency is what a viewer feels: from the arrival of a chunk's last frame to its whole text, waiting included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.cli import run_command
+from streamingvlm.cli.view import Tally, View
+from streamingvlm.media.clock import Clock, paced
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from streamingvlm.base.records import Chunk, Comment
+    from streamingvlm.streaming.stream import Streamer
+
+VIEW_PIXELS = 640 * 360  # of the picture people see; the model's own is often smaller
+
+
+def comments(streamer: Streamer, name: str, chunks: Iterable[Chunk], clock: Clock, see: Callable[[int, int], None]) -> Iterator[Comment]:
+    """What is said to each chunk, with two more times in `ms`: `late`, how long the chunk waited for the model, and `latency`, from its arrival to
+    the text."""
+    for chunk, arrival_s, late_s in paced(chunks, clock, see):
+        comment = streamer.step(name, chunk)
+        more = {"late": round(late_s * 1e3, 3), "latency": round(clock.since(arrival_s) * 1e3, 3)}
+        yield dataclasses.replace(comment, ms={**comment.ms, **more})
+
+
+class Lines:
+    """The view where there is no terminal: what is said, line by line."""
+
+    drawn = False
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+    def see(self, frame: np.ndarray) -> None:
+        pass
+
+    def say(self, comment: Comment, tally: Tally) -> None:
+        run_command.line(comment)
+
+
+def view(job: run_command.Job, args: argparse.Namespace) -> View:
+    """The browser if asked for, the terminal if there is one, else lines."""
+    if args.browser:
+        from streamingvlm.cli.browser_view import Browser
+
+        return Browser(job, args.port, opens=not args.no_open)
+    if args.port or args.no_open:
+        raise UserError("--port and --no-open say how the browser's page is served: add --browser.")
+    from streamingvlm.cli import terminal_view
+
+    return terminal_view.Screen(job) if terminal_view.fits() else Lines()
+
+
+def watch(args: argparse.Namespace) -> None:
+    """Comment on a file in real time."""
+    if not 0 < args.speed < float("inf"):
+        raise UserError(f"--speed must be above 0, not {args.speed:g}.")
+    job = run_command.prepare(args)
+    tally = Tally(job.cfg.video.fps, args.speed)
+    try:
+        with view(job, args) as shown:
+            streamer = run_command.streamer(job, args)
+            said = comments(streamer, job.file.stem, *_source(job, args, shown))
+            where = run_command.record(job, tally.of(said), lambda comment: shown.say(comment, tally))
+        print(where, file=sys.stderr)
+    finally:
+        if tally.latency_ms:
+            print(tally, file=sys.stderr)
+
+
+def _source(job: run_command.Job, args: argparse.Namespace, shown: View) -> tuple[Iterable[Chunk], Clock, Callable[[int, int], None]]:
+    """The chunks, their clock, and what shows a frame: from a second, larger reading of the file, for a view that draws."""
+    from streamingvlm.media.reader import read_chunks
+
+    chunks = read_chunks(job.file, job.cfg.video)
+    clock = Clock(args.speed)
+    if not shown.drawn:
+        return chunks, clock, lambda chunk, frame: None
+    larger = read_chunks(job.file, dataclasses.replace(job.cfg.video, max_pixels=VIEW_PIXELS))
+    pictures: list[np.ndarray] = []
+
+    def both() -> Iterator[Chunk]:
+        for chunk, big in zip(chunks, larger, strict=True):
+            pictures[:] = big.frames
+            yield chunk
+
+    return both(), clock, lambda chunk, frame: shown.see(pictures[frame])

@@ -1,0 +1,156 @@
+"""Build or load a Qwen2.5-VL; encode chunks; one forward over new tokens against a `KVCache`. Knows no chat token, no policy and no clock.
+
+The weights and modules are transformers' own `Qwen2_5_VLForConditionalGeneration`, from the tiny model to the 7B; only the loop over the
+decoder's layers is ours, because the cache keeps keys before RoPE, and that over the vision tower's (`vision`), for speed. Letters: B streams,
+T new tokens, R of them computed again, S cached tokens, E hidden size, H heads, K kv heads, D head dim, P patches, N vision tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
+from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
+
+from streamingvlm.context.cache import KVCache, Room, Rope, rotate
+from streamingvlm.models.qwen25.decode import Decoder, Word
+from streamingvlm.models.qwen25.vision import Grid, Tower
+
+Pixels = tuple[Tensor, Grid]  # patches [P, 1176] of one chunk and their grid
+
+
+@dataclass(frozen=True)
+class Feed:
+    """New tokens of one stream: embeddings x [T, E], positions [3, T], and the cache they join. `again` [R]: see `KVCache.extend`."""
+
+    x: Tensor
+    positions: Tensor
+    cache: KVCache
+    again: Tensor | None = None
+
+
+class VLM:
+    """A vision-language model and its tokenizer, ready to stream. `decode`: how single words are computed, see `Decoder`."""
+
+    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, decode: str = "auto"):
+        self.hf, self.tokenizer = hf.eval(), tokenizer
+        text = hf.config.text_config
+        self.text, self.heads, self.kv_heads = text, text.num_attention_heads, text.num_key_value_heads
+        self.head_dim = text.hidden_size // text.num_attention_heads
+        self.device, self.dtype = hf.device, hf.model.language_model.embed_tokens.weight.dtype
+        self.rope = Rope(self.head_dim, text.rope_parameters["rope_theta"], text.rope_parameters["mrope_section"], self.device)
+        self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, decode)
+        self.lower_right = self.device.type == "cuda"  # prefill without a mask in memory; on a CPU the mask is faster
+        self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+
+    def time_step(self, fps: float) -> int:
+        """How far the temporal position moves per time slice of two frames (Qwen2.5-VL: tokens per second x seconds per slice)."""
+        return int(self.hf.config.vision_config.tokens_per_second * 2 / fps)
+
+    def new_cache(self) -> KVCache:
+        return KVCache(self.text.num_hidden_layers, self.kv_heads, self.head_dim, self.rope, self.dtype, self.device)
+
+    @torch.inference_mode()
+    def encode(self, chunks: Sequence[Pixels]) -> list[Tensor]:
+        """Patches and grids of chunks, of one stream or of many -> vision tokens [N, E] of each, in one pass."""
+        patches = torch.cat([patches.to(self.device, self.dtype) for patches, _ in chunks])
+        grids = [grid for _, grid in chunks]
+        cell = self.tower.visual.spatial_merge_unit
+        return list(self.tower(patches, grids).split([t * h * w // cell for t, h, w in grids]))
+
+    @torch.inference_mode()
+    def encode_aside(self, pixels: Callable[[], Pixels]) -> Callable[[], tuple[Pixels, Tensor]]:
+        """Begin to encode one chunk beside whatever is launched from now on -> a call that hands over its pixels and vision tokens [N, E].
+
+        On CUDA on a stream of its own, behind what was launched before; on a CPU at once."""
+        here = torch.cuda.current_stream(self.device) if self.side else None
+        with torch.cuda.stream(self.side):
+            (patches, grid) = pixels()  # copies to the GPU make Python wait for this stream, so they come before this stream waits for the other
+            if self.side:
+                self.side.wait_stream(here)
+            tokens = self.encode([(patches, grid)])[0]
+            done = self.side.record_event() if self.side else None
+
+        def hand_over() -> tuple[Pixels, Tensor]:
+            if done:
+                now = torch.cuda.current_stream(self.device)
+                now.wait_event(done)
+                for tensor in (patches, tokens):
+                    tensor.record_stream(now)
+            return (patches, grid), tokens
+
+        return hand_over
+
+    @torch.inference_mode()
+    def embed(self, ids: list[int]) -> Tensor:
+        """ids [T] -> embeddings [T, E]."""
+        return self.hf.model.language_model.embed_tokens(torch.tensor(ids, device=self.device))
+
+    @torch.inference_mode()
+    def forward(self, feeds: Sequence[Feed | Word]) -> list[Tensor]:
+        """New tokens of one or many streams -> their final hidden states [T, E] each, after the last norm. Their keys and values join their caches.
+
+        All that is per token runs once for all streams; only attention is each stream's own, against its own cache. Words alone, of caches that
+        were prepared together, go through the static step."""
+        if self.decoder.ready(feeds):
+            return self.decoder(feeds)
+        feeds = [self._spelled(feed) if isinstance(feed, Word) else feed for feed in feeds]
+        rooms = [feed.cache.extend(feed.positions.to(self.device), feed.again) for feed in feeds]
+        groups = self.heads // self.kv_heads
+        biases = [room.bias(feed.cache.length, groups, feed.x, self.lower_right) for feed, room in zip(feeds, rooms, strict=True)]
+        sizes = [len(feed.x) for feed in feeds]
+        x = torch.cat([feed.x for feed in feeds])  # [sum of T, E]
+        decoder = self.hf.model.language_model
+        for i, layer in enumerate(decoder.layers):
+            attn = layer.self_attn
+            h = layer.input_layernorm(x)
+            projected = [part.split(sizes) for part in (attn.q_proj(h), attn.k_proj(h), attn.v_proj(h))]
+            mixed = [self._attend(i, feed.cache, room, bias, qkv)
+                     for feed, room, bias, qkv in zip(feeds, rooms, biases, zip(*projected, strict=True), strict=True)]
+            x = x + attn.o_proj(torch.cat(mixed))
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return list(decoder.norm(x).split(sizes))
+
+    def _spelled(self, word: Word) -> Feed:
+        return Feed(self.embed([word.id]), torch.full((3, 1), word.position, device=self.device), word.cache)
+
+    def _attend(self, layer: int, cache: KVCache, room: Room, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """One layer's attention of T new tokens over all that is cached -> [T, H * D]."""
+        T, K, D = len(qkv[0]), self.kv_heads, self.head_dim
+        q = qkv[0].view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
+        k, v = (part.view(T, K, D).transpose(0, 1) for part in qkv[1:])  # [K, T, D]
+        keys, values = cache.write(layer, k, v, room)  # [K, S, D]
+        q = rotate(q, room.cos, room.sin)
+        R = 0 if room.again is None else len(room.again)
+        if not self.lower_right or T == 1:
+            out = _shared(q, keys, values, bias)
+        else:  # flash attention: what is new sees all before it, and the few tokens computed again have a mask of their own
+            new = q[:, :, R:].flatten(0, 1)  # [H, T - R, D]
+            out = F.scaled_dot_product_attention(new[None], keys[None], values[None], causal_lower_right(T - R, keys.shape[1]), enable_gqa=True)
+            out = out.view(K, -1, T - R, D)
+            out = torch.cat((_shared(q[:, :, :R], keys, values, bias), out), dim=2) if R else out
+        return out.permute(2, 0, 1, 3).reshape(T, -1)
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [..., E] -> logits [..., vocabulary], float32."""
+        return self.hf.lm_head(hidden).float()
+
+    def save(self, folder: Path) -> None:
+        self.hf.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _shared(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of q [K, H/K, T, D] over keys and values [K, S, D] with a mask [H/K * T, S] -> [K, H/K, T, D].
+
+    The query heads that share a kv head stand one after another as rows of one attention: no key is ever copied per head."""
+    rows = q.flatten(1, 2)  # [K, H/K * T, D]
+    return F.scaled_dot_product_attention(rows[None], keys[None], values[None], attn_mask=bias).view(q.shape)
+
+

@@ -1,0 +1,78 @@
+"""Where comments go: WebVTT and JSON lines, complete or not at all. Knows files, no model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamingvlm.base.errors import UserError
+
+if TYPE_CHECKING:
+    from streamingvlm.base.records import Comment
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds -> hh:mm:ss.mmm."""
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+
+def cue(comment: Comment) -> str:
+    """One WebVTT cue; nothing for a silent chunk."""
+    if not comment.text:
+        return ""
+    text = " ".join(comment.text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # a line break could end the cue
+    return f"{timestamp(comment.start_s)} --> {timestamp(comment.end_s)}\n{text}\n\n"
+
+
+def names(out: Path) -> tuple[Path, Path]:
+    """The WebVTT and the JSONL file that `out` stands for, with or without one of their suffixes. They always differ."""
+    if os.path.isdir(out):  # Path.is_dir raises where the name is too long
+        raise UserError(f"{out} is a folder; name a file in it with --out.")
+    stem = out.stem if out.suffix in {".vtt", ".jsonl"} else out.name
+    return out.with_name(f"{stem}.vtt"), out.with_name(f"{stem}.jsonl")
+
+
+def check_writable(path: Path, option: str = "--out") -> None:
+    """UserError, which names the option, unless `path` could be written; nothing is left behind."""
+    try:
+        probe = path.with_name(f".{path.name}.{os.getpid()}")
+        probe.touch()
+        probe.unlink()
+        if path.is_dir():
+            raise IsADirectoryError
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or 'it is a folder'}); name another place with {option}.") from None
+
+
+def record(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:
+    """Pass comments through, writing both files as they come. They appear under their names when the stream ends, also when it ends early:
+    what was said so far is kept, a file that was begun before the first comment is not."""
+    parts = [path.with_name(path.name + ".part") for path in (vtt, jsonl)]
+    said = 0
+    try:
+        with parts[0].open("w", encoding="utf-8") as captions, parts[1].open("w", encoding="utf-8") as lines:
+            captions.write("WEBVTT\n\n")
+            for comment in comments:
+                caption, line = cue(comment), json.dumps(comment.line(timed)) + "\n"
+                captions.write(caption)
+                lines.write(line)  # at once, so that an interruption hardly ever falls between the two
+                said += 1
+                yield comment
+    except OSError as error:
+        said = 0
+        raise UserError(f"Writing {vtt.name} failed ({error.strerror}); free some room or name another place with --out.") from error
+    finally:
+        for part, path in zip(parts, (vtt, jsonl), strict=True):
+            if said:
+                os.replace(part, path)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> list[dict]:
+    """JSON lines -> rows."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

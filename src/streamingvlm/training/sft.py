@@ -1,0 +1,141 @@
+"""Overlapped-chunk SFT: short windows with full attention that look exactly like a moment of streaming (paper, section 2.2).
+
+Starts from the base model. A window of `window_s` seconds starts every `stride_s`; before it stands the previous text, cut to sink + window as the
+`streaming` policy will cut it; the loss falls on the assistant's tokens only. Two stages as in the paper: all windows, then a small clean set at a
+lower rate. Two controls: windows that do not overlap (`stride_s` = `window_s`), and windows that start anywhere (`starts: random`).
+
+    accelerate launch --multi_gpu -m streamingvlm.training.sft artifacts/sft-gpus  # the notebook 02_sft on one device, this on several (FSDP: README)
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from streamingvlm.base import config, progress
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.paths import repository_root
+from streamingvlm.context.dialogue import Dialogue
+from streamingvlm.data import labelled, stream_rows
+from streamingvlm.data.labelled import Lesson
+from streamingvlm.models.qwen25.vlm import VLM
+from streamingvlm.training import windowing
+from streamingvlm.training.loop import Checkpoint, Phase, Student, Trainer
+from streamingvlm.training.windowing import Batch
+from streamingvlm.worlds.match import game
+
+LATEST_CLOCK_S = 7200  # windows are told they start up to two hours into a broadcast: streams are longer than training videos
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+class Windows:
+    """The windows of some lessons, and batches of them."""
+
+    def __init__(self, talk: Dialogue, taught: Sequence[Lesson], cfg: config.Config):
+        self.talk, self.lessons, self.cache, self.sft = talk, taught, cfg.cache, cfg.sft
+        self.length, stride = (round(s / cfg.video.chunk_s) for s in (cfg.sft.window_s, cfg.sft.stride_s))
+        self.at = [(i, start) for i, lesson in enumerate(taught) for start in windowing.window_starts(len(lesson.chunks), self.length, stride)]
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """`sft.batch` of them by chance, half with a clock of some later hour."""
+        windows = []
+        for i, grid in (self.at[j] for j in rng.choice(len(self.at), self.sft.batch)):
+            lesson = self.lessons[i]
+            anywhere = int(rng.integers(0, max(len(lesson.chunks) - self.length, 0) + 1))
+            start = anywhere if self.sft.starts == "random" else grid
+            clock = float(rng.integers(0, LATEST_CLOCK_S) * rng.integers(0, 2))
+            stop = min(start + self.length, len(lesson.chunks))
+            windows.append((lesson, windowing.window_spans(self.talk, lesson, start, stop, self.cache, clock)))
+        return windowing.collate(self.talk, windows, packed=self.sft.packed)
+
+
+def adapt(vlm: VLM, sft: config.Sft) -> object | None:
+    """Put LoRA layers into the language model, in place, if the params ask for them -> what `merge` takes."""
+    if sft.tune == "full":
+        return None
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(sft.seed)
+    return get_peft_model(vlm.hf, LoraConfig(r=sft.lora_rank, lora_alpha=2 * sft.lora_rank, target_modules=LORA_TARGETS))
+
+
+def merge(adapted: object | None) -> None:
+    """Fold LoRA layers into the weights they adapt; the model is a plain Qwen2.5-VL again."""
+    if adapted is not None:
+        adapted.merge_and_unload()
+
+
+def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: config.Config, checkpoint: Checkpoint | None = None,
+            merged: bool = True) -> Trainer:
+    """Two phases, `windows` of the bulk and `annealing` on the clean matches. `vlm` gets LoRA layers if the params ask for them, and is a plain
+    Qwen2.5-VL again when the run has ended, unless `merged` is False: where processes share its weights, none can fold layers into them."""
+    sft, talk = cfg.sft, Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps))
+    if sft.anneal_steps and not clean:
+        raise UserError("`sft.anneal_steps` asks for clean matches, and there are none: set it to 0, or `data.clean_matches` above 0.")
+
+    adapted = adapt(vlm, sft)
+
+    def learns(student: Student) -> list[nn.Parameter]:
+        vision = "" if sft.tune_vision else "model.visual."
+        return [p for name, p in student.hf.named_parameters()
+                if not (vision and vision in name) and (sft.tune == "full" or "lora_" in name)]
+
+    phases = [Phase("windows", sft.steps, sft.lr, Windows(talk, bulk, cfg).draw, learns)]
+    if sft.anneal_steps:
+        phases.append(Phase("annealing", sft.anneal_steps, sft.anneal_lr, Windows(talk, clean, cfg).draw, learns))
+    student = Student(vlm.hf, len(game.EVENTS), sft.seed)
+    finish = (lambda: merge(adapted)) if merged else (lambda: None)
+    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype), finish)
+
+
+def recipe(cfg: config.Config, data: str) -> dict:
+    """All that decides the weights, for `Checkpoint`: the params read and the fingerprint of the data (base model and lessons)."""
+    return {"data": data, **{name: asdict(getattr(cfg, name)) for name in ("video", "cache", "sft")}}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train on `artifacts/subset/train.parquet` with params.yaml and save a model: one process of as many as `accelerate launch` starts."""
+    from accelerate import PartialState
+
+    from streamingvlm.models.qwen25 import loading
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the model goes")
+    parser.add_argument("--params", type=Path, help="another params.yaml")
+    args = parser.parse_args(argv)
+    root, cfg = repository_root(), config.load(args.params)
+    torch.set_num_threads(cfg.run.threads)
+    rows = stream_rows.read(root / "artifacts" / "subset" / "train.parquet")
+    taught: dict[str, list[Lesson]] = {"train": [], "clean": []}
+    for row in progress.follow(rows, len(rows), "decoding", lambda row: row["id"]):
+        taught[row["split"]].append(labelled.load(row, cfg.video, root, game.EVENTS))
+    device = PartialState(cpu=loading.pick_device(cfg.run.device).type == "cpu").device  # this process's own, where there are several
+    vlm = loading.load(root / cfg.sft.base, device, torch.float32)
+    school = trainer(vlm, taught["train"], taught["clean"], cfg, merged=False)
+    steps = school.run()
+    for _ in progress.follow(steps, school.steps, "training", lambda row: f"loss {row['loss']:.3f}") if school.accelerator.is_main_process else steps:
+        pass
+    weights = school.accelerator.get_state_dict(school.wrapped)  # every process takes part: each may hold a share of them
+    if school.accelerator.is_main_process:
+        whole = loading.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
+        adapted = adapt(whole, cfg.sft)
+        Student(whole.hf, len(game.EVENTS)).load_state_dict(weights)
+        merge(adapted)
+        whole.save(args.folder)
+    school.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None

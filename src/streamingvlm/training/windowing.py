@@ -1,0 +1,91 @@
+"""What is learned from: labelled videos cut into windows that look exactly like a moment of streaming (paper, section 2.2). No model, no loss.
+
+A window of some seconds stands behind the previous text, cut to sink + window as the `streaming` policy will cut it; only the assistant's tokens
+are learned. `collate` pads windows, or packs several into one row where each sees only itself.
+Letters: B rows of a batch, W windows, T tokens, E hidden size, N vision tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamingvlm.base import config
+from streamingvlm.base.patches import PATCH_PX, TEMPORAL
+from streamingvlm.context import dialogue
+from streamingvlm.context.dialogue import Dialogue, Span, ids_of
+from streamingvlm.data.labelled import Lesson
+from streamingvlm.models.qwen25.pixels import to_patches
+
+LEARNED = {dialogue.SAID, dialogue.DOTS, dialogue.END}
+
+
+Window = tuple[Lesson, list[Span]]
+
+
+def window_starts(chunks: int, window: int, stride: int) -> list[int]:
+    """First chunk of every window, overlapping by window - stride; the last one ends with the video."""
+    return sorted({*range(0, max(chunks - window, 0) + 1, stride), max(chunks - window, 0)})
+
+
+def window_spans(talk: Dialogue, lesson: Lesson, start: int, stop: int, cache: config.Cache | None, clock_s: float = 0.0) -> list[Span]:
+    """The spans of chunks [start, stop), as the cache would hold them if it had been streaming up to `start`; with no `cache`, nothing was cut.
+
+    `clock_s` is added to the clock."""
+    before = [talk.encode(lesson.previous)] + [talk.spoken(words)[: -len(talk.silence)] for words in lesson.words[:start]]
+    previous = [token for ids in before for token in ids]
+    if cache and len(previous) > cache.text_sink + cache.text_window:
+        previous = previous[: cache.text_sink] + previous[len(previous) - cache.text_window :]
+    spans = talk.header(previous)
+    for k in range(start, stop):
+        chunk = lesson.chunks[k]
+        grid = (math.ceil(len(chunk.frames) / TEMPORAL), chunk.frames.shape[1] // PATCH_PX, chunk.frames.shape[2] // PATCH_PX)
+        query = lesson.query if k == start else ""
+        spans += talk.question(k, chunk.start_s + clock_s, chunk.end_s + clock_s, grid, query, first=k == start)
+        spans += talk.answer(k, talk.spoken(lesson.words[k]))
+    return spans
+
+
+@dataclass(frozen=True)
+class Batch:
+    """ids, labels [B, T] (labels -100 where nothing is learned), positions [3, B, T], is_vision [B, T]; of the W windows' chunks in order: events
+    [chunks], sizes [chunks] (vision tokens), patches [P, 1176] and grids [chunks, 3] (None without pictures). `mask` [B, 1, T, T]: True where a
+    token may look; None where causal order says it all."""
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    is_vision: Tensor
+    events: Tensor
+    sizes: Tensor
+    patches: Tensor | None
+    grids: Tensor | None
+    mask: Tensor | None = None
+
+
+def collate(talk: Dialogue, windows: Sequence[Window], look: bool = True, packed: bool = False) -> Batch:
+    """Windows side by side, padded on the right (causal attention needs no mask then), or all in one row. `look`: with their pictures."""
+    flat = [torch.tensor(ids_of(spans)) for _, spans in windows]
+    rows = [list(range(len(windows)))] if packed else [[w] for w in range(len(windows))]
+    length = max(sum(len(flat[w]) for w in row) for row in rows)
+    ids = torch.full((len(rows), length), talk.im_end)
+    labels, positions = torch.full_like(ids, -100), torch.zeros(3, *ids.shape, dtype=torch.long)
+    owner = torch.full_like(ids, -1)
+    for b, row in enumerate(rows):
+        at = 0
+        for w in row:
+            here, spans = slice(at, at + len(flat[w])), windows[w][1]
+            learned = torch.tensor([span.role in LEARNED for span in spans for _ in span.ids])
+            ids[b, here], labels[b, here] = flat[w], torch.where(learned, flat[w], -100)
+            positions[:, b, here] = torch.from_numpy(talk.positions(spans))
+            owner[b, here], at = w, here.stop
+    seen = [(lesson, span) for lesson, spans in windows for span in spans if span.grid]
+    patches = torch.cat([to_patches(lesson.chunks[span.round].frames)[0] for lesson, span in seen]) if look else None
+    mask = ((owner[:, :, None] == owner[:, None]) & torch.ones(length, length, dtype=torch.bool).tril())[:, None] if packed else None
+    events, sizes = (torch.tensor(values) for values in zip(*((lesson.labels[span.round], len(span.ids) - 2) for lesson, span in seen), strict=True))
+    grids = torch.tensor([span.grid for _, span in seen]) if look else None
+    return Batch(ids, labels, positions, ids == talk.video_pad, events, sizes, patches, grids, mask)

@@ -1,0 +1,4 @@
+"""The match: two teams, a ball, a score that is never drawn. `game` decides and says, `rendering` draws, `scoring` counts what was right.
+
+Door: `game.Match`, `dataset.match_rows`, `scoring.score_all`.
+"""

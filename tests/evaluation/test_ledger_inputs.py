@@ -1,0 +1,127 @@
+"""From commentaries on disk to the ablation table, and what the several-seeds table makes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+import ablation
+
+from streamingvlm.base import config
+from streamingvlm.evaluation import claims, ledger_inputs, runs
+from streamingvlm.worlds.match import game, scoring
+
+MATCH = game.Match(4, 120, True)
+ROW = MATCH.row("long", "long.mp4") | {"split": "long"}
+
+
+def write(path: Path, texts: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, "kv_tokens": 40 + k}) + "\n" for k, text in enumerate(texts)))
+
+
+@pytest.fixture
+def watched(tmp_path):
+    said = [" ".join(second.words) for second in MATCH.timeline]
+    write(tmp_path / "overlapped/long.streaming.jsonl", said)
+    write(tmp_path / "overlapped/long.no_text.jsonl", [text.replace(" 1 - ", " 4 - ") for text in said])
+    write(tmp_path / "base/long.streaming.jsonl", said[:60] + [""] * 60)
+    write(tmp_path / "overlapped/clip.streaming.jsonl", [""])
+    return ledger_inputs.commentaries(tmp_path, "long")
+
+
+def test_the_table_has_a_row_for_each_policy_and_student_the_published_one_first(watched):
+    assert next(iter(watched)) == ("streaming", "overlapped") and set(watched) == {
+        ("streaming", "overlapped"), ("no_text", "overlapped"), ("streaming", "base")}
+    table = ledger_inputs.ablation(watched, scoring.truth_of(ROW), 1.0)
+    right, forgot, silent = table["streaming"]["overlapped"], table["no_text"]["overlapped"], table["streaming"]["base"]
+    assert right["event_f1"] == right["who"] == right["score"] == right["last_quarter"]["who"] == 1 and right["kv_tokens"] == 159
+    assert forgot["event_f1"] == forgot["who"] == 1 and forgot["score"] < 0.8
+    assert silent["first_quarter"]["event_f1"] == 1 and silent["last_quarter"]["event_f1"] == 0
+
+
+def test_the_ledger_reads_every_number_of_the_table_by_its_name(watched):
+    numbers = {"ablation": ledger_inputs.ablation(watched, scoring.truth_of(ROW), 1.0), "compress": {"int8": {"bytes": 5}}}
+    cfg = SimpleNamespace(video=config.Video(), cache=config.Cache())
+    flat = ledger_inputs.measured(numbers, [], [{"variant": "int8", "chunk_ms_p50": 2.0}], cfg)
+    assert flat["ablation.streaming.overlapped.who"] == 1 and flat["ablation.streaming.base.last_quarter.event_f1"] == 0
+    assert flat["compress.int8.bytes"] == 5 and flat["compress.int8.chunk_ms_p50"] == 2.0
+    assert not any(isinstance(value, dict) for value in flat.values())
+
+
+def test_every_stream_is_watched_as_asked_and_the_controls_watch_the_long_match_only():
+    rows = [{"id": "long", "split": "long"}, {"id": "clip", "split": "clip"}]
+    jobs = runs.jobs(rows, config.Stream(policies=["streaming", "full"], ablations=["no_sink"], controls=["streaming"]))
+    assert [(student, row["id"], name) for student, row, name in jobs] == [
+        ("overlapped", "long", "streaming"), ("overlapped", "long", "full"), ("overlapped", "clip", "streaming"), ("overlapped", "clip", "full"),
+        ("overlapped", "long", "no_sink"), ("tiled", "long", "streaming"), ("base", "long", "streaming")]
+
+
+def test_an_interval_is_students_t_over_seeds():
+    assert claims.interval([0.5]) == {"mean": 0.5, "half_width": None}
+    found = claims.interval([0.8, 0.9, 1.0])
+    assert found["mean"] == 0.9 and found["half_width"] == pytest.approx(4.303 * 0.1 / math.sqrt(3), abs=1e-4)
+
+
+def test_seeds_are_put_together_by_policy_and_student(watched):
+    table = ledger_inputs.ablation(watched, scoring.truth_of(ROW), 1.0)
+    rows = [{"seed": seed, "policy": "streaming", "student": name, **table["streaming"][name]} for seed in (1, 2) for name in ("overlapped", "base")]
+    whole, silent = ablation.summary(rows)
+    assert whole["who"] == {"mean": 1.0, "half_width": 0.0} and whole["student"] == "overlapped"
+    assert silent["event_f1_last_minus_first"]["mean"] == -1 and "+-" in ablation.readable(silent)["event_f1"]
+
+
+def test_the_seeds_are_one_flat_row_each_and_the_ledger_takes_differences_within_them(tmp_path):
+    assert ledger_inputs.repeats(tmp_path) == []
+    rows = [{"seed": seed, "policy": policy, "student": "overlapped", "who": who + seed / 10, "last_quarter": {"who": None}}
+            for seed in (0, 1) for policy, who in (("streaming", 0.9), ("no_sink", 0.1))]
+    (tmp_path / "ablation_seeds.json").write_text(json.dumps({"rows": rows}))
+    seeds = ledger_inputs.repeats(tmp_path)
+    assert len(seeds) == 2 and seeds[1]["ablation.no_sink.overlapped.who"] == 0.2
+    row = next(row for row in claims.ledger({"ablation.no_sink.overlapped.who": 0.1, "ablation.streaming.overlapped.who": 0.9}, {}, seeds)
+               if row["id"] == "P6")
+    assert row["intervals"] == {"right name": {"mean": 0.95, "half_width": 0.6353, "n": 2},
+                                "names without sink, minus with": {"mean": -0.8, "half_width": 0.0, "n": 2}}
+    assert "-0.8 (2 seeds: -0.800 ± 0.000)" in row["measured"] and row["verdict"] == claims.NOT_MEASURED
+
+
+def test_a_median_per_policy_and_student_without_what_is_set_up_once():
+    lines = [{"policy": "full", "student": "base", "ms": {"total": ms}} for ms in [900] * runs.WARM_CHUNKS + [1, 2, 9]]
+    found = ledger_inputs.chunk_ms(lines, [{"variant": "int8", "chunk_ms_p50": 3.5}])
+    assert found == {"ablation": {"full": {"base": {"chunk_ms_p50": 2.0}}}, "compress": {"int8": {"chunk_ms_p50": 3.5}}}
+
+
+def test_what_make_real_lm_measured_comes_with_where_it_ran(tmp_path):
+    assert ledger_inputs.real_lm(tmp_path) == ({}, {})
+    found = {"dense_ppl": 20.5, "tokens": 4096, "text": "novel.txt", "dtype": "float32", "model": "small.gguf", "hardware": {"text": "two cores"}}
+    (tmp_path / "real_lm.json").write_text(json.dumps(found))
+    numbers, where = ledger_inputs.real_lm(tmp_path)
+    assert numbers == {"real_lm.dense_ppl": 20.5} and where["hardware"] == "two cores" and where["command"] == "make real-lm"
+
+
+def test_only_numbers_beyond_tolerance_are_said_to_have_moved(tmp_path):
+    published = {"ablation": {"streaming": {"who": 0.97, "score": None}}, "compress": {"int8": {"bytes": 1_000_000}}}
+    assert ledger_inputs.moved(published, published) == []
+    near = {"ablation": {"streaming": {"who": 0.955, "score": None}}, "compress": {"int8": {"bytes": 1_015_000}}}
+    assert ledger_inputs.moved(near, published) == []
+    far = {"ablation": {"streaming": {"who": 0.94, "score": 0.5}}, "compress": {"int8": {"bytes": 1_030_000, "zeros": 0.0}}}
+    assert [line.partition(" ")[0].strip(":") for line in ledger_inputs.moved(far, published)] == [
+        "ablation.streaming.score", "ablation.streaming.who", "compress.int8.bytes", "compress.int8.zeros"]
+    assert "nothing to compare" in ledger_inputs.compare(tmp_path)
+    for folder in ("reports", "reports/reference"):
+        write_numbers(tmp_path / folder / "metrics.json", published)
+    assert "All numbers are within" in ledger_inputs.compare(tmp_path)
+    write_numbers(tmp_path / "reports/metrics.json", far)
+    assert ledger_inputs.compare(tmp_path).startswith("4 numbers moved")
+
+
+def write_numbers(path: Path, numbers: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(numbers))

@@ -1,0 +1,178 @@
+"""The whole pipeline in miniature: every stage real, with small params, in a scratch copy of the repository. About two minutes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import SMALL
+
+from streamingvlm.base.paths import repository_root
+from streamingvlm.evaluation import claims
+from streamingvlm.workbench import stage_deps
+
+ROOT = repository_root(Path(__file__).parent)
+SOURCE = ROOT / "src" / "streamingvlm"
+
+
+class Scratch:
+    """A copy of the tracked files, a git repository of its own, and the interpreter that runs these tests."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        (folder / "params.yaml").write_text(SMALL)
+        for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "scratch"]):
+            self.git(*command)
+
+    def run(self, *command: str) -> str:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout + done.stderr
+
+    def git(self, *command: str) -> str:
+        return self.run("git", *command)
+
+    def repro(self, *more: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", "repro", *more)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory) -> Scratch:
+    made = Scratch(tmp_path_factory.mktemp("clone"))
+    made.repro()
+    made.git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "ran")
+    return made
+
+
+def test_every_stage_leaves_what_it_promises(scratch):
+    names = {path.relative_to(scratch.folder).as_posix() for top in ("artifacts", "reports") for path in (scratch.folder / top).rglob("*")}
+    wanted = {"artifacts/subset/train.parquet", "artifacts/subset/eval.parquet", "artifacts/sft/model/model.safetensors",
+              "artifacts/sft/history.jsonl", "artifacts/compress/mlp25_int8/compressed.safetensors",
+              "artifacts/stream/overlapped/long.streaming.vtt", "artifacts/stream/overlapped/long.full.jsonl",
+              "artifacts/stream/base/long.streaming.vtt",
+              "artifacts/stream/overlapped/bigbuckbunny-loop.streaming.vtt", "artifacts/stream/overlapped/basketball.full.vtt",
+              "reports/metrics.json", "reports/timings.json", "reports/timings/wall.json", "reports/claims.md",
+              "reports/claims.json", "reports/timings/stream.jsonl", "reports/timings/latency.png", "reports/timings/latency.html",
+              "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
+              "reports/inside/film.png", "reports/inside/attention.png", "reports/inside/player.html",
+              *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
+    assert wanted <= names, wanted - names
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_the_contract_of_a_comment(scratch):
+    lines = [json.loads(line) for line in (scratch.folder / "reports/timings/stream.jsonl").read_text().splitlines()]
+    long = [line for line in lines if line["stream"] == "long" and line["policy"] == "streaming" and line["student"] == "overlapped"]
+    assert [line["chunk"] for line in long] == list(range(48))
+    assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= long[0].keys()
+    assert all(line["ms"]["total"] > 0 for line in lines)
+    loop = [line["start_s"] for line in lines if line["stream"] == "bigbuckbunny-loop" and line["policy"] == "full"]
+    assert loop == sorted(set(loop)) and len(loop) == 12
+
+
+def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
+    numbers = json.loads((scratch.folder / "reports/metrics.json").read_text())
+    assert set(numbers["compress"]) == {"float32", "int8", "pruned25", "mlp25_int8"}
+    assert 0 <= numbers["ablation"]["streaming"]["overlapped"]["event_accuracy"] <= 1
+    assert set(numbers["ablation"]["streaming"]) == {"overlapped", "tiled", "base"} and set(numbers["ablation"]["no_text"]) == {"overlapped"}
+    timings = json.loads((scratch.folder / "reports/timings.json").read_text())
+    assert {policy: set(students) for policy, students in timings["ablation"].items()} == {
+        policy: set(students) for policy, students in numbers["ablation"].items()}
+    assert set(timings["compress"]) == set(numbers["compress"])
+    assert all(entry["chunk_ms_p50"] > 0 for students in timings["ablation"].values() for entry in students.values())
+    ledger = json.loads((scratch.folder / "reports/claims.json").read_text())
+    assert [row["id"] for row in ledger] == list(claims.claims()["claims"])
+    assert next(row for row in ledger if row["id"] == "P1")["verdict"] == claims.NOT_MEASURED, "48 seconds prove nothing about endless streams"
+
+
+def test_the_page_takes_the_run_for_its_own(scratch):
+    """It refuses what is of another run; here all is of this one, however small."""
+    assert scratch.run(sys.executable, "-m", "streamingvlm.reporting.report_page").endswith("The report: reports/index.html\n")
+    page = (scratch.folder / "reports/index.html").read_text()
+    assert all(f'id="claim-{name}"' in page for name in claims.claims()["claims"])
+
+
+def test_a_second_run_runs_nothing_and_git_is_clean(scratch):
+    assert "Running stage" not in scratch.repro()
+    assert scratch.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(("old", "new", "stages"), [
+    ("tolerance_s: 1.0", "tolerance_s: 2.0", ["evaluate"]),
+    ("restart_rounds: 8", "restart_rounds: 9", ["inside_the_cache", "stream"]),
+    ("policies: [streaming, full]", "policies: [streaming]", ["stream"]),
+    ("pruned25,", "pruned30,", ["compress"]),
+])
+def test_one_param_reruns_only_the_stages_that_read_it(scratch, old, new, stages):
+    """The stages that read it are the only ones that DVC calls changed by themselves; later ones follow only if its outputs change."""
+    params = scratch.folder / "params.yaml"
+    params.write_text(SMALL.replace(old, new))
+    try:
+        status = json.loads(scratch.run(sys.executable, "-m", "dvc", "status", "--json"))
+    finally:
+        params.write_text(SMALL)
+    assert sorted(status) == stages
+
+
+def test_forced_again_it_gives_the_same_bytes(scratch):
+    before = locked_outs(scratch.folder)
+    scratch.repro("-f")
+    assert locked_outs(scratch.folder) == before and len(before) > 10
+
+
+def locked_outs(folder: Path) -> dict[str, str]:
+    """Path -> md5 of every output but the medians of timings."""
+    from ruamel.yaml import YAML
+
+    stages = YAML(typ="safe").load((folder / "dvc.lock").read_text())["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"] if out["path"] != "reports/timings.json"}
+
+
+# --- what dvc.yaml says against what the code does ---
+
+
+def test_a_stage_declares_the_code_it_uses(tmp_path):
+    assert stage_deps.rewritten(ROOT) == (ROOT / "dvc.yaml").read_text(), "`python -m streamingvlm.workbench.stage_deps` writes them"
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    game = tmp_path / "src" / "streamingvlm" / "worlds" / "match" / "game.py"
+    game.write_text(game.read_text().replace("import re\n", "import re\n\nfrom streamingvlm.base import timing\n", 1))
+    assert "    - src/streamingvlm/base/timing.py" in stage_deps.rewritten(tmp_path).partition("  subset:")[2].partition("  sft:")[0]
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_source_notebook_is_canonical_and_its_cells_are_short(notebook):
+    from streamingvlm.base.notebook_file import canonical, read
+
+    nb = read(notebook)
+    assert canonical(nb) == nb
+    assert nb.cells[0].cell_type == "markdown" and "You will learn" in nb.cells[0].source
+    assert max(len(cell.source.splitlines()) for cell in nb.cells if cell.cell_type == "code") <= 12
+
+
+def test_the_lock_is_of_this_code():
+    """dvc.lock, which git keeps, was written by a run of the code and the notebooks beside it; else a fresh clone's run would change it."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML(typ="safe")
+    stages, locked = (yaml.load((ROOT / name).read_text())["stages"] for name in ("dvc.yaml", "dvc.lock"))
+    assert {name.partition("@")[0] for name in locked} == set(stages)
+    for name, stage in locked.items():
+        for dep in stage["deps"]:
+            if dep["path"].startswith(("src/", "notebooks/")):
+                found = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
+                assert found == dep["md5"], f"{dep['path']} changed since stage {name} ran: `make repro`, then commit dvc.lock"
