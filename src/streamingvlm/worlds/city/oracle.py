@@ -1,8 +1,9 @@
 """How far one stream alone can get at CROSS anomalies, and how far one gets by always saying yes: the floors beside which results are read.
 
-The observer knows everything that a perfect and causal one could know of a single camera: who is there in what clothes and pose, for how long,
-who was there before, what has been going on. A small network learns from that whether there is a clone, or a surge. If it does better than
-chance, the city betrays itself, and results on CROSS mean nothing. With what the other cameras show, the same network must find both.
+The observer knows what a perfect and causal one could know of a single camera: how many are there in which pose, for how long, whether somebody
+dressed alike was there before, what has been going on; not which look it is, as all are drawn alike. A small network learns from that whether
+there is a clone, or a surge. If it does better than chance, the city betrays itself, and results on CROSS mean nothing. As a control, the same
+network told what the other cameras show must find both.
 
     python -m streamingvlm.worlds.city.oracle --train 40 --test 20
 
@@ -21,7 +22,7 @@ from streamingvlm.worlds.city.truth import Truth
 from streamingvlm.worlds.city.world import City
 
 GIVEN = {"clone": "somebody visible", "surge": "a crowd"}
-MEMORY_S = (2.0, 8.0, 24.0)  # how long the observer's running means last
+MEMORY_S = 8.0  # how long the observer's running means last
 EVERY = 3  # frames from one learnt to the next
 
 
@@ -33,7 +34,7 @@ def observed(truth: Truth) -> np.ndarray:
     again = (seen[:, 1:] & past[:, :-1] & ~seen[:, :-1]).any(-1)  # a look comes back
     again = np.concatenate([np.zeros_like(again[:, :1]), again], 1)[..., None]
     whole = np.concatenate([now, again, past.sum(-1, keepdims=True)], -1)
-    return np.concatenate([whole, *(_running(whole, seconds * truth.fps) for seconds in MEMORY_S), seen], -1).astype(np.float32)  # [cameras, F, C]
+    return np.concatenate([whole, _running(whole, MEMORY_S * truth.fps)], -1).astype(np.float32)  # [cameras, F, C]
 
 
 def given(truth: Truth, kind: str) -> np.ndarray:
