@@ -13,6 +13,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.worlds.city import streets
 from streamingvlm.worlds.city.people import BAG, PERSON, STAND, WALK
 from streamingvlm.worlds.city.scene import PALETTES
+from streamingvlm.worlds.city.truth import together
 from streamingvlm.worlds.city.world import ACTIONS, ANOMALIES, City, CityKnobs, Wardrobe, cross, held_out
 
 LIE = 2
@@ -139,6 +140,16 @@ def test_every_kind_is_there_often_enough_to_learn_and_seldom_enough_to_miss():
     anomalies = np.concatenate([City(seed, 8, 384).truth.anomalies.reshape(-1, 6) for seed in range(100, 108)])
     for kind, share in zip(ANOMALIES, anomalies.mean(0), strict=True):
         assert 0.01 < share < 0.15, kind
+
+
+def test_streams_of_different_cities_put_together_get_their_own_truth(city):
+    other = City(seed=12, cameras=8, frames=300).truth
+    assert (together([(city.truth, camera) for camera in range(8)]) == city.truth.anomalies).all()
+    mixed = together([(city.truth, 2), (other, 2), (other, 3)])
+    seen = [city.truth.seen()[2, :300], other.seen()[2], other.seen()[3]]
+    assert mixed.shape == (3, 300, 6) and (mixed[1, :, :4] == other.anomalies[2, :, :4]).all()
+    assert (mixed[0, :, 4] == (seen[0] & (seen[1] | seen[2])).any(-1)).all() and mixed[0, :, 4].any()
+    assert (mixed[..., 5] == (city.truth.meets[2, :300] & other.meets[2] & other.meets[3])).all()
 
 
 @pytest.mark.parametrize("dressed", [False, True])

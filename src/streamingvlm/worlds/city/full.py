@@ -23,7 +23,7 @@ import numpy as np
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.data import stream_rows
-from streamingvlm.media import writer
+from streamingvlm.media import file_index, writer
 from streamingvlm.worlds.city import recording
 from streamingvlm.worlds.city.world import City
 from streamingvlm.worlds.match import rendering
@@ -52,22 +52,29 @@ class Share:
         return Match(SPORT_SEED, self.sport_s, evaluation=True)
 
 
-def make(folder: Path, share: Share, jobs: int) -> dict[str, float]:
-    """Write the share. -> {"city_s", "sport_s": wall seconds, "city_bytes", "sport_bytes": of the videos}. UserError for an unusable folder."""
+def make(folder: Path, share: Share, jobs: int = 1) -> dict[str, float]:
+    """Write the share, `jobs` cameras at a time. -> {"city_s", "sport_s": wall seconds, "city_bytes", "sport_bytes": of the videos}.
+
+    UserError for a folder that cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Can't make {folder}: {error.strerror}; name another folder.") from None
     began = time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        films = list(pool.map(_film, [(share, camera, folder) for camera in range(share.cameras)]))
+    work = [(share, camera, folder) for camera in range(share.cameras)]
+    if jobs > 1:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            films = list(pool.map(_film, work))
+    else:
+        films = [_film(one) for one in work]
     city, named = share.city, [recording.stream_id("city", camera) for camera in range(share.cameras)]
     recording.write_labels(folder / "city.parquet", {"city": city.truth})
     rows = [recording.row(city, camera, name, path.name) for camera, (name, path) in enumerate(zip(named, films, strict=True))]
     filmed = time.monotonic()
     match = share.sport
     sport = folder / "sport.mp4"
-    if not sport.exists():
+    if not _is_whole(sport, share.sport_s * RATE):
         writer.write_h264(sport, _sport_frames(match), RATE)
     rows.append(sport_row(match))
     stream_rows.write([row | {"split": "full"} for row in rows], folder / "rows.parquet")
@@ -89,8 +96,8 @@ def sport_row(match: Match) -> dict:
 
 def _sport_frames(match: Match) -> Iterator[np.ndarray]:
     across, down = _margins()
+    frame = np.zeros((HEIGHT_PX, WIDTH_PX, 3), np.uint8)
     for small in rendering.draw(match):
-        frame = np.zeros((HEIGHT_PX, WIDTH_PX, 3), np.uint8)
         frame[down:HEIGHT_PX - down, across:WIDTH_PX - across] = small.repeat(LARGER, 0).repeat(LARGER, 1)
         for _ in range(RATE // FPS):
             yield frame
@@ -103,7 +110,12 @@ def _margins() -> tuple[int, int]:
 def _film(work: tuple[Share, int, Path]) -> Path:
     share, camera, folder = work
     path = folder / f"{recording.stream_id('city', camera)}.mp4"
-    return path if path.exists() else recording.film(share.city, camera, path)
+    return path if _is_whole(path, share.city.frames) else recording.film(share.city, camera, path)
+
+
+def _is_whole(path: Path, frames: int) -> bool:
+    """Whether this video is there already, and not that of another share."""
+    return path.exists() and file_index.scan(path).info.frames == frames
 
 
 def whole(took: dict[str, float], share: Share) -> str:

@@ -43,7 +43,8 @@ def record(city: City, folder: Path, root: Path, name: str, split: str, kinds: I
 def film(city: City, camera: int, path: Path) -> Path:
     """Write one camera's video."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer.write_h264(path, (city.draw(camera, frame) for frame in range(city.frames)), city.fps)
+    picture = np.empty((*city.size_px, 3), np.uint8)  # one for all: the writer is done with a frame before it asks for the next
+    writer.write_h264(path, (city.draw(camera, frame, out=picture) for frame in range(city.frames)), city.fps)
     return path
 
 
