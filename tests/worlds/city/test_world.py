@@ -179,6 +179,8 @@ def test_a_mixed_wardrobe_shows_every_colour_and_no_held_out_pair():
         assert not any(held_out(*pair) for pair in pairs if min(pair) >= 0)
         assert 3 < sum(min(pair) < 0 for pair in pairs) < 30 and all(max(pair) >= 0 for pair in pairs)
         seen |= {pair[0] for pair in pairs}
+        odd = wardrobe.colour[wardrobe.label < 0].astype(int)
+        assert np.abs(odd[:, None] - Wardrobe.plain().colour.reshape(-1, 3)).sum(-1).min() >= 70
     assert seen == set(range(-1, 8))
     assert (Wardrobe.plain().labels(np.array([[3, 2], [-1, -1]])) == [[3, 2], [-1, -1]]).all()
 
