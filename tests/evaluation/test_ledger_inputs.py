@@ -93,7 +93,7 @@ def test_the_seeds_are_one_flat_row_each_and_the_ledger_takes_differences_within
 
 
 def test_a_median_per_policy_and_student_without_what_is_set_up_once():
-    lines = [{"policy": "full", "student": "base", "ms": {"total": ms}} for ms in [900] * runs.WARM_CHUNKS + [1, 2, 9]]
+    lines = [{"policy": "full", "student": "base", "pass": "in turns", "ms": {"total": ms}} for ms in [900] * runs.WARM_CHUNKS + [1, 2, 9]]
     found = ledger_inputs.chunk_ms(lines, [{"variant": "int8", "chunk_ms_p50": 3.5}])
     assert found == {"ablation": {"full": {"base": {"chunk_ms_p50": 2.0}}}, "compress": {"int8": {"chunk_ms_p50": 3.5}}}
 

@@ -180,8 +180,8 @@ def a_stream(monkeypatch) -> dict:
         for k in range(100):
             tokens = 50 + 34 * k if name == "full" else 200
             ms = dict.fromkeys(figures.STAGES, 2.0) | {"prefill": prefill_ms, "decode": 9.0 if name == "full" else 4.0}
-            lines.append({"stream": "long", "student": "overlapped", "policy": name, "pass": "in turns", "kv_tokens": tokens, "kv_bytes": tokens * cache.bytes,
-                          "end_s": k + 1.0, "ms": ms})
+            lines.append({"stream": "long", "student": "overlapped", "policy": name, "pass": "in turns", "kv_tokens": tokens,
+                          "kv_bytes": tokens * cache.bytes, "end_s": k + 1.0, "ms": ms})
     return {"watched": lines, "timed": lines, "LONG": dataset.LONG, "figures": figures, "pd": pd}
 
 
