@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from streamingvlm.config import UserError
+from streamingvlm.base.errors import UserError
 
 LAYOUTS = {False: ("ring", "line"), True: ("tree", "grid")}  # by `evaluation`
 LEFT, RIGHT = 0, 1

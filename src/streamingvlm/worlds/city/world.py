@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from streamingvlm.config import UserError
+from streamingvlm.base.errors import UserError
 from streamingvlm.worlds.city import draw, people, streets, truth
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES, FAMILIES, FPS, POSES, SHIRTS, SIZE_PX, TROUSERS, UNITS, CityKnobs, held_out
 from streamingvlm.worlds.city.scene import Scene, scene
