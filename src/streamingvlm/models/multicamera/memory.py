@@ -170,7 +170,7 @@ class Memory(nn.Module):
         """As `forward`, people being followed already; the tracks of `state` are left alone. The B streams are `groups` of as many each: only
         those of a group see each other."""
         embedding = (sight.embedding - self.mean) / self.deviation  # [F, B, 256]
-        context, same, across = self._across(told, asked, followed, present, state, groups)
+        context, same, held, across = self._across(told, asked, followed, present, state, groups)
         where, places = self.places(sight.columns, state.places, present)
         people = self.person(torch.cat((followed.people, same[..., None]), -1)) * (followed.people[..., SEEN, None] > 0)
         x = self.embed(embedding) + self.scene(probabilities(sight.scene)) + where + people.sum(2) / 2 + context + self.elsewhere(loudest(same))
@@ -181,7 +181,7 @@ class Memory(nn.Module):
         foretold = torch.cat((state.expected[None], embedding[:-1] + change[:-1]))
         future = F.cosine_similarity(foretold, embedding, dim=-1)
         expected = torch.where(present[-1][:, None], embedding[-1] + change[-1], state.expected)
-        after = State(state.frame + len(x), state.tracks, places, core, context[-1], same[-1], expected)
+        after = State(state.frame + len(x), state.tracks, places, core, context[-1], held, expected)
         return Decisions(action, anomalies, event, clocks, change, future, steps, across), after
 
     def read(self, answer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -190,8 +190,9 @@ class Memory(nn.Module):
         return action, anomalies, event[..., 0], clocks
 
     def _across(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int,
-                ) -> tuple[Tensor, Tensor, dict[int, Result]]:
-        """Context [F, B, E] and who was seen elsewhere [F, B, S] as held in each frame, and the looks themselves by frame."""
+                ) -> tuple[Tensor, Tensor, Tensor, dict[int, Result]]:
+        """Context [F, B, E] and who was seen elsewhere [F, B, S], 0 while out of sight, in each frame; the latter as held at the end [B, S]; and the
+        looks themselves, by frame."""
         context, same, contexts, sames, across = state.context, state.same, [], [], {}
         for k in range(len(present)):
             there = present[k][:, None]
@@ -202,7 +203,7 @@ class Memory(nn.Module):
                 context, same = (torch.where(there, new.flatten(0, 1), old) for new, old in ((result.context, context), (result.same, same)))
             contexts.append(context)
             sames.append(same * (followed.people[k, ..., SEEN] > 0))
-        return torch.stack(contexts), torch.stack(sames), across
+        return torch.stack(contexts), torch.stack(sames), same, across
 
     def _recur(self, x: Tensor, carry: Carry, present: Tensor) -> tuple[list[Tensor], Carry]:
         """x [F, B, E] frame by frame -> answers after each recursion [F, B, E] each, and the carry after the last frame."""

@@ -99,11 +99,11 @@ class TRM(nn.Module):
         for cycle in range(self.knobs.cycles):
             with torch.set_grad_enabled(learns and cycle == self.knobs.cycles - 1):
                 for _ in range(self.knobs.inner):
-                    low = self._apply(low + (high + x))
-                high = self._apply(high + low)
+                    low = self._think(low + (high + x))
+                high = self._think(high + low)
         return high, low
 
-    def _apply(self, z: Tensor) -> Tensor:
+    def _think(self, z: Tensor) -> Tensor:
         for block in self.net:
             z = block(z)
         return z
