@@ -23,7 +23,7 @@ from streamingvlm.models.multicamera.nets import convolution, linear
 CLASSES, POSES, SHIRTS, TROUSERS, ACTIONS, ALARMS = 3, 3, 8, 6, 6, 2
 LYING = 2  # the pose
 GRID = 24
-SLOTS, THINGS = 6, 16  # people that state follows; things a decision lists
+SLOTS, THINGS = 8, 16  # people that state follows; things a decision lists
 COLUMNS = POSES + 2 + ALARMS  # channels of a column: each pose's person, car, bag, fall, pavement
 PERSON = 1 + 4 + POSES + SHIRTS + TROUSERS  # numbers of a person's slot: score, box, pose, shirt, trousers
 SCENE = ACTIONS + ALARMS

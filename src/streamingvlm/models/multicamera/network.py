@@ -14,6 +14,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class Network(nn.Module):
         self.knobs = knobs
         self.backbone = backbones.build(knobs.backbone, knobs.weights, knobs.seed)
         self.head, self.memory = seeded(knobs.seed, lambda: (Head(self.backbone), Memory(knobs.memory)))
+        self.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         self.eval()
 
     def see(self, pictures: Tensor) -> tuple[Sight, Detections]:

@@ -59,6 +59,7 @@ class Keeper(nn.Module):
         self.recorded, self.length = recorded, recorded.action.shape[0] // lanes.frames * lanes.frames
         start = torch.arange(lanes.groups) * lanes.frames * 5 % self.length
         self.register_buffer("at", start)
+        self.register_buffer("seen", torch.zeros(()))
         self.register_buffer("streams", torch.full((lanes.groups, lanes.together), -1))
         self.names = []
         for name, tensor in memory.start(lanes.groups * lanes.together).tensors().items():
@@ -85,8 +86,10 @@ class Keeper(nn.Module):
 
     @torch.no_grad()
     def _average(self) -> None:
+        self.seen += 1
+        share = max(1 - self.decay, 9 / (9 + float(self.seen)))  # the first weights of all are not worth remembering
         for mean, now in zip(self.mean.state_dict().values(), self.memory.state_dict().values(), strict=True):
-            mean.lerp_(now, 1 - self.decay) if mean.is_floating_point() else mean.copy_(now)
+            mean.lerp_(now, share)
 
     def _moments(self, batch: Draw) -> tuple[Tensor, dict[str, float]]:
         """Clone and surge at single moments, from what each stream brings."""
