@@ -21,11 +21,12 @@ import common
 import torch
 
 from streamingvlm.base import config, files, progress
+from streamingvlm.base.machine import provenance
 from streamingvlm.base.paths import repository_root
 from streamingvlm.context import policy
 from streamingvlm.data import labelled, stream_rows
-from streamingvlm.data.labelled import Lesson
-from streamingvlm.evaluation import ledger_inputs, runs
+from streamingvlm.data.labelled import LabelledVideo
+from streamingvlm.evaluation import claims, ledger_inputs, runs
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming import captions
@@ -42,7 +43,7 @@ def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str],
     if not (folder / name).exists():
         made = dataset.match_rows(cfg.data, folder / "videos", root, splits)
         total = sum(split in splits for split, _, _ in dataset.matches(cfg.data))
-        stream_rows.write(list(progress.follow(made, total, f"seed {cfg.data.seed}: rendering", lambda row: row["id"])), folder / name)
+        stream_rows.write(list(progress.bar(made, total, f"seed {cfg.data.seed}: rendering", lambda row: row["id"])), folder / name)
     return stream_rows.read(folder / name)
 
 
@@ -50,15 +51,15 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
     """The students of one seed, trained unless they lie in `folder` already."""
     device = loading.pick_device(cfg.run.device)
     students = {"base": loading.load(root / cfg.sft.base, device, torch.float32)}
-    taught: dict[str, list[Lesson]] = {}
+    taught: dict[str, list[LabelledVideo]] = {}
     for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
         if not (folder / name / "model.safetensors").exists():
             rows = matches(cfg, folder, root, ("train", "clean"), "train.parquet") if not taught else []
-            for row in progress.follow(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
+            for row in progress.bar(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
                 taught.setdefault(row["split"], []).append(labelled.load(row, cfg.video, root, game.EVENTS))
             vlm = loading.load(root / cfg.sft.base, device, torch.float32)
-            school = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
-            steps = progress.follow(school.run(), school.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
+            training = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
+            steps = progress.bar(training.run(), training.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
             losses = [row["loss"] for row in steps]
             vlm.save(folder / f"{name}.part")
             (folder / f"{name}.part").rename(folder / name)
@@ -79,8 +80,8 @@ def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path)
     for student, name in jobs:
         path = folder / student / f"{long['id']}.{name}.jsonl"
         if not path.exists():
-            said = runs.record(students[student], long, name, cfg, root, folder / student)
-            for _ in progress.follow(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
+            said = runs.stream_to_files(students[student], long, name, cfg, root, folder / student)
+            for _ in progress.bar(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
                 pass
         scores = ledger_inputs.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}
@@ -92,12 +93,12 @@ def summary(rows: Sequence[dict]) -> list[dict]:
     out = []
     for student, name in dict.fromkeys((row["student"], row["policy"]) for row in rows):
         its = [row for row in rows if (row["student"], row["policy"]) == (student, name)]
-        whole = {key: common.claims.interval([row[key] for row in its if row[key] is not None] or [math.nan]) for key in KEYS}
-        fall = {f"{key}_last_minus_first": common.claims.interval([row["last_quarter"][key] - row["first_quarter"][key] for row in its
+        whole = {key: claims.interval([row[key] for row in its if row[key] is not None] or [math.nan]) for key in KEYS}
+        fall = {f"{key}_last_minus_first": claims.interval([row["last_quarter"][key] - row["first_quarter"][key] for row in its
                                                      if None not in (row["last_quarter"][key], row["first_quarter"][key])] or [math.nan])
                 for key in KEYS}
         plain = {row["seed"]: row for row in rows if (row["student"], row["policy"]) == ("overlapped", "streaming")}
-        apart = {f"{key}_minus_streaming": common.claims.interval([row[key] - plain[row["seed"]][key] for row in its
+        apart = {f"{key}_minus_streaming": claims.interval([row[key] - plain[row["seed"]][key] for row in its
                                                      if row["seed"] in plain and None not in (row[key], plain[row["seed"]][key])] or [math.nan])
                  for key in KEYS}
         out.append({"policy": name, "student": student, **whole, **fall, **apart, "kv_tokens": max(row["kv_tokens"] for row in its)})
@@ -120,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--controls", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",") if name != "none"],
                         help="policies under which the models trained without overlap, and not at all, watch")
     args = parser.parse_args(argv)
-    if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(common.claims.T_95) + 1:
-        parser.error(f"--seeds takes up to {max(common.claims.T_95) + 1} different numbers.")
+    if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(claims.T_95) + 1:
+        parser.error(f"--seeds takes up to {max(claims.T_95) + 1} different numbers.")
     cfg, root, rows = config.load(), repository_root(), []
     torch.set_num_threads(cfg.run.threads)
     for seed in args.seeds:
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
             print(json.dumps({key: value for key, value in row.items() if "quarter" not in key}), flush=True)
     table = summary(rows)
     common.table([readable(entry) for entry in table])
-    where = common.claims.provenance({"argv": vars(args), "params": files.fingerprint(root / "params.yaml")})
+    where = provenance({"argv": vars(args), "params": files.fingerprint(root / "params.yaml")})
     line = {"bench": "ablation", **vars(args), "table": table, "rows": rows, **where}
     files.write_json(line, root / "reports" / "bench" / "ablation.json")
     return line

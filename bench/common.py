@@ -133,7 +133,7 @@ def _fill(hf: torch.nn.Module, seed: int = 0) -> None:
 
 def stream(vlm: VLM, args: argparse.Namespace, name: str = "streaming", fps: int | None = None) -> Streamer:
     """A stream with the windows asked for, that never ends its turn early."""
-    windows = config.Cache(text_sink=args.sink, text_window=args.window, vision_rounds=args.rounds, restart_rounds=args.rounds)
+    windows = config.Retention(text_sink=args.sink, text_window=args.window, vision_rounds=args.rounds, restart_rounds=args.rounds)
     video = config.Video(fps=float(fps or args.fps), chunk_s=CHUNK_S, max_pixels=args.px[0] * args.px[1])
     streamer = Streamer(vlm, policy.get(name), windows, video, config.Stream(policies=[name], max_new_tokens=args.tokens))
     streamer.dialogue.stops = frozenset()

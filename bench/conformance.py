@@ -44,7 +44,7 @@ class Run:
     name: str
     policy: str
     appends: bool  # recorded with growing positions: of each step only what was new, and keys after RoPE instead of before
-    cache: config.Cache
+    cache: config.Retention
     seconds: int
     penalty: float
     forced: bool
@@ -88,14 +88,14 @@ def read(path: Path) -> Run:
         raise UserError(f"{path} is not a run in the recorded format ({type(error).__name__}: {error}).") from None
 
 
-def _windows(path: Path, params: dict) -> config.Cache:
+def _windows(path: Path, params: dict) -> config.Retention:
     sink, window = params.get("text_sink"), params.get("text_sliding_window")
     if (sink is None) != (window is None):
         raise UserError(f"{path} has a text sink or a text window without the other; there the released code cuts its own header and stops.")
     vision, text = params.get("window_size", 16), params.get("text_round", 16)
     if min(vision, text) < 1 or (sink is not None and (sink < 0 or window < 1)):
         raise UserError(f"{path}: both windows and the text window must be at least 1 and the sink at least 0, not {params}.")
-    return config.Cache(text_sink=sink or 0, text_window=NO_LIMIT if window is None else window, vision_rounds=vision, text_rounds=text)
+    return config.Retention(text_sink=sink or 0, text_window=NO_LIMIT if window is None else window, vision_rounds=vision, text_rounds=text)
 
 
 def _texts(prompt: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -117,7 +117,7 @@ class Traced(Streamer):
 
     def _look(self, *args):
         vision = yield from super()._look(*args)
-        self.prompt, self.fed = ids_of(self.spans), len(ids_of(self.tail))
+        self.prompt, self.fed = ids_of(self.spans), len(ids_of(self.pending))
         return vision
 
     def _feed(self, spans, vision):
@@ -143,7 +143,7 @@ def replay(run: Run, vlm: VLM) -> Iterator[Traced]:
     vlm = VLM(vlm.hf, Vocabulary(run.texts))
     stream = config.Stream(policies=[run.policy], query=run.query, repetition_penalty=run.penalty)
     ours = Traced(vlm, policy.get(run.policy), run.cache, config.Video(fps=FPS, chunk_s=run.seconds), stream,
-                  **({"dictate": forced_end} if run.forced else {}))
+                  **({"forced_token": forced_end} if run.forced else {}))
     ours.start(run.previous)
     for i in range(len(run.chunks)):
         ours.step(run.name, chunk(i, run.seconds))

@@ -73,7 +73,7 @@ class Plain:
         return out.logits[0, -1].argmax()
 
     def _evict(self) -> None:
-        plan = self.like.policy.plan(self.like.windows, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
+        plan = self.like.policy.plan(self.like.retention, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
         if plan is None:
             return
         self.spans, index = rearrange(self.spans, plan.pieces)

@@ -45,7 +45,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.context.cache import KVCache, rotate
 from streamingvlm.models.qwen25 import gguf
 from streamingvlm.models.qwen25.loading import pick_device
-from streamingvlm.models.qwen25.vlm import VLM, Feed
+from streamingvlm.models.qwen25.vlm import VLM, Prefill
 
 PACKAGES = Path(__file__).resolve().parents[1] / "artifacts" / "real-lm"
 TEXT = Path(__file__).with_name("data") / "time_machine.txt"
@@ -80,7 +80,7 @@ def streamed(vlm: VLM, ids: list[int], method: Method, block: int) -> tuple[Tens
         make_room(cache, method, stop - start, vlm.device)
         first = cache.length if method.contiguous else start
         positions = torch.arange(first, first + stop - start).expand(3, -1)  # [3, T]: text moves all three axes alike
-        hidden = vlm.forward([Feed(x[start:stop], positions, cache)])[0]
+        hidden = vlm.forward([Prefill(x[start:stop], positions, cache)])[0]
         losses.append(loss(vlm, hidden, ids[start + 1 : stop + 1]))
     return torch.cat(losses), cache
 
@@ -144,7 +144,7 @@ def compare_logits(vlm: VLM, llama: LlamaForCausalLM, ids: list[int], block: int
     cache, x, ours = vlm.new_cache(), vlm.embed(ids), []
     for start in range(0, len(ids), block):
         part = x[start : start + block]
-        ours.append(vlm.logits(vlm.forward([Feed(part, torch.arange(start, start + len(part)).expand(3, -1), cache)])[0]))
+        ours.append(vlm.logits(vlm.forward([Prefill(part, torch.arange(start, start + len(part)).expand(3, -1), cache)])[0]))
     return {"tokens": len(ids), "largest_logit": want.abs().max().item(), "qwen_difference": (qwen - want).abs().max().item(),
             "ours_difference": (torch.cat(ours) - want).abs().max().item()}
 
@@ -167,7 +167,7 @@ def perplexities(losses: Tensor) -> list[dict]:
 def measure(vlm: VLM, ids: list[int], args: argparse.Namespace) -> tuple[list[dict], Tensor]:
     """-> (a row per method, losses [M, len(ids) - 1])."""
     rows, losses, asked = [], [], methods(args.sink, args.window)
-    for method in progress.follow(asked, len(asked), "measuring", lambda method: method.name):
+    for method in progress.bar(asked, len(asked), "measuring", lambda method: method.name):
         print(f"{method.name}: {len(ids)} tokens", file=sys.stderr, flush=True)
         seconds, (lost, cache) = common.timed(args.device, streamed, vlm, ids, method, args.block)
         losses.append(lost)
@@ -186,7 +186,7 @@ def summary(rows: list[dict], losses: Tensor, limit: int) -> list[dict]:
 def check(vlm: VLM, ids: list[int], losses: Tensor, args: argparse.Namespace) -> list[dict]:
     """Every method in one masked forward, beside the losses [M, T] of the blocks, and beside a block of 1."""
     rows, ids, asked = [], ids[: args.masked], methods(args.sink, args.window)
-    for i, method in enumerate(progress.follow(asked, len(asked), "checking", lambda method: method.name)):
+    for i, method in enumerate(progress.bar(asked, len(asked), "checking", lambda method: method.name)):
         print(f"{method.name}: check", file=sys.stderr, flush=True)
         want = masked(vlm, ids, method)
         single = streamed(vlm, ids[: args.exact], method, 1)[0]

@@ -25,7 +25,7 @@ import common
 import torch
 
 from streamingvlm.base.timing import percentiles
-from streamingvlm.streaming.stream import together
+from streamingvlm.streaming.batching import run_batched
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def _latencies(args, vlm, frames: int, count: int, row: dict):
     for k in range(args.chunks):
         chunk = common.chunk(k, args, frames)
         for group in [streamers] if args.batch == "yes" else [[streamer] for streamer in streamers]:
-            seconds, comments = common.timed(args.device, together, vlm, [streamer.round_of("bench", chunk) for streamer in group])
+            seconds, comments = common.timed(args.device, run_batched, vlm, [streamer.round_of("bench", chunk) for streamer in group])
             if k == 0:
                 continue
             latency = clock.serve((k + (frames - 1) / frames) * common.CHUNK_S, seconds)

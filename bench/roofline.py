@@ -23,7 +23,7 @@ import torch
 
 from streamingvlm.base.patches import MERGE, PATCH_PX, TEMPORAL
 from streamingvlm.models.qwen25.pixels import to_patches
-from streamingvlm.models.qwen25.vlm import Feed
+from streamingvlm.models.qwen25.vlm import Prefill
 
 PATCH_VALUES = 3 * TEMPORAL * PATCH_PX**2
 STAGES = ("encode", "evict", "prefill", "decode")
@@ -94,7 +94,7 @@ def observe(args, vlm) -> tuple[dict[str, float], Lengths]:
     """Stream until the vision window is full -> (median ms of each stage from then on, the lengths of the last chunk)."""
     streamer, passes, ms = common.stream(vlm, args), [], []
     forward = vlm.forward
-    vlm.forward = lambda feeds: passes.append(len(feeds[0].positions[0]) if isinstance(feeds[0], Feed) else 1) or forward(feeds)
+    vlm.forward = lambda feeds: passes.append(len(feeds[0].positions[0]) if isinstance(feeds[0], Prefill) else 1) or forward(feeds)
     for k in range(args.chunks):
         passes.clear()
         comment = streamer.step("bench", common.chunk(k, args))

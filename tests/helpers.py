@@ -12,7 +12,7 @@ from streamingvlm.base.records import Chunk
 TINY = config.Model(seed=0, hidden=64, layers=3, heads=4, kv_heads=2, intermediate=96, vision_hidden=32, vision_depth=2, vision_heads=2,
                     vision_intermediate=48)
 VIDEO = config.Video(fps=2.0, chunk_s=1.0, max_pixels=56 * 84)
-CACHE = config.Cache(text_sink=4, text_window=12, vision_rounds=3)
+CACHE = config.Retention(text_sink=4, text_window=12, vision_rounds=3)
 STREAM = config.Stream(policies=["streaming"], max_new_tokens=6)
 # params.yaml in miniature: the whole pipeline in some two minutes
 SMALL = """

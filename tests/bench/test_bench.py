@@ -136,7 +136,7 @@ def test_a_trial_stops_at_the_first_chunk_that_fell_behind(monkeypatch):
             return name
 
     monkeypatch.setattr(common, "stream", lambda *_, **__: Stub())
-    monkeypatch.setattr(realtime, "together", lambda vlm, rounds: [Comment] * len(rounds))
+    monkeypatch.setattr(realtime, "run_batched", lambda vlm, rounds: [Comment] * len(rounds))
     monkeypatch.setattr(common, "timed", lambda device, call, *args: (next(durations), call(*args)))
     row = realtime.trial(common.arguments("", [*SMALL, "--chunks", "9"], realtime.options), None, 2, 1)
     assert not row["passed"] and row["stopped_at"] == 3

@@ -168,7 +168,7 @@ def test_help_reads_well(capsys):
 def test_every_command_has_its_line_and_its_place():
     assert set(main.COMMANDS) == set(main.parser()._subparsers._group_actions[0].choices)
     for name, (module, line) in main.COMMANDS.items():
-        assert callable(getattr(importlib.import_module(f"streamingvlm.{module}"), name)) and len(line) < 66, "one line on 80 columns"
+        assert callable(getattr(importlib.import_module(f"streamingvlm.cli.{module}"), name)) and len(line) < 66, "one line on 80 columns"
 
 
 # --- bad input ---
@@ -434,7 +434,7 @@ def test_the_real_command_fails_in_one_sentence(here, videos, model):
 
 
 def test_a_wrong_name_is_answered_before_torch_is_imported():
-    code = "import sys; from streamingvlm import cli; cli.main(['run', 'nosuch.mp4']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from streamingvlm.cli.main import main; main(['run', 'nosuch.mp4']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=False).returncode == 0
 
 
@@ -446,7 +446,7 @@ def test_whatever_is_said_is_one_cue(tmp_path):
 
     texts = ["a & b", "<i>no tag</i>", "--> 00:00:01.000", "two\n\nlines\r\nand\x85more", "進球!⚽", ""]
     said = [Comment("s", "streaming", k, float(k), k + 1.0, text, 1, 1, 1, {}, 0.0) for k, text in enumerate(texts)]
-    list(captions.record(said, tmp_path / "x.vtt", tmp_path / "x.jsonl"))
+    list(captions.write_captions(said, tmp_path / "x.vtt", tmp_path / "x.jsonl"))
     assert [text for _, _, text in cues(tmp_path / "x.vtt")] == [*texts[:3], "two lines and more", texts[4]]
     assert [row["text"] for row in captions.read(tmp_path / "x.jsonl")] == texts
 

@@ -21,7 +21,7 @@ from video_files import make, number
 from streamingvlm.base import config
 from streamingvlm.base.records import Comment
 from streamingvlm.cli import browser_view, main, run_command, terminal_view, watch_command
-from streamingvlm.cli.view import Tally
+from streamingvlm.cli.view import LatencyStats
 from streamingvlm.context import policy
 from streamingvlm.media import file_index
 from streamingvlm.media.clock import Clock, paced
@@ -90,18 +90,18 @@ def test_latency_is_from_the_arrival_of_the_last_frame_to_the_text(vlm, monkeypa
     streamer = Streamer(vlm, policy.get("streaming"), CACHE, VIDEO, STREAM)
     step = streamer.step
     monkeypatch.setattr(streamer, "step", lambda name, chunk: (wall.work(next(works_s)), step(name, chunk))[1])
-    tally = Tally(VIDEO.fps, 1.0)
+    tally = LatencyStats(VIDEO.fps, 1.0)
     said = list(tally.of(watch_command.comments(streamer, "s", map(chunk, range(4)), wall.clock(), lambda k, j: None)))
     assert [c.ms["latency"] for c in said] == pytest.approx([200, 2000, 1200, 400])
     assert [c.ms["late"] for c in said] == pytest.approx([0, 0, 1000, 200])
     assert (tally.late, tally.latest_ms) == (2, pytest.approx(1000))
     assert str(tally) == "From the last frame to the text: 800 ms (p50), 1880 ms (p95); of 4 chunks 2 had to wait, at most 1000 ms."
     fresh = Streamer(vlm, policy.get("streaming"), CACHE, VIDEO, STREAM)
-    assert [c.text for c in said] == [c.text for c in fresh.watch("s", map(chunk, range(4)))], "a clock must not change what is said"
+    assert [c.text for c in said] == [c.text for c in fresh.stream_chunks("s", map(chunk, range(4)))], "a clock must not change what is said"
 
 
 def test_frames_a_second_fall_when_the_model_is_late():
-    tally = Tally(2.0, 1.0)
+    tally = LatencyStats(2.0, 1.0)
     for k, late in enumerate((0.0, 2000.0)):
         tally.add(comment(k, late=late, latency=100.0))
     assert dict(tally.numbers(comment(1, late=2000.0, latency=100.0)))["frames"] == "1.0 / s"
@@ -177,7 +177,7 @@ def test_a_picture_keeps_its_proportions(room, cells):
 @pytest.mark.parametrize("size", [(120, 40), (80, 24), (60, 24), (50, 20)])
 def test_the_screen_shows_everything_at_any_size(film, size):
     console = Console(file=io.StringIO(), width=size[0], height=size[1], force_terminal=True, color_system="truecolor", legacy_windows=False)
-    tally = Tally(2.0, 1.0)
+    tally = LatencyStats(2.0, 1.0)
     with terminal_view.Screen(job(film), console) as shown:
         for k in range(40):
             shown.see(np.full((56, 112, 3), k, np.uint8))
@@ -201,7 +201,7 @@ def events(body: bytes) -> list[tuple[str, dict]]:
 
 
 def test_the_browser_is_given_page_and_events_and_ends(film, capfd):
-    tally, read = Tally(2.0, 1.0), {}
+    tally, read = LatencyStats(2.0, 1.0), {}
     with browser_view.Browser(job(film), opens=False) as shown:
         kind, page = get(shown.url)
         assert kind.startswith("text/html") and b"EventSource" in page and b"http" not in page, "no address elsewhere"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamingvlm.base.config import Cache
+from streamingvlm.base.config import Retention
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue as d
 from streamingvlm.context import policy
@@ -15,7 +15,7 @@ from streamingvlm.context.policy import Extent
 ROUND = (d.USER_OPEN, d.TIME, d.VISION, d.QUERY, d.USER_CLOSE, d.ANSWER_OPEN, d.SAID, d.DOTS, d.END, d.GAP)
 
 
-def run(name: str, cache: Cache, said: list[int], previous: int, query: int) -> tuple[list[list], list]:
+def run(name: str, cache: Retention, said: list[int], previous: int, query: int) -> tuple[list[list], list]:
     """Play rounds of lengths `said` through a policy with every token a distinct object -> (the sequence before each round, all tokens said)."""
     chosen = policy.get(name)
     header = [(d.SYSTEM, 5), (d.PREVIOUS_OPEN, 3), (d.PREVIOUS, previous), (d.PREVIOUS_CLOSE, 2)]
@@ -33,7 +33,7 @@ def run(name: str, cache: Cache, said: list[int], previous: int, query: int) -> 
 
 
 lengths = st.lists(st.integers(0, 9), min_size=1, max_size=25)
-caches = st.builds(Cache, text_sink=st.integers(0, 12), text_window=st.integers(0, 20), vision_rounds=st.integers(1, 6), pin_query=st.booleans())
+caches = st.builds(Retention, text_sink=st.integers(0, 12), text_window=st.integers(0, 20), vision_rounds=st.integers(1, 6), pin_query=st.booleans())
 
 
 @given(said=lengths, cache=caches, previous=st.integers(0, 30), query=st.integers(0, 4))
@@ -72,7 +72,7 @@ def test_order_is_the_layout_and_time_never_runs_back(said, cache, previous):
 @given(said=lengths, cache=caches)
 def test_full_never_plans_and_window_restarts_from_its_header(said, cache):
     assert all(policy.get("full").plan(cache, [], r) is None for r in range(5))
-    cache = Cache(restart_rounds=4)
+    cache = Retention(restart_rounds=4)
     for r, spans in enumerate(run("window", cache, said, 3, 2)[0]):
         assert {number for _, number, _ in spans} - {d.HEADER} == set(range(r - r % 4, r))
 
@@ -83,8 +83,8 @@ def test_overlap_keeps_what_streaming_keeps_and_growing_never_repositions(said, 
     streaming = flat(run("streaming", cache, said, 5, 2)[0])
     assert flat(run("overlap", cache, said, 5, 2)[0]) == streaming == flat(run("growing", cache, said, 5, 2)[0])
     extents = [Extent(d.SYSTEM, d.HEADER, 5), Extent(d.VISION, 0, 6)]
-    assert policy.get("growing").plan(Cache(vision_rounds=1), extents, 3).reposition is False
-    assert policy.get("overlap").plan(Cache(vision_rounds=9), extents, 1).recompute is True
+    assert policy.get("growing").plan(Retention(vision_rounds=1), extents, 3).reposition is False
+    assert policy.get("overlap").plan(Retention(vision_rounds=9), extents, 1).recompute is True
 
 
 def test_an_unknown_policy_is_named_with_its_alternatives():

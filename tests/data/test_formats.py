@@ -285,7 +285,7 @@ def test_a_row_that_begins_after_its_video_ends_is_listed(videos):
 
 def test_each_file_is_opened_once(videos, monkeypatch):
     opened = []
-    probe = integrity.video.probe
-    monkeypatch.setattr(integrity.video, "probe", lambda path: opened.append(Path(path).name) or probe(path))
+    probe = integrity.reader.probe
+    monkeypatch.setattr(integrity.reader, "probe", lambda path: opened.append(Path(path).name) or probe(path))
     check(rows_of("good", "empty", "good", "empty"), videos)
     assert opened == ["good.mp4", "empty.mp4"]

@@ -19,7 +19,7 @@ from streamingvlm.evaluation import chat, judge
 from streamingvlm.evaluation.chat import ChatJudge
 from streamingvlm.evaluation.judge import Segment, by_score, segments, similarity_score, win_rate
 from streamingvlm.worlds.match.game import Match
-from streamingvlm.worlds.match.scoring import arena_score
+from streamingvlm.worlds.match.scoring import exact_score
 
 
 def row_of(*words: tuple[float, float, str], end_s: float = 300.0, start_s: float = 0.0) -> dict:
@@ -162,7 +162,7 @@ def test_the_exact_judge_knows_who_saw_the_match():
     truth = words_by_chunk(row)
     silent = [""] * 230
     other = words_by_chunk(Match(8, 230).row("o", "o.mp4"))
-    exact = by_score(arena_score())
+    exact = by_score(exact_score())
     assert win_rate([(row, truth, silent)], exact).win_rate == 1.0 and win_rate([(row, other, truth)], exact).win_rate == 0.0
     assert win_rate([(row, truth, truth)], exact).count("tie") == 3
     swapped = dict(zip(match.teams, match.teams[::-1], strict=True))
@@ -173,7 +173,7 @@ def test_the_exact_judge_knows_who_saw_the_match():
 
 def test_where_nothing_happened_silence_is_right():
     quiet, noisy = ("",) * 100, ("hit left lions",) * 100
-    verdict = by_score(arena_score())(Segment("s", 0, 100, quiet, quiet, noisy))
+    verdict = by_score(exact_score())(Segment("s", 0, 100, quiet, quiet, noisy))
     assert verdict == "A"
 
 

@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_each_policy_and_student_the_published_one_first
 
 def test_the_ledger_reads_every_number_of_the_table_by_its_name(watched):
     numbers = {"ablation": ledger_inputs.ablation(watched, scoring.truth_of(ROW), 1.0), "compress": {"int8": {"bytes": 5}}}
-    cfg = SimpleNamespace(video=config.Video(), cache=config.Cache())
+    cfg = SimpleNamespace(video=config.Video(), cache=config.Retention())
     flat = ledger_inputs.measured(numbers, [], [{"variant": "int8", "chunk_ms_p50": 2.0}], cfg)
     assert flat["ablation.streaming.overlapped.who"] == 1 and flat["ablation.streaming.base.last_quarter.event_f1"] == 0
     assert flat["compress.int8.bytes"] == 5 and flat["compress.int8.chunk_ms_p50"] == 2.0

@@ -356,8 +356,8 @@ def test_patch_order_spelled_out():
 
 def test_import_and_patches_need_neither_decord_nor_av():
     code = ("import sys; sys.modules['av'] = sys.modules['decord'] = None\n"
-            "from streamingvlm import video; import torch\n"
-            "print(video.to_patches(torch.zeros(2, 28, 28, 3, dtype=torch.uint8))[0].shape)")
+            "from streamingvlm.models.qwen25 import pixels; import torch\n"
+            "print(pixels.to_patches(torch.zeros(2, 28, 28, 3, dtype=torch.uint8))[0].shape)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -414,11 +414,11 @@ def test_loop_repeats_the_source_with_rising_timestamps(good, tmp_path, name, lo
 
 MEASURE = """
 import psutil, torch
-from streamingvlm import container, encode, video
+from streamingvlm.media import file_index, reader, writer
 from streamingvlm.base.config import Video
 torch.set_num_threads(1)
 process, start = psutil.Process(), 0
-for chunk in video.read_chunks({path!r}, Video(), backend={backend!r}):
+for chunk in reader.read_chunks({path!r}, Video(), backend={backend!r}):
     now = process.memory_info().rss
     start = now if chunk.index == 30 else start
     most = now if chunk.index <= 30 else max(most, now)

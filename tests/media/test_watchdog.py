@@ -10,13 +10,13 @@ from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import policy
-from streamingvlm.media.watchdog import unstalled
+from streamingvlm.media.watchdog import fail_if_silent
 from streamingvlm.streaming import captions
 from streamingvlm.streaming.stream import Streamer
 
 
 def test_what_comes_in_time_passes_in_order():
-    assert list(unstalled(range(50), 5.0)) == list(range(50)) and list(unstalled([], 5.0)) == []
+    assert list(fail_if_silent(range(50), 5.0)) == list(range(50)) and list(fail_if_silent([], 5.0)) == []
 
 
 def test_what_was_said_before_the_stall_is_kept(vlm, tmp_path):
@@ -28,7 +28,7 @@ def test_what_was_said_before_the_stall_is_kept(vlm, tmp_path):
 
     s, began = Streamer(vlm, policy.get("streaming"), CACHE, VIDEO, STREAM), time.monotonic()
     with pytest.raises(UserError, match=r"No frame came for 0.5 s"):
-        list(captions.record(s.watch("a", unstalled(camera(), 0.5)), tmp_path / "a.vtt", tmp_path / "a.jsonl"))
+        list(captions.write_captions(s.stream_chunks("a", fail_if_silent(camera(), 0.5)), tmp_path / "a.vtt", tmp_path / "a.jsonl"))
     assert time.monotonic() - began < 30
     forever.set()
     assert [row["chunk"] for row in captions.read(tmp_path / "a.jsonl")] == [0, 1]
@@ -39,7 +39,7 @@ def test_a_source_that_breaks_says_so_itself():
         yield 1
         raise UserError("the camera is gone")
 
-    items = unstalled(breaks(), 5.0)
+    items = fail_if_silent(breaks(), 5.0)
     assert next(items) == 1
     with pytest.raises(UserError, match="the camera is gone"):
         next(items)
@@ -47,7 +47,7 @@ def test_a_source_that_breaks_says_so_itself():
 
 def test_nothing_reads_on_once_nobody_listens():
     taken = []
-    items = unstalled((taken.append(k) or k for k in range(1000)), 5.0)
+    items = fail_if_silent((taken.append(k) or k for k in range(1000)), 5.0)
     assert next(items) == 0
     items.close()
     time.sleep(0.5)

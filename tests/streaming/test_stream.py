@@ -11,12 +11,12 @@ from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue, policy
-from streamingvlm.models.qwen25.decode import Word
+from streamingvlm.models.qwen25.decode import DecodeToken
 from streamingvlm.models.qwen25.pixels import to_patches
-from streamingvlm.models.qwen25.vlm import Feed
+from streamingvlm.models.qwen25.vlm import Prefill
 from streamingvlm.streaming import captions
-from streamingvlm.streaming.batching import Look, Ready, compute
-from streamingvlm.streaming.stream import Streamer, together
+from streamingvlm.streaming.batching import EncodeVision, Reserve, compute
+from streamingvlm.streaming.stream import Streamer, run_batched
 
 
 def streamer(vlm, name="streaming", cache=CACHE, stream=STREAM) -> Streamer:
@@ -86,9 +86,9 @@ def test_cache_and_spans_agree_after_every_chunk(vlm, name, rounds):
     s = streamer(vlm, name, dataclasses.replace(CACHE, vision_rounds=rounds, restart_rounds=4))
     for k in range(12):
         s.step("test", chunk(k))
-        unfed = sum(len(span.ids) for span in s.tail)
+        unfed = sum(len(span.ids) for span in s.pending)
         assert s.kv.length == len(dialogue.ids_of(s.spans)) - unfed > 0
-        assert dialogue.ids_of(s.tail) == dialogue.ids_of(s.spans)[s.kv.length :]
+        assert dialogue.ids_of(s.pending) == dialogue.ids_of(s.spans)[s.kv.length :]
         if "growing" not in name:
             assert s.kv.positions[:, : s.kv.length].tolist() == s.dialogue.positions(s.spans)[:, : s.kv.length].tolist()
         else:
@@ -126,7 +126,7 @@ def test_the_query_is_asked_once_and_stays_only_if_pinned(vlm):
 
 def test_captions_and_lines_appear_complete_or_not_at_all(vlm, tmp_path):
     vtt, jsonl = tmp_path / "a.vtt", tmp_path / "a.jsonl"
-    list(captions.record(streamer(vlm).watch("a", [chunk(0), chunk(1)]), vtt, jsonl))
+    list(captions.write_captions(streamer(vlm).stream_chunks("a", [chunk(0), chunk(1)]), vtt, jsonl))
     rows = captions.read(jsonl)
     assert [row["chunk"] for row in rows] == [0, 1] and vtt.read_text().startswith("WEBVTT\n\n")
     assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= rows[0].keys()
@@ -137,10 +137,10 @@ def test_captions_and_lines_appear_complete_or_not_at_all(vlm, tmp_path):
         raise UserError("the camera is gone")
 
     with pytest.raises(UserError):
-        list(captions.record(streamer(vlm).watch("b", breaks()), tmp_path / "b.vtt", tmp_path / "b.jsonl"))
+        list(captions.write_captions(streamer(vlm).stream_chunks("b", breaks()), tmp_path / "b.vtt", tmp_path / "b.jsonl"))
     assert len(captions.read(tmp_path / "b.jsonl")) == 1, "what was said before it broke is kept"
     with pytest.raises(UserError):
-        list(captions.record(iter_error(), tmp_path / "c.vtt", tmp_path / "c.jsonl"))
+        list(captions.write_captions(iter_error(), tmp_path / "c.vtt", tmp_path / "c.jsonl"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "a.vtt", "b.jsonl", "b.vtt"]
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])["stream"] == "a"
 
@@ -155,7 +155,7 @@ def test_many_streams_together_equal_each_alone(vlm):
     alone, side_by_side = ([streamer(vlm, name) for name in names] for _ in range(2))
     for k in range(9):
         one = [s.step("test", chunk(k + 10 * i)).text for i, s in enumerate(alone)]
-        many = together(vlm, [s.round_of("test", chunk(k + 10 * i)) for i, s in enumerate(side_by_side)])
+        many = run_batched(vlm, [s.round_of("test", chunk(k + 10 * i)) for i, s in enumerate(side_by_side)])
         assert [c.text for c in many] == one
     for a, b in zip(alone, side_by_side, strict=True):
         torch.testing.assert_close(a.kv.store[..., : a.kv.length, :], b.kv.store[..., : b.kv.length, :], rtol=0, atol=1e-4)
@@ -167,7 +167,7 @@ def test_what_many_streams_see_is_encoded_in_one_pass(vlm, monkeypatch):
     monkeypatch.setattr(vlm, "encode", lambda chunks, call=vlm.encode: passes.append(len(chunks)) or call(chunks))
     streamers = [streamer(vlm, name) for name in names]
     for k in range(5):
-        comments = together(vlm, [s.round_of("test", chunk(k)) for s in streamers])
+        comments = run_batched(vlm, [s.round_of("test", chunk(k)) for s in streamers])
         assert all(c.ms["encode"] > 0 for c in comments)
     assert passes == [4, 6, 8, 8, 8]
 
@@ -181,14 +181,14 @@ def test_nobody_looks_or_speaks_before_the_others_are_there(vlm, monkeypatch):
 
     def life(i):
         for _ in range(3 * i):
-            yield Word(5, caches[i].length, caches[i])
-        found = yield Look([(torch.full((1,), i), grid)] * (i + 1))
+            yield DecodeToken(5, caches[i].length, caches[i])
+        found = yield EncodeVision([(torch.full((1,), i), grid)] * (i + 1))
         for _ in range(2 - i):
-            state = yield Word(6, caches[i].length, caches[i])
-        assert (yield Ready(caches[i], 7 + i)) is None
+            state = yield DecodeToken(6, caches[i].length, caches[i])
+        assert (yield Reserve(caches[i], 7 + i)) is None
         return [int(pixels[0]) for pixels, _ in found], len(state.hidden)
 
-    assert together(vlm, [life(0), life(1)]) == [([0], 64), ([1, 1], 64)]
+    assert run_batched(vlm, [life(0), life(1)]) == [([0], 64), ([1, 1], 64)]
     assert seen == [3] and prepared == [(2, 8)]
 
 
@@ -199,15 +199,15 @@ def test_looking_ahead_changes_no_word_and_loses_none(vlm, name, monkeypatch):
         if broken:
             raise UserError("the camera is gone")
 
-    plain = [c.line(timed=False) for c in streamer(vlm, name).watch("a", source(False))]
+    plain = [c.line(timed=False) for c in streamer(vlm, name).stream_chunks("a", source(False))]
     begun, encoded = [], []
     monkeypatch.setattr(vlm, "encode_aside", lambda pixels, call=vlm.encode_aside: begun.append(pixels) or call(pixels))
     monkeypatch.setattr(vlm, "encode", lambda chunks, call=vlm.encode: encoded.append(len(chunks)) or call(chunks))
-    assert [c.line(timed=False) for c in streamer(vlm, name).watch("a", source(False), ahead=True)] == plain and len(begun) == 5
+    assert [c.line(timed=False) for c in streamer(vlm, name).stream_chunks("a", source(False), ahead=True)] == plain and len(begun) == 5
     assert name != "streaming" or encoded == [1] * 6, "nothing is encoded twice"
     told = []
     with pytest.raises(UserError, match="the camera is gone"):
-        for comment in streamer(vlm, name).watch("a", source(True), ahead=True):
+        for comment in streamer(vlm, name).stream_chunks("a", source(True), ahead=True):
             told.append(comment.line(timed=False))
     assert told == plain, "what was said before it broke comes first"
 
@@ -216,7 +216,7 @@ def test_ahead_reads_one_chunk_before_it_speaks_and_else_none(vlm):
     for ahead, read in ((False, [1, 2, 3]), (True, [2, 3, 3])):
         taken, seen = [], []
         source = (taken.append(k) or chunk(k) for k in range(3))
-        for _ in streamer(vlm).watch("a", source, ahead):
+        for _ in streamer(vlm).stream_chunks("a", source, ahead):
             seen.append(len(taken))
         assert seen == read
 
@@ -253,7 +253,7 @@ def test_refresh_encodes_what_went_stale_where_it_now_stands(vlm):
         s.step("test", chunk(k))
     header = [span for span in s.spans if span.round == dialogue.HEADER]
     fresh, ids = vlm.new_cache(), dialogue.ids_of(header)
-    vlm.forward([Feed(vlm.embed(ids), torch.from_numpy(s.dialogue.positions(header)), fresh)])
+    vlm.forward([Prefill(vlm.embed(ids), torch.from_numpy(s.dialogue.positions(header)), fresh)])
     torch.testing.assert_close(s.kv.store[..., : len(ids), :], fresh.store[..., : len(ids), :], rtol=0, atol=1e-4)
 
 
@@ -269,7 +269,7 @@ def test_refresh_of_the_closing_tokens_touches_only_those_and_costs_no_pass(vlm)
             steps = s.round_of("test", chunk(k))
             request = next(steps)
             while True:
-                counted += not isinstance(request, Look | Ready)
+                counted += not isinstance(request, EncodeVision | Reserve)
                 try:
                     request = steps.send(compute(vlm, [request])[0])
                 except StopIteration:
@@ -286,5 +286,5 @@ def say(s: Streamer):
     answer = s.dialogue.answer(s.round, s.dialogue.spoken("hit left lions"))
     yield from s._feed(answer[:2], {})
     s.spans += answer
-    s.tail = answer[2:]
+    s.pending = answer[2:]
     return list(dialogue.ids_of(answer[:2]))

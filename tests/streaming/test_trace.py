@@ -19,7 +19,7 @@ from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.reporting import cache_figures
 from streamingvlm.streaming import trace
 from streamingvlm.streaming.stream import Streamer
-from streamingvlm.streaming.trace import GROUPS, SINK, VISION, WINDOW, WORDS, Glass
+from streamingvlm.streaming.trace import GROUPS, SINK, VISION, WINDOW, WORDS, AttentionRecorder
 from streamingvlm.workbench import cache_explorer
 
 ROW = {"id": "test", "previous_text": "left lions right bears", "query": "Commentate on this match", "start_s": 0.0, "end_s": 12.0, "words": []}
@@ -29,7 +29,7 @@ CHUNKS = 12
 
 @functools.cache
 def _recorded(vlm, name: str, rounds: int) -> tuple[trace.Moment, ...]:
-    return tuple(trace.record(vlm, name, CFG.having("cache", vision_rounds=rounds), ROW, [chunk(k) for k in range(CHUNKS)]))
+    return tuple(trace.trace_stream(vlm, name, CFG.having("cache", vision_rounds=rounds), ROW, [chunk(k) for k in range(CHUNKS)]))
 
 
 def record(vlm, name: str, rounds: int = CACHE.vision_rounds) -> list[trace.Moment]:
@@ -137,9 +137,9 @@ def test_attention_sums_to_one_and_groups_share_it(vlm, name):
 def test_attention_is_that_of_transformers(vlm, name, rounds):
     """Each spoken token's weights over the cache, against transformers' eager attention over the same tokens at once: before any eviction, and
     after many of them where every chunk is computed again."""
-    s = Streamer(Glass(vlm), policy.get(name), dataclasses.replace(CACHE, vision_rounds=rounds), VIDEO, STREAM)
+    s = Streamer(AttentionRecorder(vlm), policy.get(name), dataclasses.replace(CACHE, vision_rounds=rounds), VIDEO, STREAM)
     s.start(ROW["previous_text"], ROW["query"])
-    moment = list(trace.follow(s, "test", [chunk(k) for k in range(7)]))[-1]
+    moment = list(trace.trace_moments(s, "test", [chunk(k) for k in range(7)]))[-1]
     S, W = moment.looks.shape[1], moment.looks.shape[0]
     tokens = [(span, i) for span in s.spans for i in range(len(span.ids))][:S]
     with torch.inference_mode():

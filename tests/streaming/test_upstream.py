@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 from golden import Vocabulary, forced_end
 
-from streamingvlm.base.config import Cache, from_dict
+from streamingvlm.base.config import Retention, from_dict
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue as d
 from streamingvlm.context import policy
@@ -106,7 +106,7 @@ def test_the_plan_keeps_what_the_rules_keep(story):
     v, t, said, grid = story["v"], story["t"], story["said"], story["grid"]
     talk = Dialogue(Vocabulary({"previous": story["previous"], "query": story["query"]}))
     window = 10**9 if story["window"] is None else story["window"]
-    cache = Cache(text_sink=story["sink"] or 0, text_window=window, vision_rounds=v, text_rounds=t)
+    cache = Retention(text_sink=story["sink"] or 0, text_window=window, vision_rounds=v, text_rounds=t)
     spans, ours = talk.header(story["previous"]), []  # ours: serial numbers and positions of the tokens that have keys
     reference: list = []
     fed = 0  # tokens fed so far: their serial numbers; positions only grow
@@ -143,9 +143,9 @@ def test_the_plan_keeps_what_the_rules_keep(story):
 @pytest.mark.parametrize(("name", "reposition", "recompute"), [("upstream_growing", False, False), ("upstream_recompute", True, True)])
 def test_its_variants_keep_the_same(name, reposition, recompute):
     extents = [Extent(d.PREVIOUS, d.HEADER, 30), Extent(d.PREVIOUS_CLOSE, d.HEADER, 2), Extent(d.SAID, 0, 5), Extent(d.END, 0, 1)]
-    base = policy.get("upstream").plan(Cache(vision_rounds=1), extents, 1)
-    assert policy.get(name).plan(Cache(vision_rounds=1), extents, 1) == dataclasses.replace(base, reposition=reposition, recompute=recompute)
-    nothing = policy.get(name).plan(Cache(text_window=90), extents, 1)
+    base = policy.get("upstream").plan(Retention(vision_rounds=1), extents, 1)
+    assert policy.get(name).plan(Retention(vision_rounds=1), extents, 1) == dataclasses.replace(base, reposition=reposition, recompute=recompute)
+    nothing = policy.get(name).plan(Retention(text_window=90), extents, 1)
     assert (nothing is not None and len(nothing.pieces) == 4) if recompute else nothing is None
 
 
@@ -156,8 +156,9 @@ def test_forced_ends_are_where_the_formula_puts_them():
 
 # The engine
 
-def play(vlm, name: str, dictate=None, **stream) -> Streamer:
-    s = Streamer(vlm, policy.get(name), CACHE, VIDEO, dataclasses.replace(STREAM, **stream), **({"dictate": dictate} if dictate else {}))
+def play(vlm, name: str, forced_token=None, **stream) -> Streamer:
+    s = Streamer(vlm, policy.get(name), CACHE, VIDEO, dataclasses.replace(STREAM, **stream),
+                  **({"forced_token": forced_token} if forced_token else {}))
     s.start("left lions right bears")
     return s
 
@@ -185,7 +186,7 @@ def test_what_is_dictated_is_said_and_a_foreign_end_stays_only_upstream(vlm):
         s.step("test", chunk(0))
         end = s.dialogue.im_end
         assert ids_of(s.spans)[-len(said) - 1 :] == [*said, end]
-        unfed = ids_of(s.tail)
+        unfed = ids_of(s.pending)
         assert unfed == ([foreign, end] if name == "upstream" else [end]), "rule 2: the last token said waits for the next prefill"
 
 

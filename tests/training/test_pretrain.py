@@ -28,9 +28,9 @@ def cfg(**changes) -> SimpleNamespace:
 def test_a_drawn_lesson_is_the_one_its_file_gives(tmp_path):
     match = game.Match(3, 8)
     dataset.render(match, tmp_path / "m.mp4")
-    drawn = practice.draw(match, VIDEO, game.EVENTS)
+    drawn = practice.drawn_video(match, VIDEO, game.EVENTS)
     loaded = labelled.load(match.row("m", str(tmp_path / "m.mp4")), VIDEO, tmp_path, game.EVENTS)
-    told = practice.tell(match, VIDEO, game.EVENTS)
+    told = practice.blind_video(match, VIDEO, game.EVENTS)
     assert drawn.words == loaded.words == told.words and drawn.labels == loaded.labels == told.labels
     assert (drawn.previous, drawn.query) == (loaded.previous, loaded.query)
     for a, b, c in zip(drawn.chunks, loaded.chunks, told.chunks, strict=True):
@@ -40,7 +40,7 @@ def test_a_drawn_lesson_is_the_one_its_file_gives(tmp_path):
 
 def test_told_labels_stand_where_vision_tokens_will(words):
     vlm, school = pretrain.trainer(cfg(), None)
-    talk, lesson = Dialogue(vlm.tokenizer, 2), practice.tell(game.Match(3, 6), VIDEO, game.EVENTS)
+    talk, lesson = Dialogue(vlm.tokenizer, 2), practice.blind_video(game.Match(3, 6), VIDEO, game.EVENTS)
     batch = windowing.collate(talk, [(lesson, windowing.window_spans(talk, lesson, 0, 6, None))], look=False)
     told = school.student._told(batch)
     assert len(told) == int(batch.is_vision.sum()) == 6 * 4

@@ -17,7 +17,7 @@ from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue, policy
 from streamingvlm.context.dialogue import Dialogue, ids_of
-from streamingvlm.data.labelled import Lesson
+from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.streaming.stream import Streamer
 from streamingvlm.training import loop, sft, windowing
@@ -27,10 +27,10 @@ SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", steps=4
                  packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
 
 
-def lesson(seconds: int = 12, seed: int = 3) -> Lesson:
+def lesson(seconds: int = 12, seed: int = 3) -> LabelledVideo:
     match = game.Match(seed, seconds)
     labels = [game.EVENTS.index(second.event) for second in match.timeline]
-    return Lesson([chunk(k) for k in range(seconds)], [" ".join(s.words) for s in match.timeline], labels, match.previous_text, "Go")
+    return LabelledVideo([chunk(k) for k in range(seconds)], [" ".join(s.words) for s in match.timeline], labels, match.previous_text, "Go")
 
 
 def cfg(**changes) -> SimpleNamespace:
@@ -45,7 +45,7 @@ def taught(words, where=None, recipe=1, **changes) -> loop.Trainer:
 
 
 def loss_of(vlm, batch) -> torch.Tensor:
-    return loop.Student(vlm.hf, len(game.EVENTS))(batch)[0]
+    return loop.CommentaryLoss(vlm.hf, len(game.EVENTS))(batch)[0]
 
 
 @given(chunks=st.integers(1, 200), window=st.integers(1, 30), stride=st.integers(1, 30))
@@ -73,7 +73,7 @@ def speak(s: Streamer, ids):
         yield from s._feed([dialogue.Span(dialogue.SAID, s.round, (token,))], {})
     answer = s.dialogue.answer(s.round, ids)
     s.spans += answer
-    s.tail = answer[-1:]
+    s.pending = answer[-1:]
     return list(ids)
 
 

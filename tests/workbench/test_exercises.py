@@ -31,7 +31,7 @@ from streamingvlm.streaming import trace
 from streamingvlm.streaming.stream import Streamer
 from streamingvlm.training import windowing
 from streamingvlm.workbench.exercise import check
-from streamingvlm.worlds.match import game, practice, scoring
+from streamingvlm.worlds.match import dataset, game, practice, scoring
 
 ROOT = repository_root(Path(__file__).parent)
 CPU = torch.device("cpu")
@@ -152,14 +152,14 @@ def tour(monkeypatch) -> dict:
 def a_subset(monkeypatch) -> dict:
     words = [{"end_s": 0.4, "text": "hit"}, {"end_s": 1.0, "text": "left"}, {"end_s": 2.5, "text": "out"}]
     rows = [{"start_s": 0.0, "end_s": 5.0, "words": words}, {"start_s": 0.0, "end_s": 3.0, "words": []}]
-    return {"subset": stream_rows, "train": rows, "match": game.Match(seed=5_000, seconds=12, evaluation=True)}
+    return {"stream_rows": stream_rows, "train": rows, "match": game.Match(seed=5_000, seconds=12, evaluation=True)}
 
 
 def an_sft(monkeypatch) -> dict:
     talk = Dialogue(tokenizer.build(game.WORDS))
-    lesson = practice.tell(game.Match(3, 30), config.Video(), game.EVENTS)
-    spans = windowing.window_spans(talk, lesson, 0, 3, config.Cache())
-    return {"lessons": windowing, "talk": talk, "bulk": [lesson], "batch": windowing.collate(talk, [(lesson, spans)], look=False)}
+    lesson = practice.blind_video(game.Match(3, 30), config.Video(), game.EVENTS)
+    spans = windowing.window_spans(talk, lesson, 0, 3, config.Retention())
+    return {"windowing": windowing, "talk": talk, "bulk": [lesson], "batch": windowing.collate(talk, [(lesson, spans)], look=False)}
 
 
 def a_compression(monkeypatch) -> dict:
@@ -167,8 +167,8 @@ def a_compression(monkeypatch) -> dict:
     small = base()
     compress.apply(small, "int8")
     scores = SimpleNamespace(held_out=lambda vlm, held, cfg, root: ({"event_f1": 1 - compress.zeros(vlm)}, []))
-    return {"compress": compress, "model": SimpleNamespace(load=lambda path, device: base()), "device": CPU,
-            "table": [{"variant": "int8", "memory_bytes": compress.memory_bytes(small)}], "session": scores, "held": [], "cfg": None, "norms": None,
+    return {"compress": compress, "loading": SimpleNamespace(load=lambda path, device: base()), "device": CPU,
+            "table": [{"variant": "int8", "memory_bytes": compress.memory_bytes(small)}], "runs": scores, "held": [], "cfg": None, "norms": None,
             "paths": SimpleNamespace(sft=ROOT, root=ROOT)}
 
 
@@ -182,24 +182,24 @@ def a_stream(monkeypatch) -> dict:
             ms = dict.fromkeys(figures.STAGES, 2.0) | {"prefill": prefill_ms, "decode": 9.0 if name == "full" else 4.0}
             lines.append({"stream": "long", "student": "overlapped", "policy": name, "kv_tokens": tokens, "kv_bytes": tokens * cache.bytes,
                           "end_s": k + 1.0, "ms": ms})
-    return {"watched": lines, "subset": stream_rows, "figures": figures, "pd": pd}
+    return {"watched": lines, "LONG": dataset.LONG, "figures": figures, "pd": pd}
 
 
 def an_evaluation(monkeypatch) -> dict:
     texts = ["goal left lions 1 - 0", "", "goal right bears 1 - 1", "hit left", "goal left lions 2 - 1"]
     truth = [game.parse(text) for text in texts]
     said = [*truth[:2], game.Said("none"), truth[3], game.parse("goal left lions 2 - 0")]  # one goal missed, then the score is wrong
-    return {"arena": game, "metrics": scoring, "judge": judge, "said": {"streaming": said}, "truth": truth}
+    return {"game": game, "scoring": scoring, "judge": judge, "said": {"streaming": said}, "truth": truth}
 
 
 ROW = {"id": "test", "previous_text": "left lions right bears", "query": "Commentate on this match", "start_s": 0.0, "end_s": 12.0, "words": []}
-CFG = config.Config({"cache": config.Cache(), "video": VIDEO, "stream": config.Stream(["streaming"], max_new_tokens=6)})
+CFG = config.Config({"cache": config.Retention(), "video": VIDEO, "stream": config.Stream(["streaming"], max_new_tokens=6)})
 SECONDS = [chunk(k) for k in range(12)]
 
 
 def a_cache(monkeypatch) -> dict:
     vlm = base()
-    return {"inside": trace, "vlm": vlm, "cfg": CFG, "row": ROW, "chunks": SECONDS, "film": trace.record(vlm, "streaming", CFG, ROW, SECONDS)}
+    return {"trace": trace, "vlm": vlm, "cfg": CFG, "row": ROW, "chunks": SECONDS, "film": trace.trace_stream(vlm, "streaming", CFG, ROW, SECONDS)}
 
 
 def streamed(name: str, **windows) -> tuple[Streamer, int]:

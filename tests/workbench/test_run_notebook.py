@@ -55,7 +55,7 @@ stages:
 """
 FIRST = """\
 import json, pathlib
-from streamingvlm import config
+from streamingvlm.base import config
 cfg = config.load() if params is None else config.from_dict(params)
 out = pathlib.Path("artifacts/first"); out.mkdir(parents=True, exist_ok=True)
 (out / "params.json").write_text(json.dumps(params))

@@ -43,7 +43,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Cache:
+class Retention:
     text_sink: int = 8
     text_window: int = 32
     vision_rounds: int = 4
@@ -150,8 +150,8 @@ ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds"
 VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d|sparse24)(_(int8|pruned\d\d|mlp\d\d|sparse24))*")
 VARIANTS = "name float32, int8, pruned25, mlp25, sparse24, or several with _ between"
 
-SECTIONS = {"data": Data, "video": Video, "cache": Cache, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress, "stream": Stream,
-            "evaluate": Evaluate, "run": Run}
+SECTIONS = {"data": Data, "video": Video, "cache": Retention, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress,
+            "stream": Stream, "evaluate": Evaluate, "run": Run}
 
 
 class Config:

@@ -20,7 +20,7 @@ def in_notebook() -> bool:
     return bool(shell and getattr(shell, "kernel", None))
 
 
-def follow(items: Iterable[Item], total: int | None, title: str, say=str) -> Iterator[Item]:
+def bar(items: Iterable[Item], total: int | None, title: str, say=str) -> Iterator[Item]:
     """Pass `items` through while showing how far it is, how long it takes, and `say(item)` of the newest."""
     if "DVC_STAGE" in os.environ:
         return _lines(items, total, title, say)

@@ -24,7 +24,7 @@ from streamingvlm.streaming import captions
 if TYPE_CHECKING:
     from streamingvlm.base.records import Comment
     from streamingvlm.cli.run_command import Job
-    from streamingvlm.cli.view import Tally
+    from streamingvlm.cli.view import LatencyStats
 
 GOODBYE_S = 2.0  # how long pages that still read are waited for at the end
 
@@ -71,7 +71,7 @@ class Browser:
         Image.fromarray(frame).save(jpeg, "JPEG", quality=90, subsampling=0)
         self.publish("frame", {"jpeg": base64.b64encode(jpeg.getvalue()).decode(), "width": frame.shape[1], "height": frame.shape[0]})
 
-    def say(self, comment: Comment, tally: Tally) -> None:
+    def say(self, comment: Comment, tally: LatencyStats) -> None:
         at = captions.timestamp(comment.start_s)[:-4]
         self.publish("comment", {"at": at, "text": comment.text, "numbers": tally.numbers(comment)})
 

@@ -61,7 +61,7 @@ def prepare(args: argparse.Namespace) -> Job:
 
 def settings(params: Path | None) -> config.Config:
     """The named params file, else this clone's; defaults for the sections it leaves out."""
-    sections = {"video": config.Video(), "cache": config.Cache(), "stream": config.Stream(["streaming"]), "run": config.Run()}
+    sections = {"video": config.Video(), "cache": config.Retention(), "stream": config.Stream(["streaming"]), "run": config.Run()}
     if params is None:
         try:
             params = repository_root() / "params.yaml"
@@ -104,10 +104,10 @@ def streamer(job: Job, args: argparse.Namespace) -> Streamer:
     return begun
 
 
-def record(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None]) -> str:
+def run_to_files(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None]) -> str:
     """Write down and show what is said, as it is said -> a line that says where. However this ends, it is on disk."""
     written: list[Comment] = []
-    recorded = captions.record(comments, job.vtt, job.jsonl)
+    recorded = captions.write_captions(comments, job.vtt, job.jsonl)
     try:
         with contextlib.closing(recorded):
             for comment in recorded:
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
     from streamingvlm.base import progress
     from streamingvlm.media import reader
 
-    said = watcher.watch(job.file.stem, reader.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
+    said = watcher.stream_chunks(job.file.stem, reader.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
     total = max(1, round(job.info.duration_s / job.cfg.video.chunk_s))
-    followed = progress.follow(said, total, job.file.name, lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
-    print(record(job, followed, line), file=sys.stderr)
+    followed = progress.bar(said, total, job.file.name, lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
+    print(run_to_files(job, followed, line), file=sys.stderr)

@@ -24,7 +24,7 @@ from streamingvlm.streaming import captions
 if TYPE_CHECKING:
     from streamingvlm.base.records import Comment
     from streamingvlm.cli.run_command import Job
-    from streamingvlm.cli.view import Tally
+    from streamingvlm.cli.view import LatencyStats
 
 SIDE_COLUMNS = 38  # what is said, and the numbers
 LEAST_COLUMNS, LEAST_ROWS = 50, 20
@@ -88,7 +88,7 @@ class Screen:
     def see(self, frame: np.ndarray) -> None:
         self.frame = frame
 
-    def say(self, comment: Comment, tally: Tally) -> None:
+    def say(self, comment: Comment, tally: LatencyStats) -> None:
         self.end_s = min(comment.end_s, self.job.info.duration_s)
         if comment.text:
             self.said.append(Text.assemble((captions.timestamp(comment.start_s)[:-4] + "  ", "dim"), comment.text))

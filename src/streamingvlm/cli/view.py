@@ -20,12 +20,12 @@ class View(Protocol):
     def see(self, frame: np.ndarray) -> None:
         """A frame [H, W, C] has arrived."""
 
-    def say(self, comment: Comment, tally: Tally) -> None:
+    def say(self, comment: Comment, tally: LatencyStats) -> None:
         """A chunk was commented on."""
 
 
 @dataclasses.dataclass
-class Tally:
+class LatencyStats:
     """Latencies and lateness so far. Every chunk counts, the first ones too. `fps`: frames in a second of the stream; `speed`: of its clock."""
 
     fps: float

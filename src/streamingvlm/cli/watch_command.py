@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.cli import run_command
-from streamingvlm.cli.view import Tally, View
+from streamingvlm.cli.view import LatencyStats, View
 from streamingvlm.media.clock import Clock, paced
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Lines:
     def see(self, frame: np.ndarray) -> None:
         pass
 
-    def say(self, comment: Comment, tally: Tally) -> None:
+    def say(self, comment: Comment, tally: LatencyStats) -> None:
         run_command.line(comment)
 
 
@@ -71,12 +71,12 @@ def watch(args: argparse.Namespace) -> None:
     if not 0 < args.speed < float("inf"):
         raise UserError(f"--speed must be above 0, not {args.speed:g}.")
     job = run_command.prepare(args)
-    tally = Tally(job.cfg.video.fps, args.speed)
+    tally = LatencyStats(job.cfg.video.fps, args.speed)
     try:
         with view(job, args) as shown:
             streamer = run_command.streamer(job, args)
             said = comments(streamer, job.file.stem, *_source(job, args, shown))
-            where = run_command.record(job, tally.of(said), lambda comment: shown.say(comment, tally))
+            where = run_command.run_to_files(job, tally.of(said), lambda comment: shown.say(comment, tally))
         print(where, file=sys.stderr)
     finally:
         if tally.latency_ms:

@@ -37,7 +37,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Room:
+class WriteSlots:
     """Where T new tokens go: R of them over the cached tokens `again` [R] (or None), the others from `start` on; their cos, sin [T, D]."""
 
     start: int
@@ -123,7 +123,7 @@ class KVCache:
         """Bytes of what is cached now (raw and rotated keys, values), not of what is reserved."""
         return self.store[:, :, :, : self.length].numel() * self.store.element_size()
 
-    def extend(self, positions: Tensor, again: Tensor | None = None) -> Room:
+    def extend(self, positions: Tensor, again: Tensor | None = None) -> WriteSlots:
         """Make room for T new tokens at `positions` [3, T]; `write` then fills it layer by layer.
 
         `again` [R]: the first R of them are tokens cached already, at these indices, that are computed again where they stand."""
@@ -136,9 +136,9 @@ class KVCache:
             self.pool.grow(max(stop, 2 * self.capacity))
         self.positions[:, start:stop] = positions
         self.length = stop
-        return Room(start, again, *angles)
+        return WriteSlots(start, again, *angles)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, room: Room) -> tuple[Tensor, Tensor]:
+    def write(self, layer: int, keys: Tensor, values: Tensor, room: WriteSlots) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys (before RoPE) and values [K, T, D] -> all its rotated keys and values [K, S, D], as views."""
         new = torch.stack((keys, rotate(keys, room.cos, room.sin), values))  # [3, K, T, D]
         store, stop = self.pool.store[:, layer, self.row], self.length  # [3, K, capacity, D]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from streamingvlm.base.config import Cache
+from streamingvlm.base.config import Retention
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue as d
 
@@ -45,30 +45,30 @@ class Plan:
     recompute: bool = False
 
 
-Planner = Callable[[Cache, Sequence[Extent], int], Plan | None]  # windows, the spans as they are, the upcoming round
+Planner = Callable[[Retention, Sequence[Extent], int], Plan | None]  # windows, the spans as they are, the upcoming round
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`planner`: the pure function. `windows`: what this policy changes of the configured windows. `looks_again`: it needs the pixels it keeps.
+    """`planner`: the pure function. `overrides`: what this policy changes of the configured retention. `needs_pixels`: it needs the pixels it keeps.
     `forgets` is False where there is never a plan to make: the baseline that keeps everything must not pay for asking.
     `verbatim`: an end token other than the turn's own stays where it was said, before the end that is then added."""
 
     name: str
     about: str
     planner: Planner
-    windows: tuple[tuple[str, int | str], ...] = ()
-    looks_again: bool = False
+    overrides: tuple[tuple[str, int | str], ...] = ()
+    needs_pixels: bool = False
     forgets: bool = True
     verbatim: bool = False
 
-    def plan(self, cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    def plan(self, cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
         """The plan before round `upcoming` (0-based) is appended to `extents`, or None if all stays as it is."""
-        return self.planner(self.windows_of(cache), extents, upcoming)
+        return self.planner(self.effective_retention(cache), extents, upcoming)
 
-    def windows_of(self, cache: Cache) -> Cache:
-        """The windows that hold under this policy."""
-        return replace(cache, **dict(self.windows))
+    def effective_retention(self, cache: Retention) -> Retention:
+        """What holds under this policy."""
+        return replace(cache, **dict(self.overrides))
 
 
 def _whole(extents: Sequence[Extent], at: int) -> Piece:
@@ -92,7 +92,7 @@ def sink_and_window(pieces: Sequence[Piece], sink: int, window: int) -> list[Pie
     return out
 
 
-def _streaming(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+def _streaming(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     """The paper's method, clean: system + text sink + text window + the last rounds whole. The words of a round that leaves join the previous text;
     a pinned query moves to the oldest round that stays, where training put it."""
     oldest = upcoming - cache.vision_rounds + 1
@@ -118,7 +118,7 @@ def _streaming(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan |
 
 def growing(planner: Planner) -> Planner:
     """What `planner` keeps, at the positions it had."""
-    def plan(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    def plan(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
         kept = planner(cache, extents, upcoming)
         return kept and replace(kept, reposition=False)
     return plan
@@ -126,13 +126,13 @@ def growing(planner: Planner) -> Planner:
 
 def recomputed(planner: Planner) -> Planner:
     """What `planner` keeps, computed again from scratch before every chunk."""
-    def plan(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+    def plan(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
         everything = Plan(tuple(_whole(extents, i) for i in range(len(extents))))
         return replace(planner(cache, extents, upcoming) or everything, recompute=True) if extents else None
     return plan
 
 
-def _window(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+def _window(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     """Nothing leaves until the window is full; then everything said and seen does, and the stream starts again from its header."""
     if upcoming == 0 or upcoming % cache.restart_rounds:
         return None
@@ -142,7 +142,7 @@ def _window(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | No
 ANSWER = {d.ANSWER_OPEN, d.SAID, d.DOTS, d.END, d.GAP}  # the assistant's turn, with the newline behind it
 
 
-def _upstream(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+def _upstream(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     """The released inference, token for token (mit-han-lab/streaming-vlm at a940d8c), with its two windows: text stays t rounds, vision v.
 
     Of a round, what was said and its `Time=` leave after t rounds, the video after v, and what is left of the user's turn (the query too: no
@@ -167,7 +167,7 @@ def _upstream(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | 
     return Plan(kept) if sum(p.stop - p.start for p in kept) < sum(e.length for e in extents) else None
 
 
-def _full(cache: Cache, extents: Sequence[Extent], upcoming: int) -> Plan | None:
+def _full(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     return None
 
 
@@ -177,11 +177,11 @@ POLICIES = {
         Policy("streaming", "the paper's method: sink + text window + the last rounds, contiguous positions", _streaming),
         Policy("full", "baseline (a): everything is kept", _full, forgets=False),
         Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
-        Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", recomputed(_streaming), looks_again=True),
+        Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", recomputed(_streaming), needs_pixels=True),
         Policy("upstream", "the released code, token for token", _upstream, (("pin_query", False),), verbatim=True),
         Policy("upstream_growing", "`upstream`, but positions only grow", growing(_upstream), (("pin_query", False),), verbatim=True),
         Policy("upstream_recompute", "what `upstream` keeps, recomputed before each chunk", recomputed(_upstream), (("pin_query", False),),
-               looks_again=True, verbatim=True),
+               needs_pixels=True, verbatim=True),
         Policy("growing", "ablation: `streaming`, but positions only grow", growing(_streaming)),
         Policy("no_sink", "ablation: `streaming` without a text sink", _streaming, (("text_sink", 0),)),
         Policy("no_text", "ablation: `streaming` without a text window", _streaming, (("text_window", 0),)),

@@ -13,7 +13,7 @@ from streamingvlm.media.reader import read_chunks
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LabelledVideo:
     """One labelled video in memory: `chunks` of uint8 frames, the words and the label of each chunk, and what was said before."""
 
     chunks: list[Chunk]
@@ -23,9 +23,9 @@ class Lesson:
     query: str
 
 
-def load(row: dict, video: config.Video, root: Path, events: Sequence[str]) -> Lesson:
+def load(row: dict, video: config.Video, root: Path, events: Sequence[str]) -> LabelledVideo:
     """Decode a stream row: frames, words and, of every chunk, the label of its last frame."""
     chunks = list(read_chunks(root / row["video"], video, row["start_s"], row["end_s"]))
     actions = {int(frame["t_s"] / video.chunk_s + 1e-6): frame["action"] for frame in row["frames"]}  # the last of a chunk wins
     labels = [events.index(actions[k]) for k in range(len(chunks))]
-    return Lesson(chunks, words_by_chunk(row, video.chunk_s)[: len(chunks)], labels, row["previous_text"], row["query"])
+    return LabelledVideo(chunks, words_by_chunk(row, video.chunk_s)[: len(chunks)], labels, row["previous_text"], row["query"])

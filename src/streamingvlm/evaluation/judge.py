@@ -1,7 +1,7 @@
 """Who commentates better, A or B? The protocol of Inf-Streams-Eval: a stream in segments of 100 s, each judged in both orders, a win rate.
 
     pairs = [(row, said["streaming"][row["id"]], said["full"][row["id"]]) for row in rows]     # texts, chunk by chunk
-    win_rate(pairs, by_score(arena_score())).numbers()                                         # exact, for streams with labels
+    win_rate(pairs, by_score(exact_score())).numbers()                                         # exact, for streams with labels
     win_rate(pairs, by_score(similarity_score()))                                              # offline, for any reference text
     win_rate(pairs, chat.from_environment("some-model", cache=folder), workers=8)              # an LLM behind an OpenAI-compatible server
 

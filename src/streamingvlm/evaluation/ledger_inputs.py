@@ -38,7 +38,7 @@ def ablation(lines: dict[Key, list[dict]], truth: Sequence[Said], tolerance_s: f
     out: dict[str, dict[str, dict]] = {}
     for (policy, student), rows in lines.items():
         said = [game.parse(row["text"]) for row in rows]
-        out.setdefault(policy, {})[student] = {**scoring.score(said, truth, tolerance_s), **scoring.quarters(said, truth, tolerance_s),
+        out.setdefault(policy, {})[student] = {**scoring.score_all(said, truth, tolerance_s), **scoring.quarters(said, truth, tolerance_s),
                                                "kv_tokens": max(row["kv_tokens"] for row in rows)}
     return out
 

@@ -21,25 +21,25 @@ STUDENTS = {"overlapped": "model", "tiled": "tiled", "base": "base"}  # who watc
 WARM_CHUNKS = 5  # the first chunks of a stream pay for what is set up once; timings leave them out
 
 
-def watch(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -> Iterator[Comment]:
+def stream_row(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -> Iterator[Comment]:
     """Stream one row's video through the model under the policy `name`."""
     streamer = Streamer(vlm, policy.get(name), cfg.cache, cfg.video, cfg.stream)
     streamer.start(row["previous_text"], row["query"])
     chunks = read_chunks(root / row["video"], cfg.video, row["start_s"], row["end_s"])
-    return streamer.watch(row["id"], chunks, ahead=vlm.device.type == "cuda")
+    return streamer.stream_chunks(row["id"], chunks, ahead=vlm.device.type == "cuda")
 
 
 def score(texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict:
     """Score what was said, chunk by chunk, against what happened."""
     said = [game.parse(text) for text in texts]
-    return scoring.score(said, scoring.truth_of(row)[: len(said)], tolerance_s)
+    return scoring.score_all(said, scoring.truth_of(row)[: len(said)], tolerance_s)
 
 
 def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> tuple[dict, list[float]]:
     """Stream every row with the `streaming` policy -> (scores, the mean of the matches'; milliseconds of every chunk, reading left out)."""
     results, ms = [], []
     for row in rows:
-        comments = list(watch(vlm, row, "streaming", cfg, root))
+        comments = list(stream_row(vlm, row, "streaming", cfg, root))
         results.append(score([c.text for c in comments], row))
         ms += [c.ms["total"] - c.ms["read"] for c in comments[WARM_CHUNKS:]]
     mean = {key: [r[key] for r in results if r[key] is not None] for key in results[0]}
@@ -54,8 +54,8 @@ def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, s
             *((student, row, name) for student in STUDENTS if student != "overlapped" for row in long for name in stream.controls)]
 
 
-def record(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path, folder: Path) -> Iterator[Comment]:
+def stream_to_files(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path, folder: Path) -> Iterator[Comment]:
     """Stream one row and leave <id>.<policy>.vtt and .jsonl (without timings: those bytes must not change) in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{row['id']}.{name}"
-    return captions.record(watch(vlm, row, name, cfg, root), folder / f"{stem}.vtt", folder / f"{stem}.jsonl", timed=False)
+    return captions.write_captions(stream_row(vlm, row, name, cfg, root), folder / f"{stem}.vtt", folder / f"{stem}.jsonl", timed=False)

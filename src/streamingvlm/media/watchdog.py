@@ -1,6 +1,6 @@
 """A source that stalls is an error, not a wait without end: what was said so far is then put on disk. Knows only that things come or do not.
 
-    for comment in streamer.watch("camera", unstalled(camera_chunks, 10.0)): ...
+    for comment in streamer.stream_chunks("camera", fail_if_silent(camera_chunks, 10.0)): ...
 
 For live sources. A file needs it not: it was read through to its last packet before its first chunk came.
 """
@@ -17,7 +17,7 @@ from streamingvlm.base.errors import UserError
 Item = TypeVar("Item")
 
 
-def unstalled(source: Iterable[Item], stall_s: float) -> Iterator[Item]:
+def fail_if_silent(source: Iterable[Item], stall_s: float) -> Iterator[Item]:
     """The items of `source`, taken one ahead in a thread of their own; `UserError` where the next lets us wait longer than `stall_s`."""
     taken: queue.Queue = queue.Queue(maxsize=1)
     left = threading.Event()

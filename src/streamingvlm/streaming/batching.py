@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from streamingvlm.context.cache import KVCache
-from streamingvlm.models.qwen25.decode import Word
-from streamingvlm.models.qwen25.vlm import VLM, Feed, Pixels
+from streamingvlm.models.qwen25.decode import DecodeToken
+from streamingvlm.models.qwen25.vlm import VLM, Pixels, Prefill
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ class State:
 
 
 @dataclass(frozen=True)
-class Look:
+class EncodeVision:
     """Chunks that are about to be read; the answer is the vision tokens [N, E] of each."""
 
     chunks: list[Pixels]
 
 
 @dataclass(frozen=True)
-class Ready:
+class Reserve:
     """A prompt that was read, before the first word of its answer: room for `tokens` in all will do for what is to come. The answer is None."""
 
     cache: KVCache
     tokens: int
 
 
-Request = Feed | Word | Look | Ready
+Request = Prefill | DecodeToken | EncodeVision | Reserve
 Result = TypeVar("Result")
-Steps = Generator[Request, State | list[Tensor] | None, Result]  # yields what is to be computed, is sent what came out, ends with a result
+Round = Generator[Request, State | list[Tensor] | None, Result]  # yields what is to be computed, is sent what came out, ends with a result
 
 
 @torch.inference_mode()
-def together(vlm: VLM, rounds: Sequence[Steps[Result]]) -> list[Result]:
+def run_batched(vlm: VLM, rounds: Sequence[Round[Result]]) -> list[Result]:
     """Rounds of many streams at once, to their ends -> their results. What they wait for is computed in one pass, be it to encode, read or say.
 
     Nobody looks while another still has tokens to compute, and nobody starts to speak before all are ready: so they go on side by side."""
@@ -60,7 +60,7 @@ def together(vlm: VLM, rounds: Sequence[Steps[Result]]) -> list[Result]:
                 waiting[i] = rounds[i].send(answer)
             except StopIteration as end:
                 results[i] = end.value
-        turns = ([i for i, request in waiting.items() if isinstance(request, kind)] for kind in (Feed | Word, Look, Ready))
+        turns = ([i for i, request in waiting.items() if isinstance(request, kind)] for kind in (Prefill | DecodeToken, EncodeVision, Reserve))
         now = next(filter(None, turns), [])
         answers = dict(zip(now, compute(vlm, [waiting.pop(i) for i in now]), strict=True))
     return [results[i] for i in range(len(rounds))]
@@ -68,11 +68,11 @@ def together(vlm: VLM, rounds: Sequence[Steps[Result]]) -> list[Result]:
 
 @torch.inference_mode()
 def compute(vlm: VLM, requests: Sequence[Request]) -> list[State | list[Tensor] | None]:
-    """What requests ask for, each in the order given: all of them tokens (Feed, Word), or all Look, or all Ready."""
-    if all(isinstance(request, Look) for request in requests):
+    """What requests ask for, each in the order given: all of them tokens (Prefill, DecodeToken), or all EncodeVision, or all Reserve."""
+    if all(isinstance(request, EncodeVision) for request in requests):
         tokens = iter(vlm.encode([pixels for look in requests for pixels in look.chunks]) if requests else ())
         return [[next(tokens) for _ in look.chunks] for look in requests]
-    if all(isinstance(request, Ready) for request in requests):
+    if all(isinstance(request, Reserve) for request in requests):
         vlm.decoder.prepare([ready.cache for ready in requests], max(ready.tokens for ready in requests))
         return [None] * len(requests)
     hidden = torch.stack([states[-1] for states in vlm.forward(requests)])  # [B, E]

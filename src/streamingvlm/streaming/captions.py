@@ -48,7 +48,7 @@ def check_writable(path: Path, option: str = "--out") -> None:
         raise UserError(f"{path} cannot be written ({error.strerror or 'it is a folder'}); name another place with {option}.") from None
 
 
-def record(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:
+def write_captions(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:
     """Pass comments through, writing both files as they come. They appear under their names when the stream ends, also when it ends early:
     what was said so far is kept, a file that was begun before the first comment is not."""
     parts = [path.with_name(path.name + ".part") for path in (vtt, jsonl)]

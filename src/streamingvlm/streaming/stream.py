@@ -2,7 +2,7 @@
 
     streamer = Streamer(vlm, policy.get("streaming"), cfg.cache, cfg.video, cfg.stream)
     streamer.start(previous="left lions right bears")
-    for comment in streamer.watch("match-7", read_chunks(path, cfg.video)): ...
+    for comment in streamer.stream_chunks("match-7", read_chunks(path, cfg.video)): ...
 
 Letters: T new tokens, S cached tokens, N vision tokens of a chunk.
 """
@@ -26,22 +26,22 @@ from streamingvlm.base.timing import Stopwatch, peak_gpu_mb, resident_mb
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of, rearrange
 from streamingvlm.context.policy import REFRESH, Extent, Policy
-from streamingvlm.models.qwen25.decode import Word
+from streamingvlm.models.qwen25.decode import DecodeToken
 from streamingvlm.models.qwen25.pixels import to_patches
-from streamingvlm.models.qwen25.vlm import VLM, Feed, Pixels
-from streamingvlm.streaming.batching import Look, Ready, State, Steps, together
+from streamingvlm.models.qwen25.vlm import VLM, Pixels, Prefill
+from streamingvlm.streaming.batching import EncodeVision, Reserve, Round, State, run_batched
 
 Seen = Callable[[], tuple[Pixels, Tensor]]  # waits for a chunk's pixels and vision tokens
 
 
 class Streamer:
-    """One stream: its spans, its KV cache and the policy that keeps both short. `dictate` (round, step) -> the id that is said there whatever
+    """One stream: its spans, its KV cache and the policy that keeps both short. `forced_token` (round, step) -> the id that is said there whatever
     the model wants, or None."""
 
-    def __init__(self, vlm: VLM, policy: Policy, cache: config.Cache, video: config.Video, stream: config.Stream,
-                 dictate: Callable[[int, int], int | None] = lambda round, step: None):
-        self.vlm, self.policy, self.settings, self.dictate = vlm, policy, stream, dictate
-        self.windows = policy.windows_of(cache)
+    def __init__(self, vlm: VLM, policy: Policy, cache: config.Retention, video: config.Video, stream: config.Stream,
+                 forced_token: Callable[[int, int], int | None] = lambda round, step: None):
+        self.vlm, self.policy, self.settings, self.forced_token = vlm, policy, stream, forced_token
+        self.retention = policy.effective_retention(cache)
         self.dialogue = Dialogue(vlm.tokenizer, vlm.time_step(video.fps))
         self.start()
 
@@ -52,14 +52,14 @@ class Streamer:
             torch.cuda.reset_peak_memory_stats(self.vlm.device)
         self.query = self.settings.query if query is None else query
         self.spans: list[Span] = self.dialogue.header(self.dialogue.encode(previous))
-        self.tail: list[Span] = self.spans[:]  # the end of `spans` that has no keys and values yet
+        self.pending: list[Span] = self.spans[:]  # the end of `spans` that has no keys and values yet
         self.next_position = 0
         self.round = 0
         self.stale: dict[int, int] = {}  # cached tokens to compute again with the next prefill
         self.pixels: dict[int, Pixels] = {}  # of the rounds kept, for a policy that computes them again
         self.clock = Stopwatch(self.vlm.device)
 
-    def watch(self, name: str, chunks: Iterable[Chunk], ahead: bool = False) -> Iterator[Comment]:
+    def stream_chunks(self, name: str, chunks: Iterable[Chunk], ahead: bool = False) -> Iterator[Comment]:
         """Comment on each chunk as it comes. `ahead`: read the next chunk, and begin to encode it, while text is decoded: on a GPU the two then
         overlap. Only for a source that has its next chunk at hand: with a live one, these words would wait for frames that have not arrived."""
         source, seen = iter(chunks), None
@@ -75,7 +75,7 @@ class Streamer:
         while coming is not None:
             if isinstance(coming, Exception):  # it had to wait until what was said before it was out
                 raise coming
-            yield together(self.vlm, [self.round_of(name, coming, seen, look_ahead if ahead else None)])[0]
+            yield run_batched(self.vlm, [self.round_of(name, coming, seen, look_ahead if ahead else None)])[0]
             if not ahead:
                 coming = self._read(source)
 
@@ -89,9 +89,9 @@ class Streamer:
 
     def step(self, name: str, chunk: Chunk) -> Comment:
         """One round of this stream alone."""
-        return together(self.vlm, [self.round_of(name, chunk)])[0]
+        return run_batched(self.vlm, [self.round_of(name, chunk)])[0]
 
-    def round_of(self, name: str, chunk: Chunk, seen: Seen | None = None, then: Callable[[], None] | None = None) -> Steps[Comment]:
+    def round_of(self, name: str, chunk: Chunk, seen: Seen | None = None, then: Callable[[], None] | None = None) -> Round[Comment]:
         """One round: forget, look, read, speak. Yields what is to be computed and is sent the result, so that many streams can share a forward.
         `seen`: the chunk's pixels and vision tokens, if its encoding was begun before; `then`: called while the GPU still reads the prompt."""
         with self.clock("evict"):
@@ -99,8 +99,8 @@ class Streamer:
         with self.clock("encode"):
             vision = yield from self._look(chunk, seen)
         with self.clock("prefill"):
-            state = yield from self._feed(self.tail, vision)
-        yield Ready(self.kv, self._room())  # between two stages: what is set up once is in none of them
+            state = yield from self._feed(self.pending, vision)
+        yield Reserve(self.kv, self._room())  # between two stages: what is set up once is in none of them
         if then:
             then()
         with self.clock("decode"):
@@ -117,37 +117,37 @@ class Streamer:
         if self.round or not self.policy.forgets:
             return now
         turn = sum(len(span.ids) for span in self.spans if span.round == self.round) + self.settings.max_new_tokens
-        return now + self.windows.text_sink + self.windows.text_window + self.windows.vision_rounds * turn
+        return now + self.retention.text_sink + self.retention.text_window + self.retention.vision_rounds * turn
 
-    def _evict(self) -> Steps[None]:
+    def _evict(self) -> Round[None]:
         """Ask the policy what stays, and make spans, keys, values and positions agree with it."""
         if not self.policy.forgets:
             return
-        plan = self.policy.plan(self.windows, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
+        plan = self.policy.plan(self.retention, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
         if plan is None:
             return
         spans, index = rearrange(self.spans, plan.pieces)
         if plan.recompute:
             self.kv.clear()
-            self.tail, self.next_position = spans[:], 0
+            self.pending, self.next_position = spans[:], 0
         else:
             if (np.diff((index >= self.kv.length).astype(int)) < 0).any():  # a word never fed is to move before one that was: feed it first
-                yield from self._feed(self.tail, {})
+                yield from self._feed(self.pending, {})
             cached = index[index < self.kv.length]
-            unfed = [ids_of(self.tail)[i - self.kv.length] for i in index[index >= self.kv.length]]
+            unfed = [ids_of(self.pending)[i - self.kv.length] for i in index[index >= self.kv.length]]
             positions = self.dialogue.positions(spans)[:, : len(cached)] if plan.reposition else None
             unmoved = int(np.cumprod(cached == np.arange(len(cached))).sum())  # the same tokens in front: the same positions too
             self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions), unmoved)
             if positions is not None:
                 self.next_position = int(positions.max(initial=-1)) + 1
-            self.tail = [Span(dialogue.END, self.round - 1, tuple(unfed))]
+            self.pending = [Span(dialogue.END, self.round - 1, tuple(unfed))]
             self.stale = self._stale(spans)
         self.spans = spans
-        self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.windows.vision_rounds}
+        self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.retention.vision_rounds}
 
     def _stale(self, spans: list[Span]) -> dict[int, int]:
         """Index in the cache -> id of the tokens that `refresh` names: what they were computed from has changed."""
-        roles, at, found = REFRESH[self.windows.refresh], 0, {}
+        roles, at, found = REFRESH[self.retention.refresh], 0, {}
         for span in spans:
             if span.role in roles:
                 found |= dict(enumerate(span.ids, start=at))
@@ -158,27 +158,27 @@ class Streamer:
         """Packed where the model is: a GPU packs a second of video a hundred times faster, and gets bytes instead of floats."""
         return to_patches(torch.as_tensor(chunk.frames).to(self.vlm.device))
 
-    def _look(self, chunk: Chunk, seen: Seen | None = None) -> Steps[dict[int, Tensor]]:
+    def _look(self, chunk: Chunk, seen: Seen | None = None) -> Round[dict[int, Tensor]]:
         """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
         pixels, tokens = seen() if seen else (self._pixels(chunk), None)
         first = self.spans[-1].role != dialogue.END
-        query = self.query if first and (self.round == 0 or self.windows.pin_query) else ""
+        query = self.query if first and (self.round == 0 or self.retention.pin_query) else ""
         turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], query, first)
         self.spans += turn
-        self.tail += turn
-        self.pixels = (self.pixels if self.policy.looks_again else {}) | {self.round: pixels}
+        self.pending += turn
+        self.pixels = (self.pixels if self.policy.needs_pixels else {}) | {self.round: pixels}
         vision = {} if tokens is None else {self.round: tokens}
-        unseen = [span.round for span in self.tail if span.grid and span.round not in vision]
-        looked = (yield Look([self.pixels[r] for r in unseen])) if unseen else []
+        unseen = [span.round for span in self.pending if span.grid and span.round not in vision]
+        looked = (yield EncodeVision([self.pixels[r] for r in unseen])) if unseen else []
         return vision | dict(zip(unseen, looked, strict=True))
 
-    def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Steps[State]:
+    def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Round[State]:
         """Compute keys and values of `spans`, the tail, and in the same pass those of stale tokens -> the state behind the last token."""
-        stale, self.stale, self.tail = self.stale, {}, []
+        stale, self.stale, self.pending = self.stale, {}, []
         ids = ids_of(spans)
         if len(ids) == 1 and not stale:
             self.next_position += 1
-            return (yield Word(ids[0], self.next_position - 1, self.kv))
+            return (yield DecodeToken(ids[0], self.next_position - 1, self.kv))
         x = self.vlm.embed([*stale.values(), *ids])  # [T, E]
         at = len(stale)
         for span in spans:
@@ -191,15 +191,15 @@ class Streamer:
         again = self._tensor(np.array(list(stale))) if stale else None
         if stale:
             positions = torch.cat((self.kv.positions[:, again], positions), dim=1)
-        return (yield Feed(x, positions, self.kv, again))
+        return (yield Prefill(x, positions, self.kv, again))
 
-    def _speak(self, state: State) -> Steps[list[int]]:
+    def _speak(self, state: State) -> Round[list[int]]:
         """Greedy words from the state behind the prompt until the model ends its turn or reaches its limit."""
         said: list[int] = []
         fed = 0
         penalised = self._tensor(np.array(ids_of(self.spans))) if self.settings.repetition_penalty != 1 else None  # [S]
         while True:
-            token = self.dictate(self.round, len(said))
+            token = self.forced_token(self.round, len(said))
             if token is None:
                 token = state.best() if penalised is None else self._choose(state.logits, penalised, said)
             ends = token in self.dialogue.stops
@@ -212,7 +212,7 @@ class Streamer:
         answer = self.dialogue.answer(self.round, said)
         self.spans += answer
         # As in the released code the last token has no keys and values yet: the next prefill feeds it, before the next turn.
-        self.tail = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
+        self.pending = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
         return said
 
     def _choose(self, logits: Tensor, penalised: Tensor, said: list[int]) -> int:
@@ -228,7 +228,7 @@ class Streamer:
     def save(self, path: Path) -> None:
         """Write all that this stream is, complete or not at all; `load` goes on from there, in this process or another, with the same output."""
         held = {name: getattr(self, name) for name in STATE}
-        held |= {"spans": [dataclasses.astuple(span) for span in self.spans], "tail": [dataclasses.astuple(span) for span in self.tail]}
+        held |= {"spans": [dataclasses.astuple(span) for span in self.spans], "pending": [dataclasses.astuple(span) for span in self.pending]}
         held |= {"policy": self.policy.name, "store": self.kv.store[:, :, :, : self.kv.length].clone(),
                  "positions": self.kv.positions[:, : self.kv.length].clone()}
         part = path.with_name(path.name + ".part")
@@ -245,7 +245,7 @@ class Streamer:
             raise UserError(f"{path} is no saved stream; name a file that `save` wrote.") from error
         for name in STATE:
             setattr(self, name, held[name])
-        self.spans, self.tail = ([Span(*fields) for fields in held[name]] for name in ("spans", "tail"))
+        self.spans, self.pending = ([Span(*fields) for fields in held[name]] for name in ("spans", "pending"))
         self.kv = self.vlm.new_cache()
         self.kv.extend(held["positions"])
         self.kv.store[:, :, :, : self.kv.length] = held["store"]

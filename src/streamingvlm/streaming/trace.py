@@ -1,7 +1,7 @@
 """What a stream's cache holds, second by second, and what the model looked at when it spoke. Only watches: a recorded stream says what it
 would have said unwatched. Knows no widget and no figure (`inside_view`, `film`).
 
-    moments = inside.record(vlm, "streaming", cfg, row, chunks)
+    moments = trace.trace_stream(vlm, "streaming", cfg, row, chunks)
     [(cell.text, cell.group, cell.position) for cell in moments[9].cells]
 
 Letters: S cached tokens, W words spoken in a chunk, L layers, H heads, K kv heads, T new tokens, D head dim.
@@ -20,7 +20,7 @@ from torch import Tensor
 from streamingvlm.base import config
 from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.context import dialogue, policy
-from streamingvlm.context.cache import KVCache, Room, rotate
+from streamingvlm.context.cache import KVCache, WriteSlots, rotate
 from streamingvlm.context.dialogue import ids_of, rearrange
 from streamingvlm.context.policy import REFRESH, Extent
 from streamingvlm.models.qwen25.vlm import VLM
@@ -70,7 +70,7 @@ class Moment:
         return {group: float(sum(look for look, cell in zip(mean, self.cells, strict=True) if cell.group == group)) for group in GROUPS}
 
 
-class Glass(VLM):
+class AttentionRecorder(VLM):
     """The same model, seen through: it keeps in `looks` where the last token of each forward looked, [H, S] a layer.
 
     The attention kernels keep no weights, so these are computed beside them, from the query and the cached keys."""
@@ -79,7 +79,7 @@ class Glass(VLM):
         super().__init__(vlm.hf, vlm.tokenizer, "eager")
         self.looks: list[list[Tensor]] = []
 
-    def _attend(self, layer: int, cache: KVCache, room: Room, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _attend(self, layer: int, cache: KVCache, room: WriteSlots, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         out = super()._attend(layer, cache, room, bias, qkv)
         q = rotate(qkv[0][-1].view(self.kv_heads, -1, self.head_dim), room.cos[-1:], room.sin[-1:])  # [K, H/K, D]
         keys = cache.store[1, layer, :, : cache.length]  # [K, S, D]: nothing is hidden from the last token
@@ -90,16 +90,16 @@ class Glass(VLM):
         return out
 
 
-def record(vlm: VLM, name: str, cfg: config.Config, row: dict, chunks: Iterable[Chunk]) -> list[Moment]:
+def trace_stream(vlm: VLM, name: str, cfg: config.Config, row: dict, chunks: Iterable[Chunk]) -> list[Moment]:
     """Stream `chunks` of a row under the policy `name` -> what was cached at the end of each."""
-    streamer = Streamer(Glass(vlm), policy.get(name), cfg.cache, cfg.video, cfg.stream)
+    streamer = Streamer(AttentionRecorder(vlm), policy.get(name), cfg.cache, cfg.video, cfg.stream)
     streamer.start(row["previous_text"], row["query"])
-    return list(follow(streamer, row["id"], chunks))
+    return list(trace_moments(streamer, row["id"], chunks))
 
 
-def follow(streamer: Streamer, name: str, chunks: Iterable[Chunk]) -> Iterator[Moment]:
-    """Step a stream that has just started, on a `Glass`, through `chunks`. A plan is a pure function of the spans, so asking for it tells what the
-    next eviction will do, and who is who behind it, while the stream itself stays as it is."""
+def trace_moments(streamer: Streamer, name: str, chunks: Iterable[Chunk]) -> Iterator[Moment]:
+    """Step a stream that has just started, on an `AttentionRecorder`, through `chunks`. A plan is a pure function of the spans, so asking for it
+    tells what the next eviction will do, and who is who behind it, while the stream itself stays as it is."""
     count = itertools.count()
     numbers = list(itertools.islice(count, len(ids_of(streamer.spans))))  # of all tokens of the spans, cached yet or not
     entered: dict[int, int] = {}
@@ -147,12 +147,12 @@ def _eviction(streamer: Streamer) -> tuple[list[int], list[int]]:
     """What the next chunk's eviction will do -> the index of each token that stays, in its new order; which of these it will compute again."""
     spans, plan = streamer.spans, None
     if streamer.policy.forgets:
-        plan = streamer.policy.plan(streamer.windows, [Extent(s.role, s.round, len(s.ids)) for s in spans], streamer.round)
+        plan = streamer.policy.plan(streamer.retention, [Extent(s.role, s.round, len(s.ids)) for s in spans], streamer.round)
     if plan is None:
         return list(range(len(ids_of(spans)))), []
     spans, index = rearrange(spans, plan.pieces)
     roles = [span.role for span in spans for _ in span.ids]
-    return index.tolist(), [i for i, role in enumerate(roles) if plan.recompute or role in REFRESH[streamer.windows.refresh]]
+    return index.tolist(), [i for i, role in enumerate(roles) if plan.recompute or role in REFRESH[streamer.retention.refresh]]
 
 
 def _cells(streamer: Streamer, cached: Sequence[int], entered: dict[int, int]) -> tuple[Cell, ...]:
@@ -163,7 +163,7 @@ def _cells(streamer: Streamer, cached: Sequence[int], entered: dict[int, int]) -
     for (span, id), number, place in zip(tokens, cached, positions, strict=False):
         group = GROUP_OF.get(span.role, PROMPT)
         if span.role == dialogue.PREVIOUS:
-            group, previous = SINK if previous < streamer.windows.text_sink else WINDOW, previous + 1
+            group, previous = SINK if previous < streamer.retention.text_sink else WINDOW, previous + 1
         text = streamer.vlm.tokenizer.decode([id])
         cells.append(Cell(number, text, span.role, group, span.round, tuple(place), entered[number]))
     return tuple(cells)

@@ -23,10 +23,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from streamingvlm.training.windowing import Batch
 
-LOOK, NAME, TELL = "look", "name", "tell"  # what Student computes
+LOOK, NAME, TELL = "look", "name", "tell"  # what CommentaryLoss computes
 
 
-class Student(nn.Module):
+class CommentaryLoss(nn.Module):
     """A Qwen2.5-VL and what it learns by. `labels` [events, E]: each event as one vision token of the language model's own input space.
 
     `told` its events through `labels`, the language model learns to commentate before it can see; `labels` then are what the vision tower aims at."""
@@ -80,7 +80,7 @@ class Phase:
     steps: int
     lr: float
     draw: Callable[[np.random.Generator], Batch]
-    learns: Callable[[Student], Iterable[nn.Parameter]]
+    learns: Callable[[CommentaryLoss], Iterable[nn.Parameter]]
     how: str = LOOK
 
 
@@ -106,7 +106,7 @@ class Checkpoint:
 class Trainer:
     """Runs phases one after another; each has its own optimizer and its own rise and fall of the learning rate."""
 
-    def __init__(self, student: Student, phases: Sequence[Phase], seed: int, checkpoint: Checkpoint | None = None, every: int = 100,
+    def __init__(self, student: CommentaryLoss, phases: Sequence[Phase], seed: int, checkpoint: Checkpoint | None = None, every: int = 100,
                  accumulate: int = 1, dtype: torch.dtype = torch.float32, finish: Callable[[], None] = lambda: None):
         from accelerate import Accelerator
 

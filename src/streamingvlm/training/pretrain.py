@@ -21,11 +21,11 @@ import torch
 from streamingvlm.base import config, progress
 from streamingvlm.base.paths import repository_root
 from streamingvlm.context.dialogue import Dialogue
-from streamingvlm.data.labelled import Lesson
+from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25 import loading, tokenizer
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.training import windowing
-from streamingvlm.training.loop import NAME, TELL, Checkpoint, Phase, Student, Trainer
+from streamingvlm.training.loop import NAME, TELL, Checkpoint, CommentaryLoss, Phase, Trainer
 from streamingvlm.training.sft import LATEST_CLOCK_S
 from streamingvlm.training.windowing import Batch
 from streamingvlm.worlds.match import game, practice
@@ -33,7 +33,7 @@ from streamingvlm.worlds.match import game, practice
 SEEDS = 1_000_000  # matches of the base's own: no seed of the pipeline's data comes near
 
 
-class School:
+class PretrainBatches:
     """Draws the batches of all phases."""
 
     def __init__(self, talk: Dialogue, cfg: config.Config):
@@ -43,24 +43,24 @@ class School:
         """Short windows from the kickoff of lively matches: a name is asked for in most seconds, with little said to confuse it."""
         length = max(1, self.settings.window_s // 2)
         matches = [game.Match(SEEDS + int(rng.integers(2**40)), 2 * length, lively=True) for _ in range(2 * self.settings.batch)]
-        return self._windows(rng, [practice.tell(match, self.video, game.EVENTS) for match in matches], length, look=False)
+        return self._windows(rng, [practice.blind_video(match, self.video, game.EVENTS) for match in matches], length, look=False)
 
     def narration(self, rng: np.random.Generator) -> Batch:
         """Windows of matches that were never drawn, half of them lively: fresh ones in every step."""
         s = self.settings
         matches = [game.Match(SEEDS + int(rng.integers(2**40)), s.latest_s + s.window_s, lively=bool(i % 2)) for i in range(s.batch)]
-        return self._windows(rng, [practice.tell(match, self.video, game.EVENTS) for match in matches], s.window_s, look=False)
+        return self._windows(rng, [practice.blind_video(match, self.video, game.EVENTS) for match in matches], s.window_s, look=False)
 
-    def drawn(self) -> list[Lesson]:
+    def drawn(self) -> list[LabelledVideo]:
         """The matches that the second and the third phase look at."""
         s = self.settings
-        numbers = progress.follow(range(s.matches), s.matches, "drawing matches")
-        return [practice.draw(game.Match(SEEDS + i, s.match_s), self.video, game.EVENTS) for i in numbers]
+        numbers = progress.bar(range(s.matches), s.matches, "drawing matches")
+        return [practice.drawn_video(game.Match(SEEDS + i, s.match_s), self.video, game.EVENTS) for i in numbers]
 
-    def both(self, rng: np.random.Generator, drawn: Sequence[Lesson]) -> Batch:
+    def both(self, rng: np.random.Generator, drawn: Sequence[LabelledVideo]) -> Batch:
         return self._windows(rng, [drawn[i] for i in rng.choice(len(drawn), self.settings.batch)], self.settings.window_s, look=True)
 
-    def seconds(self, rng: np.random.Generator, drawn: Sequence[Lesson]) -> Batch:
+    def seconds(self, rng: np.random.Generator, drawn: Sequence[LabelledVideo]) -> Batch:
         """Single seconds, nothing but their vision tokens; every label equally often: goals are rare, and no rarer to learn."""
         picked = []
         for label in rng.choice(len(game.EVENTS), self.settings.vision_batch):
@@ -70,7 +70,7 @@ class School:
             picked.append((lesson, [span for span in windowing.window_spans(self.talk, lesson, k, k + 1, None) if span.grid]))
         return windowing.collate(self.talk, picked)
 
-    def _windows(self, rng: np.random.Generator, taught: Sequence[Lesson], length: int, look: bool) -> Batch:
+    def _windows(self, rng: np.random.Generator, taught: Sequence[LabelledVideo], length: int, look: bool) -> Batch:
         windows = []
         for lesson in taught:
             start = int(rng.integers(0, min(len(lesson.chunks) - length, self.settings.latest_s) + 1))
@@ -79,13 +79,13 @@ class School:
         return windowing.collate(self.talk, windows, look)
 
 
-def phases(school: School) -> list[Phase]:
-    s, drawn = school.settings, school.drawn()
+def phases(batches: PretrainBatches) -> list[Phase]:
+    s, drawn = batches.settings, batches.drawn()
     language = lambda st: [*st.hf.model.language_model.parameters(), *st.hf.lm_head.parameters(), *st.labels.parameters()]  # noqa: E731
-    return [Phase("drill", s.drill_steps, s.narration_lr, school.drill, language, TELL),
-            Phase("narration", s.narration_steps, s.narration_lr, school.narration, language, TELL),
-            Phase("vision", s.vision_steps, s.vision_lr, lambda rng: school.seconds(rng, drawn), lambda st: st.hf.model.visual.parameters(), NAME),
-            Phase("both", s.both_steps, s.both_lr, lambda rng: school.both(rng, drawn), lambda st: st.hf.parameters())]
+    return [Phase("drill", s.drill_steps, s.narration_lr, batches.drill, language, TELL),
+            Phase("narration", s.narration_steps, s.narration_lr, batches.narration, language, TELL),
+            Phase("vision", s.vision_steps, s.vision_lr, lambda rng: batches.seconds(rng, drawn), lambda st: st.hf.model.visual.parameters(), NAME),
+            Phase("both", s.both_steps, s.both_lr, lambda rng: batches.both(rng, drawn), lambda st: st.hf.parameters())]
 
 
 def trainer(cfg: config.Config, checkpoint: Path | None) -> tuple[VLM, Trainer]:
@@ -93,9 +93,9 @@ def trainer(cfg: config.Config, checkpoint: Path | None) -> tuple[VLM, Trainer]:
     vlm = loading.build(cfg.model, tokenizer.build(game.WORDS))
     vlm = VLM(vlm.hf.to(loading.pick_device(cfg.run.device)), vlm.tokenizer)
     recipe = {name: asdict(getattr(cfg, name)) for name in ("video", "model", "pretrain")}
-    student = Student(vlm.hf, len(game.EVENTS), cfg.pretrain.seed)
-    school = School(Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps)), cfg)
-    return vlm, Trainer(student, phases(school), cfg.pretrain.seed, checkpoint and Checkpoint(checkpoint, recipe))
+    student = CommentaryLoss(vlm.hf, len(game.EVENTS), cfg.pretrain.seed)
+    batches = PretrainBatches(Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps)), cfg)
+    return vlm, Trainer(student, phases(batches), cfg.pretrain.seed, checkpoint and Checkpoint(checkpoint, recipe))
 
 
 def main() -> None:
@@ -103,12 +103,12 @@ def main() -> None:
     cfg = config.load(root / "params.yaml")
     torch.set_num_threads(cfg.run.threads)
     checkpoint = root / "artifacts" / "checkpoints" / "pretrain.pt"
-    vlm, school = trainer(cfg, checkpoint)
-    for _ in progress.follow(school.run(), school.steps, "pretraining", lambda row: f"{row['phase']} loss {row['loss']:.3f}"):
+    vlm, training = trainer(cfg, checkpoint)
+    for _ in progress.bar(training.run(), training.steps, "pretraining", lambda row: f"{row['phase']} loss {row['loss']:.3f}"):
         pass
     folder = root / "data" / "tiny-base"
     vlm.save(folder)
-    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in school.history[::10]))
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in training.history[::10]))
     checkpoint.unlink(missing_ok=True)
     print(f"The base model is in {folder}; `dvc commit -f data.dvc` tells DVC that it is new.")
 

@@ -23,10 +23,10 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.context.dialogue import Dialogue
 from streamingvlm.data import labelled, stream_rows
-from streamingvlm.data.labelled import Lesson
+from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.training import windowing
-from streamingvlm.training.loop import Checkpoint, Phase, Student, Trainer
+from streamingvlm.training.loop import Checkpoint, CommentaryLoss, Phase, Trainer
 from streamingvlm.training.windowing import Batch
 from streamingvlm.worlds.match import game
 
@@ -37,7 +37,7 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 class Windows:
     """The windows of some lessons, and batches of them."""
 
-    def __init__(self, talk: Dialogue, taught: Sequence[Lesson], cfg: config.Config):
+    def __init__(self, talk: Dialogue, taught: Sequence[LabelledVideo], cfg: config.Config):
         self.talk, self.lessons, self.cache, self.sft = talk, taught, cfg.cache, cfg.sft
         self.length, stride = (round(s / cfg.video.chunk_s) for s in (cfg.sft.window_s, cfg.sft.stride_s))
         self.at = [(i, start) for i, lesson in enumerate(taught) for start in windowing.window_starts(len(lesson.chunks), self.length, stride)]
@@ -74,7 +74,7 @@ def merge(adapted: object | None) -> None:
         adapted.merge_and_unload()
 
 
-def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: config.Config, checkpoint: Checkpoint | None = None,
+def trainer(vlm: VLM, bulk: Sequence[LabelledVideo], clean: Sequence[LabelledVideo], cfg: config.Config, checkpoint: Checkpoint | None = None,
             merged: bool = True) -> Trainer:
     """Two phases, `windows` of the bulk and `annealing` on the clean matches. `vlm` gets LoRA layers if the params ask for them, and is a plain
     Qwen2.5-VL again when the run has ended, unless `merged` is False: where processes share its weights, none can fold layers into them."""
@@ -84,7 +84,7 @@ def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: conf
 
     adapted = adapt(vlm, sft)
 
-    def learns(student: Student) -> list[nn.Parameter]:
+    def learns(student: CommentaryLoss) -> list[nn.Parameter]:
         vision = "" if sft.tune_vision else "model.visual."
         return [p for name, p in student.hf.named_parameters()
                 if not (vision and vision in name) and (sft.tune == "full" or "lora_" in name)]
@@ -92,7 +92,7 @@ def trainer(vlm: VLM, bulk: Sequence[Lesson], clean: Sequence[Lesson], cfg: conf
     phases = [Phase("windows", sft.steps, sft.lr, Windows(talk, bulk, cfg).draw, learns)]
     if sft.anneal_steps:
         phases.append(Phase("annealing", sft.anneal_steps, sft.anneal_lr, Windows(talk, clean, cfg).draw, learns))
-    student = Student(vlm.hf, len(game.EVENTS), sft.seed)
+    student = CommentaryLoss(vlm.hf, len(game.EVENTS), sft.seed)
     finish = (lambda: merge(adapted)) if merged else (lambda: None)
     return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype), finish)
 
@@ -115,23 +115,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     root, cfg = repository_root(), config.load(args.params)
     torch.set_num_threads(cfg.run.threads)
     rows = stream_rows.read(root / "artifacts" / "subset" / "train.parquet")
-    taught: dict[str, list[Lesson]] = {"train": [], "clean": []}
-    for row in progress.follow(rows, len(rows), "decoding", lambda row: row["id"]):
+    taught: dict[str, list[LabelledVideo]] = {"train": [], "clean": []}
+    for row in progress.bar(rows, len(rows), "decoding", lambda row: row["id"]):
         taught[row["split"]].append(labelled.load(row, cfg.video, root, game.EVENTS))
     device = PartialState(cpu=loading.pick_device(cfg.run.device).type == "cpu").device  # this process's own, where there are several
     vlm = loading.load(root / cfg.sft.base, device, torch.float32)
-    school = trainer(vlm, taught["train"], taught["clean"], cfg, merged=False)
-    steps = school.run()
-    for _ in progress.follow(steps, school.steps, "training", lambda row: f"loss {row['loss']:.3f}") if school.accelerator.is_main_process else steps:
+    training = trainer(vlm, taught["train"], taught["clean"], cfg, merged=False)
+    steps = training.run()
+    shown = progress.bar(steps, training.steps, "training", lambda row: f"loss {row['loss']:.3f}")
+    for _ in shown if training.accelerator.is_main_process else steps:
         pass
-    weights = school.accelerator.get_state_dict(school.wrapped)  # every process takes part: each may hold a share of them
-    if school.accelerator.is_main_process:
+    weights = training.accelerator.get_state_dict(training.wrapped)  # every process takes part: each may hold a share of them
+    if training.accelerator.is_main_process:
         whole = loading.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
         adapted = adapt(whole, cfg.sft)
-        Student(whole.hf, len(game.EVENTS)).load_state_dict(weights)
+        CommentaryLoss(whole.hf, len(game.EVENTS)).load_state_dict(weights)
         merge(adapted)
         whole.save(args.folder)
-    school.accelerator.end_training()
+    training.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from streamingvlm.base import config
 from streamingvlm.base.patches import PATCH_PX, TEMPORAL
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of
-from streamingvlm.data.labelled import Lesson
+from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25.pixels import to_patches
 
 LEARNED = {dialogue.SAID, dialogue.DOTS, dialogue.END}
 
 
-Window = tuple[Lesson, list[Span]]
+Window = tuple[LabelledVideo, list[Span]]
 
 
 def window_starts(chunks: int, window: int, stride: int) -> list[int]:
@@ -32,7 +32,7 @@ def window_starts(chunks: int, window: int, stride: int) -> list[int]:
     return sorted({*range(0, max(chunks - window, 0) + 1, stride), max(chunks - window, 0)})
 
 
-def window_spans(talk: Dialogue, lesson: Lesson, start: int, stop: int, cache: config.Cache | None, clock_s: float = 0.0) -> list[Span]:
+def window_spans(talk: Dialogue, lesson: LabelledVideo, start: int, stop: int, cache: config.Retention | None, clock_s: float = 0.0) -> list[Span]:
     """The spans of chunks [start, stop), as the cache would hold them if it had been streaming up to `start`; with no `cache`, nothing was cut.
 
     `clock_s` is added to the clock."""

@@ -152,9 +152,9 @@ class Explorer:
         cfg = self.cfg.having("cache", **wanted)
         if key not in self.films:
             self.about.value = "watching the stream ..."
-            self.films[key] = trace.record(self.vlm, name, cfg, self.row, self.chunks)
+            self.films[key] = trace.trace_stream(self.vlm, name, cfg, self.row, self.chunks)
         self.moments = self.films[key]
-        forced = [f"{part.replace('_', ' ')} {value}" for part, value in policy.get(name).windows]
+        forced = [f"{part.replace('_', ' ')} {value}" for part, value in policy.get(name).overrides]
         self.about.value = f"<code>{name}</code>: {html.escape('; '.join((policy.get(name).about, *forced)))}"
         self._move()
 

@@ -55,7 +55,7 @@ def offline(path: Path, count: int | None, seed: int, only_list: bool) -> int:
     folder = root / "reports" / "sweeps" / path.stem
     with snapshot(root) as copy:
         steps = work(left, sweep.varied, lambda name, one: execute(root, copy, name, one, folder / "logs" / f"{name}.txt"))
-        failed = {name: why for name, why in progress.follow(steps, len(left), path.stem, lambda step: step[0]) if why}
+        failed = {name: why for name, why in progress.bar(steps, len(left), path.stem, lambda step: step[0]) if why}
     from streamingvlm.workbench import sweep_report
 
     print(sweep_report.write(rows(root, wanted, failed), sweep, folder))

@@ -11,9 +11,9 @@ from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.context import policy
 from streamingvlm.models.qwen25 import compress, decode
-from streamingvlm.models.qwen25.decode import PART, Decoder, Word
-from streamingvlm.models.qwen25.vlm import VLM, Feed
-from streamingvlm.streaming.stream import Streamer, together
+from streamingvlm.models.qwen25.decode import PART, Decoder, DecodeToken
+from streamingvlm.models.qwen25.vlm import VLM, Prefill
+from streamingvlm.streaming.stream import Streamer, run_batched
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run `python -m pytest -n 0 tests/test_decode.py` where there is one")
 
@@ -30,14 +30,14 @@ def caches(vlm: VLM, lengths) -> list:
     for seed, n in enumerate(lengths):
         cache = vlm.new_cache()
         x = torch.randn(n, vlm.text.hidden_size, generator=torch.Generator().manual_seed(seed)).to(vlm.device, vlm.dtype)
-        vlm.forward([Feed(x, torch.arange(n, device=vlm.device).expand(3, n), cache)])
+        vlm.forward([Prefill(x, torch.arange(n, device=vlm.device).expand(3, n), cache)])
         made.append(cache)
     return made
 
 
-def words(held: list, step: int, who=None) -> list[Word]:
+def words(held: list, step: int, who=None) -> list[DecodeToken]:
     """The next word of each stream, or of those named in `who`; positions run ahead of the slots, as vision makes them."""
-    return [Word(7 * step + 13 * i + 1, held[i].length + 50, held[i]) for i in (range(len(held)) if who is None else who)]
+    return [DecodeToken(7 * step + 13 * i + 1, held[i].length + 50, held[i]) for i in (range(len(held)) if who is None else who)]
 
 
 def same(ours: list, theirs: list, atol: float) -> None:
@@ -90,7 +90,7 @@ def test_growth_and_evictions_between_steps(vlm, static):
                     cache.keep(torch.arange(10, cache.length), torch.arange(cache.length - 10).expand(3, -1))
                 if step == 1:
                     x = torch.randn(200, vlm.text.hidden_size, generator=torch.Generator().manual_seed(step))
-                    model.forward([Feed(x, torch.arange(200).expand(3, 200), cache)])
+                    model.forward([Prefill(x, torch.arange(200).expand(3, 200), cache)])
             model.decoder.prepare(held, held[1].length + 1)
             hidden = model.forward(words(held, step))
             if model is vlm:
@@ -110,11 +110,11 @@ def test_what_was_not_prepared_together_takes_the_eager_path(static):
     assert static.decoder.ready(words(held, 0, [0])) and not static.decoder.ready(words(held, 0)), "two pools"
     static.decoder.prepare(held, 10)
     assert static.decoder.ready(words(held, 0))
-    mixed = [*words(held, 0, [0]), Feed(static.embed([3, 4]), torch.arange(2).expand(3, 2), held[1])]
+    mixed = [*words(held, 0, [0]), Prefill(static.embed([3, 4]), torch.arange(2).expand(3, 2), held[1])]
     assert not static.decoder.ready(mixed)
     assert [len(states) for states in static.forward(mixed)] == [1, 2] and [cache.length for cache in held] == [5, 7]
     n = held[1].capacity
-    static.forward([Feed(static.embed([3] * n), torch.arange(n).expand(3, n), held[1])])
+    static.forward([Prefill(static.embed([3] * n), torch.arange(n).expand(3, n), held[1])])
     assert not static.decoder.ready(words(held, 0)), "it grew, and nothing was prepared since"
     static.decoder.prepare(held[:1], 10)
     assert held[0].pool is not held[1].pool, "one that goes on alone does not carry the other along"
@@ -149,7 +149,7 @@ def speak(vlm: VLM, names, count: int = 9) -> tuple[list[list[str]], list[Stream
                           lambda round, step, i=i: end if step == (round + 2 * i) % 7 else None) for i, name in enumerate(names)]
     for s in streamers:
         s.start("left lions right bears")
-    said = [[c.text for c in together(vlm, [s.round_of("test", chunk(k + 10 * i)) for i, s in enumerate(streamers)])] for k in range(count)]
+    said = [[c.text for c in run_batched(vlm, [s.round_of("test", chunk(k + 10 * i)) for i, s in enumerate(streamers)])] for k in range(count)]
     return said, streamers
 
 

@@ -128,15 +128,15 @@ TRUTH = said("", "hit left", "", "goal left lions 1 - 0", "scored right by bears
 
 
 def test_the_truth_scores_full_marks_and_silence_none():
-    assert scoring.score(TRUTH, TRUTH) == {"event_accuracy": 1, "event_f1": 1, "who": 1, "score": 1, "increment": 1}
-    silent = scoring.score(said(*[""] * 7), TRUTH)
+    assert scoring.score_all(TRUTH, TRUTH) == {"event_accuracy": 1, "event_f1": 1, "who": 1, "score": 1, "increment": 1}
+    silent = scoring.score_all(said(*[""] * 7), TRUTH)
     assert silent == {"event_accuracy": pytest.approx(3 / 7), "event_f1": 0, "who": 0, "score": 0, "increment": None}
     assert scoring.event_f1(said("", ""), said("", ""), 1.0) == 1.0
 
 
 def test_one_slip_of_the_score_costs_one_increment():
     slipped = said("", "hit left", "", "goal left lions 2 - 0", "goal right bears 2 - 1", "", "hit right")
-    result = scoring.score(slipped, TRUTH)
+    result = scoring.score_all(slipped, TRUTH)
     assert result["score"] == 0 and result["increment"] == 0.5 and result["who"] == 1
 
 
@@ -144,10 +144,10 @@ def test_a_restated_score_is_what_the_next_goal_adds_to_and_a_new_game_starts_fr
     starts, first = "new game 0 - 0", "goal left lions 1 - 0"
     true = said(starts, first, "save left still 1 - 0", "goal left lions 2 - 0", starts, first)
     wrong = said(starts, first, "save left still 3 - 0", "goal left lions 4 - 0", starts, first)
-    assert scoring.score(true, true)["increment"] == 1
-    assert scoring.score(wrong, true)["increment"] == 3 / 4 and scoring.score(wrong, true)["score"] == pytest.approx(2 / 3)
+    assert scoring.score_all(true, true)["increment"] == 1
+    assert scoring.score_all(wrong, true)["increment"] == 3 / 4 and scoring.score_all(wrong, true)["score"] == pytest.approx(2 / 3)
     lost = [*true[:4], said("")[0], true[5]]
-    assert scoring.score(lost, true)["increment"] == 3 / 4, "2 - 0 and then 1 - 0: a game that started unsaid"
+    assert scoring.score_all(lost, true)["increment"] == 3 / 4, "2 - 0 and then 1 - 0: a game that started unsaid"
 
 
 def test_f1_forgives_a_second_but_not_two_and_counts_no_truth_twice():

@@ -24,7 +24,7 @@ TRIES = 3  # of a step before it is recorded: libraries and the compiler set the
 
 
 @dataclass(frozen=True)
-class Word:
+class DecodeToken:
     """One new text token of one stream: its id, and its position on all three axes."""
 
     id: int
@@ -41,7 +41,7 @@ class Decoder:
         self.device = model.embed_tokens.weight.device
         self.mode = ("graph" if self.device.type == "cuda" else "eager") if mode == "auto" else mode
         self._step = torch.compile(self.step, fullgraph=True) if self.mode == "compile" else self.step
-        self._records: WeakKeyDictionary[Pool, Record] = WeakKeyDictionary()  # a pool's goes with the pool
+        self._records: WeakKeyDictionary[Pool, GraphStep] = WeakKeyDictionary()  # a pool's goes with the pool
         self._memory = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None  # of all graphs: one is replayed at a time
 
     def prepare(self, caches: Sequence[KVCache], tokens: int) -> None:
@@ -55,18 +55,18 @@ class Decoder:
             pool.grow(max(tokens, -(-pool.capacity // PART) * PART))
         if pool not in self._records or self._records[pool].store is not pool.store:
             self._records.pop(pool, None)  # its memory first
-            self._records[pool] = Record(self._step, pool, self._memory)
+            self._records[pool] = GraphStep(self._step, pool, self._memory)
 
     def ready(self, words: Sequence[object]) -> bool:
         """Whether one recorded step can compute all of `words`."""
-        if self.mode == "eager" or not all(isinstance(word, Word) for word in words):
+        if self.mode == "eager" or not all(isinstance(word, DecodeToken) for word in words):
             return False
         pool = words[0].cache.pool
         record = self._records.get(pool)
         return (record is not None and record.store is pool.store and all(word.cache.pool is pool for word in words)
                 and max(pool.lengths) < pool.capacity)
 
-    def __call__(self, words: Sequence[Word]) -> list[Tensor]:
+    def __call__(self, words: Sequence[DecodeToken]) -> list[Tensor]:
         """Compute `words` -> the final hidden state [1, E] of each. Their keys and values join their caches."""
         pool = words[0].cache.pool
         ids, places, slots = [0] * len(pool.lengths), [0] * len(pool.lengths), pool.lengths[:]
@@ -114,7 +114,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.float(), b.float())
 
 
-class Record:
+class GraphStep:
     """A step of one pool: its static inputs and outputs and, on CUDA, the graph between them."""
 
     def __init__(self, step, pool: Pool, memory):

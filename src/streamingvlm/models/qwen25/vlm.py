@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
-from streamingvlm.context.cache import KVCache, Room, Rope, rotate
-from streamingvlm.models.qwen25.decode import Decoder, Word
+from streamingvlm.context.cache import KVCache, Rope, WriteSlots, rotate
+from streamingvlm.models.qwen25.decode import Decoder, DecodeToken
 from streamingvlm.models.qwen25.vision import Grid, Tower
 
 Pixels = tuple[Tensor, Grid]  # patches [P, 1176] of one chunk and their grid
 
 
 @dataclass(frozen=True)
-class Feed:
+class Prefill:
     """New tokens of one stream: embeddings x [T, E], positions [3, T], and the cache they join. `again` [R]: see `KVCache.extend`."""
 
     x: Tensor
@@ -92,14 +92,14 @@ class VLM:
         return self.hf.model.language_model.embed_tokens(torch.tensor(ids, device=self.device))
 
     @torch.inference_mode()
-    def forward(self, feeds: Sequence[Feed | Word]) -> list[Tensor]:
+    def forward(self, feeds: Sequence[Prefill | DecodeToken]) -> list[Tensor]:
         """New tokens of one or many streams -> their final hidden states [T, E] each, after the last norm. Their keys and values join their caches.
 
         All that is per token runs once for all streams; only attention is each stream's own, against its own cache. Words alone, of caches that
         were prepared together, go through the static step."""
         if self.decoder.ready(feeds):
             return self.decoder(feeds)
-        feeds = [self._spelled(feed) if isinstance(feed, Word) else feed for feed in feeds]
+        feeds = [self._spelled(feed) if isinstance(feed, DecodeToken) else feed for feed in feeds]
         rooms = [feed.cache.extend(feed.positions.to(self.device), feed.again) for feed in feeds]
         groups = self.heads // self.kv_heads
         biases = [room.bias(feed.cache.length, groups, feed.x, self.lower_right) for feed, room in zip(feeds, rooms, strict=True)]
@@ -116,10 +116,10 @@ class VLM:
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         return list(decoder.norm(x).split(sizes))
 
-    def _spelled(self, word: Word) -> Feed:
-        return Feed(self.embed([word.id]), torch.full((3, 1), word.position, device=self.device), word.cache)
+    def _spelled(self, word: DecodeToken) -> Prefill:
+        return Prefill(self.embed([word.id]), torch.full((3, 1), word.position, device=self.device), word.cache)
 
-    def _attend(self, layer: int, cache: KVCache, room: Room, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _attend(self, layer: int, cache: KVCache, room: WriteSlots, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """One layer's attention of T new tokens over all that is cached -> [T, H * D]."""
         T, K, D = len(qkv[0]), self.kv_heads, self.head_dim
         q = qkv[0].view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]

@@ -10,12 +10,12 @@ import numpy as np
 from streamingvlm.base import config
 from streamingvlm.base.patches import CELL_PX
 from streamingvlm.base.records import Chunk
-from streamingvlm.data.labelled import Lesson
+from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.worlds.match import rendering
 from streamingvlm.worlds.match.game import FPS, QUERY, SIZE_PX, Match
 
 
-def draw(match: Match, video: config.Video, events: Sequence[str]) -> Lesson:
+def drawn_video(match: Match, video: config.Video, events: Sequence[str]) -> LabelledVideo:
     """A match as `load` would give it at `video.fps`, straight from the pencil: no file, no decoder, no codec's losses."""
     side = int(math.sqrt(video.max_pixels)) // CELL_PX * CELL_PX
     pick = np.arange(side) * SIZE_PX // side
@@ -26,7 +26,7 @@ def draw(match: Match, video: config.Video, events: Sequence[str]) -> Lesson:
     return _told(match, chunks, events)
 
 
-def tell(match: Match, video: config.Video, events: Sequence[str]) -> Lesson:
+def blind_video(match: Match, video: config.Video, events: Sequence[str]) -> LabelledVideo:
     """A match without its picture: every frame is black and takes no memory. For a language model that learns before it can see."""
     side = int(math.sqrt(video.max_pixels)) // CELL_PX * CELL_PX
     black = np.broadcast_to(np.zeros((), np.uint8), (round(video.fps * video.chunk_s), side, side, 3))
@@ -34,6 +34,6 @@ def tell(match: Match, video: config.Video, events: Sequence[str]) -> Lesson:
     return _told(match, chunks, events)
 
 
-def _told(match: Match, chunks: list[Chunk], events: Sequence[str]) -> Lesson:
+def _told(match: Match, chunks: list[Chunk], events: Sequence[str]) -> LabelledVideo:
     words = [" ".join(second.words) for second in match.timeline]
-    return Lesson(chunks, words, [events.index(second.event) for second in match.timeline], match.previous_text, QUERY)
+    return LabelledVideo(chunks, words, [events.index(second.event) for second in match.timeline], match.previous_text, QUERY)

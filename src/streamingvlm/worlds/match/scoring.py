@@ -35,7 +35,7 @@ def event_f1(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float, ch
     return 2 * hits / (len(named) + events) if named or events else 1.0
 
 
-def score(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0, before: Sequence[Said] = ()
+def score_all(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0, before: Sequence[Said] = ()
           ) -> dict[str, float | None]:
     """event_accuracy, event_f1, who, score, increment of a stretch of stream; None where nothing happened to be right or wrong about.
 
@@ -65,25 +65,25 @@ def _share(answers: Iterable[bool]) -> float | None:
 
 
 def per_minute(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> list[dict]:
-    """`score` of every started minute of the stream."""
+    """`score_all` of every started minute of the stream."""
     n = round(60 / chunk_s)
-    return [{"minute": k // n, **score(said[k : k + n], truth[k : k + n], tolerance_s, chunk_s, said[:k])} for k in range(0, len(truth), n)]
+    return [{"minute": k // n, **score_all(said[k : k + n], truth[k : k + n], tolerance_s, chunk_s, said[:k])} for k in range(0, len(truth), n)]
 
 
 def quarters(said: Sequence[Said], truth: Sequence[Said], tolerance_s: float = 1.0, chunk_s: float = 1.0) -> dict[str, dict]:
-    """`score` of the first and of the last quarter: what decays over a stream differs between them."""
+    """`score_all` of the first and of the last quarter: what decays over a stream differs between them."""
     n = max(1, len(truth) // 4)
-    last = score(said[-n:], truth[-n:], tolerance_s, chunk_s, said[:-n])
-    return {"first_quarter": score(said[:n], truth[:n], tolerance_s, chunk_s), "last_quarter": last}
+    last = score_all(said[-n:], truth[-n:], tolerance_s, chunk_s, said[:-n])
+    return {"first_quarter": score_all(said[:n], truth[:n], tolerance_s, chunk_s), "last_quarter": last}
 
 
-def arena_score(tolerance_s: float = 1.0, chunk_s: float = 1.0) -> Callable[[Sequence[str], Sequence[str]], float]:
+def exact_score(tolerance_s: float = 1.0, chunk_s: float = 1.0) -> Callable[[Sequence[str], Sequence[str]], float]:
     """The arena's exact score of a segment: the mean of event F1, `who` and `score`, those of them that anything happened for.
 
     Not `increment`: its denominator is what was said, so whoever names no score would be spared it.
     """
     def exact(said: Sequence[str], reference: Sequence[str]) -> float:
-        result = score([game.parse(text) for text in said], [game.parse(text) for text in reference], tolerance_s, chunk_s)
+        result = score_all([game.parse(text) for text in said], [game.parse(text) for text in reference], tolerance_s, chunk_s)
         known = [value for value in (result[key] for key in ("event_f1", "who", "score")) if value is not None]
         return sum(known) / len(known)
     return exact
