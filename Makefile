@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab sweep doctor bench real-lm pretrain lint lock clean
+.PHONY: help repro test lab sweep doctor bench city-full real-lm pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -85,6 +85,10 @@ bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, 
 	@echo "Real time, tiny" && $(PY) bench/realtime.py --config tiny $(ARGS)
 	@echo "An endless stream" && $(PY) bench/endless.py $(ARGS)
 	@echo "What a chunk needs, and what this machine can do" && $(PY) bench/roofline.py $(ARGS)
+
+CITY_FULL ?= artifacts/city-full
+city-full: $(STAMP)  ## render 1.5 h of city and 1 h of sport, 1080p30 with labels: hours and gigabytes (ARGS="--seconds 4" for a share)
+	@$(PY) -m streamingvlm.worlds.city.full $(CITY_FULL) $(ARGS)
 
 # A folder of its own, so that the locked environment stays as it is; what these two import beyond it (numpy, PyYAML, requests, tqdm) the lock holds.
 REAL_LM := artifacts/real-lm

@@ -29,11 +29,12 @@ def background(scene: Scene, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def plates(scene: Scene, rng: np.random.Generator, size_px: tuple[int, int]) -> np.ndarray:
-    """[PLATES, H, W, 1] uint8 to add modulo 256: grain in cells of a unit, so that a larger picture is the same one."""
+    """[PLATES, H, W, C] uint8 to add modulo 256: grain in cells of a unit, so that a larger picture is the same one."""
     cell = max(1, round(size_px[0] / UNITS))
     height, width = (-(-side // cell) for side in size_px)
-    grain = rng.integers(-scene.grain, scene.grain + 1, (PLATES, height, width, 1), np.int16)
-    return grain.repeat(cell, 1).repeat(cell, 2)[:, : size_px[0], : size_px[1]].astype(np.uint8)
+    grain = rng.integers(-scene.grain, scene.grain + 1, (PLATES, height, width, 1), np.int8)
+    large = grain.repeat(3, 3).repeat(cell, 1).repeat(cell, 2)[:, : size_px[0], : size_px[1]]
+    return np.ascontiguousarray(large).view(np.uint8)
 
 
 def paint(image: np.ndarray, things: np.ndarray, colour: np.ndarray, brightness: int, at_s: float) -> None:

@@ -29,7 +29,7 @@ class CityKnobs:
     """The rates, sizes and times of a city. A pair is a range drawn from evenly; `_gap_s` is the mean gap of a Poisson process."""
 
     # who comes, and what they do. The scripts: see `people`.
-    arrival_gap_s: float = 12.0  # a camera, of people from outside
+    arrival_gap_s: float = 14.0  # a camera, of people from outside
     scripts: dict[str, float] = field(default_factory=lambda: {
         "pass": 0.35, "pause": 0.27, "run": 0.10, "fall": 0.05, "loiter": 0.08, "bag_back": 0.07, "bag_left": 0.08})
     walk_s: tuple[float, float] = (9.6, 15.2)  # units a second
@@ -38,8 +38,8 @@ class CityKnobs:
     lie_s: tuple[float, float] = (3.0, 5.0)
     loiter_s: tuple[float, float] = (12.5, 18.75)
     goes_on: float = 0.6  # the share of people who walk on to the neighbouring camera
-    hops: int = 2
-    travel_s: tuple[float, float] = (3.0, 8.0)  # between cameras: more than 2 s, so that nobody is in two of them within 16 frames by nature
+    hops: int = 1
+    travel_s: tuple[float, float] = (2.5, 6.0)  # between cameras: more than 2 s, so that nobody is in two of them within 16 frames by nature
     # bags
     bag_down_s: tuple[float, float] = (0.75, 1.25)  # standing there to put it down
     bag_back_s: tuple[float, float] = (1.0, 1.6)  # a decoy walks off for this long, and comes back as fast
@@ -50,13 +50,13 @@ class CityKnobs:
     car_on_pavement: float = 0.08
     # what happens in several cameras; mean gaps for eight cameras or more, longer in proportion for fewer
     crowd: tuple[int, int] = (3, 4)
-    crowd_s: tuple[float, float] = (5.0, 7.0)
+    crowd_s: tuple[float, float] = (4.5, 6.0)
     lone_gap_s: float = 15.0  # crowds in one camera
-    pair_gap_s: float = 24.0  # in two at once: not yet a surge
-    surge_gap_s: float = 48.0  # in three or four
+    pair_gap_s: float = 30.0  # in two at once: not yet a surge
+    surge_gap_s: float = 80.0  # in three or four
     clone_gap_s: float = 20.0  # two ordinary arrivals with one look
     together_s: float = 1.0  # how far apart "at once" may be
-    look_rest_s: float = 3.75  # how long a look rests after the person who wore it has gone
+    look_rest_s: float = 2.0  # how long a look rests after the person who wore it has gone
     # what the labels mean
     standing_limit_s: float = 8.0  # loiter from here on
     bag_limit_s: float = 4.0  # a bag is left behind from here on

@@ -18,7 +18,7 @@ from streamingvlm.worlds.city.streets import LEFT, RIGHT, Ways
 PERSON, CAR, BAG = range(len(CLASSES))
 STAND, WALK, LIE = range(len(POSES))
 WARM_UP_S = 40.0  # the city has lived this long when the recording starts
-MARGIN = 18.0  # how far outside the picture a path starts and ends, in units
+MARGIN = {PERSON: 8.0, CAR: 18.0}  # how far outside the picture a path starts and ends, in units
 MANY_CAMERAS = 12  # beyond this many people come more seldom: there are looks for some forty of them at a time
 USUAL_CAMERAS = 8
 
@@ -91,9 +91,10 @@ def plan(town: Town) -> list[Visit]:
             look = free[0 if people.clones else k]
             gone_s = max(visit.at_s[-1] for visit in trip if visit.kind == PERSON)
             free_s[look] = max(free_s.get(look, -np.inf), gone_s + town.knobs.look_rest_s)
-            for visit in trip:
-                out.append(replace(visit, track=track + (visit.kind == BAG), look=look if visit.kind == PERSON else (-1, -1)))
-            track += 2  # a bag has the number after its owner's
+            bags = [visit for visit in trip if visit.kind == BAG]
+            out += [replace(visit, track=track, look=look) for visit in trip if visit.kind == PERSON]
+            out += [replace(bag, track=track + 1 + number) for number, bag in enumerate(bags)]  # each bag is one of its own
+            track += 1 + len(bags)
     return out + _cars(town, track)
 
 
@@ -110,7 +111,7 @@ def _groups(town: Town) -> Iterator[tuple[float, _Group]]:
     for camera in range(cameras):
         for k, at_s in enumerate(_moments(town.rng(10, camera), gap_s, town.seconds)):
             yield at_s, _Group([_trip(town, town.rng(11, camera, k), camera, at_s)])
-    late_s = (town.width + 2 * MARGIN) / knobs.walk_s[0]  # who gathers after the end may come in before it
+    late_s = (town.width + 2 * MARGIN[PERSON]) / knobs.walk_s[0]  # who gathers after the end may come in before it
     few = max(1.0, USUAL_CAMERAS / cameras)
     for k, at_s in enumerate(_moments(town.rng(20), knobs.clone_gap_s * few, town.seconds)):
         rng = town.rng(21, k)
@@ -202,11 +203,11 @@ def _cars(town: Town, track: int) -> list[Visit]:
             rng = town.rng(61, camera, k)
             side, on_pavement = int(rng.integers(2)), bool(rng.random() < town.knobs.car_on_pavement)
             y = rng.uniform(*(scene.walkway if on_pavement else scene.lanes))
-            path = Path(at_s, _edge(town, side)).go(_edge(town, 1 - side), rng.uniform(*town.knobs.car_s))
+            path = Path(at_s, _edge(town, side, CAR)).go(_edge(town, 1 - side, CAR), rng.uniform(*town.knobs.car_s))
             out.append(replace(path.visit(camera, CAR, y), track=track, tint=int(rng.integers(5)), on_pavement=on_pavement))
             track += 1
     return out
 
 
-def _edge(town: Town, side: int) -> float:
-    return {LEFT: -MARGIN, RIGHT: town.width + MARGIN}[side]
+def _edge(town: Town, side: int, kind: int = PERSON) -> float:
+    return {LEFT: -MARGIN[kind], RIGHT: town.width + MARGIN[kind]}[side]

@@ -2,7 +2,7 @@
 
 A street is an edge between two junctions, and every camera watches one: its left end is one junction, its right end the other. Who leaves at an
 end can come in at any other end of that junction. Training sees rings and lines, where right always leads to left and every junction has two
-ends at most. Evaluation sees trees and grids: junctions of three and four, and ends that meet left to left.
+ends at most. Evaluation sees trees and grids: ends that meet left to left, and (from 3 streets on in a tree, 5 in a grid) junctions of 3 and 4.
 """
 
 from __future__ import annotations

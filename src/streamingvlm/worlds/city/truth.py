@@ -1,10 +1,9 @@
 """What is true in every frame of every camera: boxes, identities, actions, anomalies, clocks. Knows visits, no pixels' colours.
 
 `Truth` is flat arrays. Cameras are its first axis everywhere (not a shape letter, so it is written out); F frames, N boxes. CROSS anomalies
-follow from what each camera shows alone, so they can be computed again for streams of different cities put together: `cross`.
+follow from what each camera shows alone, so they can be computed again for streams of different cities put together: `together`.
 
-    seen, meet = np.stack([a.seen()[0], b.seen()[3]]), np.stack([a.meets[0], b.meets[3]])
-    cross(seen, meet)      # [cameras, F, 2] bool: clone, surge
+    together([(a, 0), (a, 1), (b, 3)])      # [3, F, 6] bool: these streams side by side, clone and surge as they then are
 """
 
 from __future__ import annotations
@@ -72,6 +71,19 @@ def cross(seen: np.ndarray, meets: np.ndarray, surge_cameras: int = CityKnobs.su
     clone = (seen & twice).any(-1)
     surge = meets & (meets.sum(0) >= surge_cameras)
     return np.stack([clone, surge], -1)
+
+
+def together(streams: Sequence[tuple[Truth, int]]) -> np.ndarray:
+    """Anomalies of streams (truth, camera) of any cities side by side: [streams, F, 6] bool, cut to the shortest.
+
+    Such a mixture has far more clones than a city: looks of different cities know nothing of each other.
+    """
+    frames = min(truth.action.shape[1] for truth, _ in streams)
+    seen, meets, out = (np.stack([part[camera, :frames] for part, camera in parts]) for parts in (
+        [(truth.seen(), camera) for truth, camera in streams], [(truth.meets, camera) for truth, camera in streams],
+        [(truth.anomalies, camera) for truth, camera in streams]))
+    out[..., 4:] = cross(seen, meets)
+    return out
 
 
 def sprites(visits: Sequence[Visit], scenes: Sequence[Scene], knobs: CityKnobs, frames: int, fps: float, size_px: tuple[int, int]) -> np.ndarray:
