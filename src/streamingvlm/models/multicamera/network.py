@@ -70,12 +70,16 @@ class Network(nn.Module):
         return len(content)
 
 
+def read_knobs(folder: Path) -> Knobs:
+    """The shape of the network in a folder."""
+    told = json.loads((folder / CONFIG).read_text())
+    return Knobs(**told | {"memory": MemoryKnobs(**told["memory"] | {"trm": Recursion(**told["memory"]["trm"])})})
+
+
 def load(folder: Path) -> Network:
     """A network written by `Network.save`. UserError where there is none, or not a whole one."""
     try:
-        told = json.loads((folder / CONFIG).read_text())
-        memory = told["memory"] | {"trm": Recursion(**told["memory"]["trm"])}
-        network = Network(Knobs(**told | {"memory": MemoryKnobs(**memory)}))
+        network = Network(read_knobs(folder))
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no whole multi-camera model; train one, or name another folder ({error}).") from error
