@@ -99,7 +99,8 @@ def test_each_part_of_the_loss_teaches_each_part_of_the_memory(recorded):
     trainer = memory_trainer(memory, recorded, recipe)
     list(trainer.run())
     after = dict(trainer.student.memory.named_parameters())
-    assert [name for name, value in before.items() if torch.equal(value, after[name])] == []
+    still = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert still <= {"person.0.bias"}, "an untrained vision may see nobody"
 
 
 @torch.inference_mode()
