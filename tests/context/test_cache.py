@@ -15,10 +15,11 @@ def cache(dtype=torch.float32, capacity=8) -> KVCache:
 
 
 def feed(kv: KVCache, positions: torch.Tensor, seed: int) -> None:
-    room = kv.extend(positions)
+    slots = kv.extend(positions)
     for layer in range(2):
-        new = torch.randn(2, 2, positions.shape[1], 16, generator=torch.Generator().manual_seed(seed * 2 + layer)).to(kv.store.dtype)
-        kv.write(layer, new[0], new[1], room)
+        keys, values = torch.randn(2, positions.shape[1], 2, 16, generator=torch.Generator().manual_seed(seed * 2 + layer)).to(kv.store.dtype)
+        turned = rotate(keys, *(part[:, None] for part in ROPE.angles(positions)))
+        kv.write(layer, torch.stack((keys, turned, values)), slots)
 
 
 def positions(start: int, n: int) -> torch.Tensor:

@@ -23,32 +23,29 @@ class Rope:
         self.axis = torch.repeat_interleave(torch.arange(3), torch.tensor(sections)).to(device)  # [D/2]: 0 time, 1 row, 2 column
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions [3, T] -> cos, sin [T, D], float32."""
+        """positions [3, T] -> cos, sin [T, D], float32, as `rotate` takes them: the first half of sin is negated."""
         turn = positions.float()[self.axis].T * self.inv_freq  # [T, D/2]
-        turn = torch.cat((turn, turn), dim=-1)  # [T, D]
-        return turn.cos(), turn.sin()
+        cos, sin = turn.cos(), turn.sin()
+        return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)  # [T, D]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [..., T, D] by cos, sin [T, D] (any float dtype; they are cast to x's)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+    return x * cos.to(x.dtype) + x.roll(x.shape[-1] // 2, -1) * sin.to(x.dtype)
 
 
 @dataclass(frozen=True)
 class WriteSlots:
-    """Where T new tokens go: R of them over the cached tokens `again` [R] (or None), the others from `start` on; their cos, sin [T, D]."""
+    """Where `tokens` new tokens go: R of them over the cached tokens `again` [R] (or None), the others from `start` on."""
 
     start: int
     again: Tensor | None
-    cos: Tensor
-    sin: Tensor
+    tokens: int
 
     def bias(self, length: int, groups: int, like: Tensor, only_again: bool = False) -> Tensor | None:
         """Additive mask [groups * T, S] for S = `length` cached tokens: a token sees those up to itself. None where it would hide nothing.
         `only_again`: of the tokens computed again alone, [groups * R, S]."""
-        if self.again is None and (only_again or len(self.cos) == 1):
+        if self.again is None and (only_again or self.tokens == 1):
             return None
         rows = torch.arange(self.start, length, device=like.device)
         if self.again is not None:
@@ -127,7 +124,7 @@ class KVCache:
         """Make room for T new tokens at `positions` [3, T]; `write` then fills it layer by layer.
 
         `again` [R]: the first R of them are tokens cached already, at these indices, that are computed again where they stand."""
-        angles = self.rope.angles(positions)
+        tokens = positions.shape[1]
         if again is not None:
             self.positions[:, again] = positions[:, : len(again)]
             positions = positions[:, len(again) :]
@@ -136,16 +133,15 @@ class KVCache:
             self.pool.grow(max(stop, 2 * self.capacity))
         self.positions[:, start:stop] = positions
         self.length = stop
-        return WriteSlots(start, again, *angles)
+        return WriteSlots(start, again, tokens)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor, room: WriteSlots) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys (before RoPE) and values [K, T, D] -> all its rotated keys and values [K, S, D], as views."""
-        new = torch.stack((keys, rotate(keys, room.cos, room.sin), values))  # [3, K, T, D]
-        store, stop = self.pool.store[:, layer, self.row], self.length  # [3, K, capacity, D]
-        if room.again is not None:
-            store[:, :, room.again] = new[:, :, : len(room.again)]
-            new = new[:, :, len(room.again) :]
-        store[:, :, room.start : stop] = new
+    def write(self, layer: int, new: Tensor, slots: WriteSlots) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys before RoPE, rotated keys and values [3, T, K, D] -> all its rotated keys and values [K, S, D], as views."""
+        store, stop, new = self.pool.store[:, layer, self.row], self.length, new.transpose(1, 2)  # [3, K, capacity, D], [3, K, T, D]
+        if slots.again is not None:
+            store[:, :, slots.again] = new[:, :, : len(slots.again)]
+            new = new[:, :, len(slots.again) :]
+        store[:, :, slots.start : stop] = new
         return store[1, :, :stop], store[2, :, :stop]
 
     def keep(self, index: Tensor, positions: Tensor | None, unmoved: int = 0) -> None:

@@ -25,11 +25,22 @@ from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.base.timing import Stopwatch, peak_gpu_mb, resident_mb
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of, rearrange
-from streamingvlm.context.policy import REFRESH, Extent, Policy
+from streamingvlm.context.policy import REFRESH, Extent, Plan, Policy
 from streamingvlm.models.qwen25.decode import DecodeToken
 from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM, Pixels, Prefill
 from streamingvlm.streaming.batching import EncodeVision, Reserve, Round, State, run_batched
+
+
+@dataclasses.dataclass(frozen=True)
+class Eviction:
+    """What a plan does to a stream: the spans that stay, the old index [S] of each of their tokens, and those to compute again: new index -> id."""
+
+    plan: Plan
+    spans: list[Span]
+    index: np.ndarray
+    again: dict[int, int]
+
 
 Seen = Callable[[], tuple[Pixels, Tensor]]  # waits for a chunk's pixels and vision tokens
 
@@ -119,14 +130,24 @@ class Streamer:
         turn = sum(len(span.ids) for span in self.spans if span.round == self.round) + self.settings.max_new_tokens
         return now + self.retention.text_sink + self.retention.text_window + self.retention.vision_rounds * turn
 
-    def _evict(self) -> Round[None]:
-        """Ask the policy what stays, and make spans, keys, values and positions agree with it."""
+    def next_eviction(self) -> Eviction | None:
+        """What the next chunk's eviction will do, by the policy; None where everything stays as it is. Asking changes nothing."""
         if not self.policy.forgets:
-            return
+            return None
         plan = self.policy.plan(self.retention, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
         if plan is None:
-            return
+            return None
         spans, index = rearrange(self.spans, plan.pieces)
+        tokens = [(span.role, token) for span in spans for token in span.ids]
+        again = {i: token for i, (role, token) in enumerate(tokens) if plan.recompute or role in REFRESH[self.retention.refresh]}
+        return Eviction(plan, spans, index, again)
+
+    def _evict(self) -> Round[None]:
+        """Make spans, keys, values and positions agree with what the policy keeps."""
+        eviction = self.next_eviction()
+        if eviction is None:
+            return
+        plan, spans, index = eviction.plan, eviction.spans, eviction.index
         if plan.recompute:
             self.kv.clear()
             self.pending, self.next_position = spans[:], 0
@@ -141,18 +162,9 @@ class Streamer:
             if positions is not None:
                 self.next_position = int(positions.max(initial=-1)) + 1
             self.pending = [Span(dialogue.END, self.round - 1, tuple(unfed))]
-            self.stale = self._stale(spans)
+            self.stale = {i: token for i, token in eviction.again.items() if i < self.kv.length}
         self.spans = spans
         self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.retention.vision_rounds}
-
-    def _stale(self, spans: list[Span]) -> dict[int, int]:
-        """Index in the cache -> id of the tokens that `refresh` names: what they were computed from has changed."""
-        roles, at, found = REFRESH[self.retention.refresh], 0, {}
-        for span in spans:
-            if span.role in roles:
-                found |= dict(enumerate(span.ids, start=at))
-            at += len(span.ids)
-        return {index: token for index, token in found.items() if index < self.kv.length}
 
     def _pixels(self, chunk: Chunk) -> Pixels:
         """Packed where the model is: a GPU packs a second of video a hundred times faster, and gets bytes instead of floats."""

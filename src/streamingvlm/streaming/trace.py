@@ -20,9 +20,7 @@ from torch import Tensor
 from streamingvlm.base import config
 from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.context import dialogue, policy
-from streamingvlm.context.cache import KVCache, WriteSlots, rotate
-from streamingvlm.context.dialogue import ids_of, rearrange
-from streamingvlm.context.policy import REFRESH, Extent
+from streamingvlm.context.dialogue import ids_of
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming.stream import Streamer
 
@@ -78,16 +76,15 @@ class AttentionRecorder(VLM):
     def __init__(self, vlm: VLM):
         super().__init__(vlm.hf, vlm.tokenizer, "eager")
         self.looks: list[list[Tensor]] = []
+        self.on_attention = self._note
 
-    def _attend(self, layer: int, cache: KVCache, room: WriteSlots, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        out = super()._attend(layer, cache, room, bias, qkv)
-        q = rotate(qkv[0][-1].view(self.kv_heads, -1, self.head_dim), room.cos[-1:], room.sin[-1:])  # [K, H/K, D]
-        keys = cache.store[1, layer, :, : cache.length]  # [K, S, D]: nothing is hidden from the last token
+    def _note(self, layer: int, q: Tensor, keys: Tensor) -> None:
+        """q [H, D], keys [K, S, D]: nothing is hidden from the last token."""
+        q = q.view(self.kv_heads, -1, self.head_dim)  # [K, H/K, D]
         weights = (q.float() @ keys.float().mT * self.head_dim**-0.5).softmax(-1).flatten(0, 1)  # [H, S]
         if layer == 0:
             self.looks.append([])
         self.looks[-1].append(weights)
-        return out
 
 
 def trace_stream(vlm: VLM, name: str, cfg: config.Config, row: dict, chunks: Iterable[Chunk]) -> list[Moment]:
@@ -145,14 +142,8 @@ def table(moments: Sequence[Moment]) -> list[dict]:
 
 def _eviction(streamer: Streamer) -> tuple[list[int], list[int]]:
     """What the next chunk's eviction will do -> the index of each token that stays, in its new order; which of these it will compute again."""
-    spans, plan = streamer.spans, None
-    if streamer.policy.forgets:
-        plan = streamer.policy.plan(streamer.retention, [Extent(s.role, s.round, len(s.ids)) for s in spans], streamer.round)
-    if plan is None:
-        return list(range(len(ids_of(spans)))), []
-    spans, index = rearrange(spans, plan.pieces)
-    roles = [span.role for span in spans for _ in span.ids]
-    return index.tolist(), [i for i, role in enumerate(roles) if plan.recompute or role in REFRESH[streamer.retention.refresh]]
+    eviction = streamer.next_eviction()
+    return (list(range(len(ids_of(streamer.spans)))), []) if eviction is None else (eviction.index.tolist(), list(eviction.again))
 
 
 def _cells(streamer: Streamer, cached: Sequence[int], entered: dict[int, int]) -> tuple[Cell, ...]:

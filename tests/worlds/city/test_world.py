@@ -124,7 +124,7 @@ def test_people_walk_on_along_the_streets_and_are_gone_for_more_than_a_tick(eval
 
 
 def test_one_look_is_worn_once_unless_there_are_clones():
-    quiet = City(seed=4, cameras=32, frames=400, knobs=CityKnobs(clone_gap_s=1e9))
+    quiet = City(seed=4, cameras=32, frames=400, knobs=CityKnobs(clone_gap_s=1e9, crowd_clone=0.0))
     assert quiet.truth.seen().sum(0).max() == 1 and not quiet.truth.anomalies[..., ANOMALIES.index("clone")].any()
 
 
@@ -179,6 +179,8 @@ def test_a_mixed_wardrobe_shows_every_colour_and_no_held_out_pair():
         assert not any(held_out(*pair) for pair in pairs if min(pair) >= 0)
         assert 3 < sum(min(pair) < 0 for pair in pairs) < 30 and all(max(pair) >= 0 for pair in pairs)
         seen |= {pair[0] for pair in pairs}
+        odd = wardrobe.colour[wardrobe.label < 0].astype(int)
+        assert np.abs(odd[:, None] - Wardrobe.plain().colour.reshape(-1, 3)).sum(-1).min() >= 70
     assert seen == set(range(-1, 8))
     assert (Wardrobe.plain().labels(np.array([[3, 2], [-1, -1]])) == [[3, 2], [-1, -1]]).all()
 

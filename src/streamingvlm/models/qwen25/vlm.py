@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 
 from streamingvlm.context.cache import KVCache, Rope, WriteSlots, rotate
 from streamingvlm.models.qwen25.decode import Decoder, DecodeToken
+from streamingvlm.models.qwen25.fused import Block
 from streamingvlm.models.qwen25.vision import Grid, Tower
 
 Pixels = tuple[Tensor, Grid]  # patches [P, 1176] of one chunk and their grid
@@ -45,8 +46,10 @@ class VLM:
         self.device, self.dtype = hf.device, hf.model.language_model.embed_tokens.weight.dtype
         self.rope = Rope(self.head_dim, text.rope_parameters["rope_theta"], text.rope_parameters["mrope_section"], self.device)
         self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, decode)
+        self.blocks = [Block(layer) for layer in hf.model.language_model.layers]
         self.lower_right = self.device.type == "cuda"  # prefill without a mask in memory; on a CPU the mask is faster
         self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.on_attention: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, the last new token's query [H, D], all keys [K, S, D])
 
     def time_step(self, fps: float) -> int:
         """How far the temporal position moves per time slice of two frames (Qwen2.5-VL: tokens per second x seconds per slice)."""
@@ -99,39 +102,49 @@ class VLM:
         were prepared together, go through the static step."""
         if self.decoder.ready(feeds):
             return self.decoder(feeds)
-        feeds = [self._spelled(feed) if isinstance(feed, DecodeToken) else feed for feed in feeds]
-        rooms = [feed.cache.extend(feed.positions.to(self.device), feed.again) for feed in feeds]
-        groups = self.heads // self.kv_heads
-        biases = [room.bias(feed.cache.length, groups, feed.x, self.lower_right) for feed, room in zip(feeds, rooms, strict=True)]
-        sizes = [len(feed.x) for feed in feeds]
-        x = torch.cat([feed.x for feed in feeds])  # [sum of T, E]
-        decoder = self.hf.model.language_model
-        for i, layer in enumerate(decoder.layers):
-            attn = layer.self_attn
-            h = layer.input_layernorm(x)
-            projected = [part.split(sizes) for part in (attn.q_proj(h), attn.k_proj(h), attn.v_proj(h))]
-            mixed = [self._attend(i, feed.cache, room, bias, qkv)
-                     for feed, room, bias, qkv in zip(feeds, rooms, biases, zip(*projected, strict=True), strict=True)]
-            x = x + attn.o_proj(torch.cat(mixed))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return list(decoder.norm(x).split(sizes))
+        x, positions = self._entering(feeds)  # [sum of T, E], [3, sum of T]
+        sizes = [1 if isinstance(feed, DecodeToken) else len(feed.x) for feed in feeds]
+        caches = [feed.cache for feed in feeds]
+        slots = [cache.extend(part, None if isinstance(feed, DecodeToken) else feed.again)
+                 for cache, part, feed in zip(caches, positions.split(sizes, dim=1), feeds, strict=True)]
+        biases = [slot.bias(cache.length, self.heads // self.kv_heads, x, self.lower_right) for cache, slot in zip(caches, slots, strict=True)]
+        cos, sin = (part[:, None].to(x.dtype) for part in self.rope.angles(positions))  # [sum of T, 1, D]
+        H, K = self.heads, self.kv_heads
+        for i, block in enumerate(self.blocks):
+            qkv = block.project(x).view(len(x), H + 2 * K, self.head_dim)
+            turned = rotate(qkv[:, : H + K], cos, sin)
+            new = torch.stack((qkv[:, H : H + K], turned[:, H:], qkv[:, H + K :])).split(sizes, dim=1)  # [3, T, K, D] of each stream
+            mixed = [self._attend(i, *own) for own in zip(caches, slots, biases, turned[:, :H].split(sizes), new, strict=True)]
+            x = block.finish(x, torch.cat(mixed))
+        return list(self.hf.model.language_model.norm(x).split(sizes))
 
-    def _spelled(self, word: DecodeToken) -> Prefill:
-        return Prefill(self.embed([word.id]), torch.full((3, 1), word.position, device=self.device), word.cache)
+    def _entering(self, feeds: Sequence[Prefill | DecodeToken]) -> tuple[Tensor, Tensor]:
+        """Embeddings [sum of T, E] and positions [3, sum of T] of all that is fed; single tokens are looked up together."""
+        tokens = [feed for feed in feeds if isinstance(feed, DecodeToken)]
+        if tokens:
+            ids, places = torch.tensor([[token.id for token in tokens], [token.position for token in tokens]], device=self.device)
+            embedded, places = self.hf.model.language_model.embed_tokens(ids), places.expand(3, -1)
+            if len(tokens) == len(feeds):
+                return embedded, places
+            rows, columns = iter(embedded.split(1)), iter(places.split(1, dim=1))
+        parts = [(next(rows), next(columns)) if isinstance(feed, DecodeToken) else (feed.x, feed.positions.to(self.device)) for feed in feeds]
+        return torch.cat([x for x, _ in parts]), torch.cat([positions for _, positions in parts], dim=1)
 
-    def _attend(self, layer: int, cache: KVCache, room: WriteSlots, bias: Tensor | None, qkv: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """One layer's attention of T new tokens over all that is cached -> [T, H * D]."""
-        T, K, D = len(qkv[0]), self.kv_heads, self.head_dim
-        q = qkv[0].view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
-        k, v = (part.view(T, K, D).transpose(0, 1) for part in qkv[1:])  # [K, T, D]
-        keys, values = cache.write(layer, k, v, room)  # [K, S, D]
-        q = rotate(q, room.cos, room.sin)
-        R = 0 if room.again is None else len(room.again)
-        if not self.lower_right or T == 1:
+    def _attend(self, layer: int, cache: KVCache, slots: WriteSlots, bias: Tensor | None, q: Tensor, new: Tensor) -> Tensor:
+        """One layer's attention of T new tokens, q [T, H, D] rotated, over all that is cached -> [T, H * D]; `new` [3, T, K, D] is cached first."""
+        keys, values = cache.write(layer, new, slots)  # [K, S, D]
+        if self.on_attention:
+            self.on_attention(layer, q[-1], keys)
+        T, K, D = len(q), self.kv_heads, self.head_dim
+        if T == 1:
+            return F.scaled_dot_product_attention(q.view(1, K, -1, D), keys[None], values[None]).view(1, -1)
+        q = q.view(T, K, -1, D).permute(1, 2, 0, 3)  # [K, H/K, T, D]
+        R = 0 if slots.again is None else len(slots.again)
+        if not self.lower_right:
             out = _shared(q, keys, values, bias)
         else:  # flash attention: what is new sees all before it, and the few tokens computed again have a mask of their own
-            new = q[:, :, R:].flatten(0, 1)  # [H, T - R, D]
-            out = F.scaled_dot_product_attention(new[None], keys[None], values[None], causal_lower_right(T - R, keys.shape[1]), enable_gqa=True)
+            fresh = q[:, :, R:].flatten(0, 1)  # [H, T - R, D]
+            out = F.scaled_dot_product_attention(fresh[None], keys[None], values[None], causal_lower_right(T - R, keys.shape[1]), enable_gqa=True)
             out = out.view(K, -1, T - R, D)
             out = torch.cat((_shared(q[:, :, :R], keys, values, bias), out), dim=2) if R else out
         return out.permute(2, 0, 1, 3).reshape(T, -1)

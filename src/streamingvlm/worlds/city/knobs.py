@@ -54,7 +54,8 @@ class CityKnobs:
     lone_gap_s: float = 15.0  # crowds in one camera
     pair_gap_s: float = 30.0  # in two at once: not yet a surge
     surge_gap_s: float = 80.0  # in three or four
-    clone_gap_s: float = 20.0  # two ordinary arrivals with one look
+    clone_gap_s: float = 22.0  # two ordinary arrivals with one look
+    crowd_clone: float = 0.07  # the share of crowds with a clone of one of them elsewhere: else a crowd would tell one stream that there is none
     together_s: float = 1.0  # how far apart "at once" may be
     look_rest_s: float = 2.0  # how long a look rests after the person who wore it has gone
     # what the labels mean

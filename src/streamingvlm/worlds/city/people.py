@@ -84,11 +84,10 @@ def plan(town: Town) -> list[Visit]:
     for born_s, people in sorted(_groups(town), key=lambda group: group[0]):
         draw = rng.permutation(len(wardrobe))
         free = [wardrobe[k] for k in draw if free_s.get(wardrobe[k], -np.inf) <= born_s]
-        wanted = 1 if people.clones else len(people.trips)
-        if len(free) < wanted:  # all looks are worn: these people stay at home
+        if len(free) <= max(people.wear):  # all looks are worn: these people stay at home
             continue
-        for k, trip in enumerate(people.trips):
-            look = free[0 if people.clones else k]
+        for k, trip in zip(people.wear, people.trips, strict=True):
+            look = free[k]
             gone_s = max(visit.at_s[-1] for visit in trip if visit.kind == PERSON)
             free_s[look] = max(free_s.get(look, -np.inf), gone_s + town.knobs.look_rest_s)
             bags = [visit for visit in trip if visit.kind == BAG]
@@ -100,8 +99,10 @@ def plan(town: Town) -> list[Visit]:
 
 @dataclass(frozen=True)
 class _Group:
+    """People who come to the city at one time: what each does, and which of the free looks each wears."""
+
     trips: list[list[Visit]]
-    clones: bool = False
+    wear: list[int]
 
 
 def _groups(town: Town) -> Iterator[tuple[float, _Group]]:
@@ -110,21 +111,26 @@ def _groups(town: Town) -> Iterator[tuple[float, _Group]]:
     gap_s = knobs.arrival_gap_s * max(1.0, cameras / MANY_CAMERAS)
     for camera in range(cameras):
         for k, at_s in enumerate(_moments(town.rng(10, camera), gap_s, town.seconds)):
-            yield at_s, _Group([_trip(town, town.rng(11, camera, k), camera, at_s)])
+            yield at_s, _Group([_trip(town, town.rng(11, camera, k), camera, at_s)], [0])
     late_s = (town.width + 2 * MARGIN[PERSON]) / knobs.walk_s[0]  # who gathers after the end may come in before it
     few = max(1.0, USUAL_CAMERAS / cameras)
     for k, at_s in enumerate(_moments(town.rng(20), knobs.clone_gap_s * few, town.seconds)):
         rng = town.rng(21, k)
         pair = rng.choice(cameras, 2, replace=False)
         starts = at_s + np.array([0.0, rng.uniform(0, knobs.together_s)])
-        yield at_s, _Group([_trip(town, rng, int(c), float(s)) for c, s in zip(pair, starts, strict=True)], clones=True)
+        yield at_s, _Group([_trip(town, rng, int(c), float(s)) for c, s in zip(pair, starts, strict=True)], [0, 0])
     for kind, gap_s, counts in ((30, knobs.lone_gap_s, (1, 1)), (40, knobs.pair_gap_s, (2, 2)), (50, knobs.surge_gap_s, (3, 4))):
         if counts[0] <= cameras:
             for k, at_s in enumerate(_moments(town.rng(kind), gap_s * few, town.seconds + late_s)):
                 rng = town.rng(kind + 1, k)
                 for camera in rng.choice(cameras, min(cameras, int(rng.integers(counts[0], counts[1] + 1))), replace=False):
                     trips = _crowd(town, rng, int(camera), at_s + rng.uniform(0, knobs.together_s))
-                    yield min(trip[0].at_s[0] for trip in trips), _Group(trips)
+                    wear, born_s = list(range(len(trips))), min(trip[0].at_s[0] for trip in trips)
+                    if rng.random() < knobs.crowd_clone:  # somebody dressed like one of them comes in elsewhere
+                        elsewhere = int(camera + rng.integers(1, cameras)) % cameras
+                        trips.append(_trip(town, rng, elsewhere, born_s + rng.uniform(0, 2 * knobs.together_s)))
+                        wear.append(int(rng.integers(len(wear))))
+                    yield born_s, _Group(trips, wear)
 
 
 def _moments(rng: np.random.Generator, gap_s: float, until_s: float) -> Iterator[float]:

@@ -18,6 +18,7 @@ from streamingvlm.worlds.city.knobs import SHIRTS, TROUSERS, looks
 
 COLOURS = {"red": (206, 48, 48), "orange": (212, 132, 44), "yellow": (214, 204, 60), "green": (48, 158, 72), "blue": (52, 88, 206),
            "purple": (148, 60, 176), "white": (214, 214, 214), "black": (40, 40, 42)}
+UNLIKE = 70  # summed over red, green and blue: this far from every named colour
 PLAIN = np.zeros((len(SHIRTS), len(TROUSERS), 2, 3), np.uint8)
 PLAIN[:, :, 0] = np.array([COLOURS[name] for name in SHIRTS])[:, None]
 PLAIN[:, :, 1] = np.array([COLOURS[name] for name in TROUSERS])[None]
@@ -44,9 +45,18 @@ class Wardrobe:
         colour[tuple(pairs.T)], label[tuple(pairs.T)] = plain.colour[tuple(new.T)], new
         for shirt, trousers in pairs[rng.random(len(pairs)) < unnamed]:
             garment = int(rng.integers(2))
-            colour[shirt, trousers, garment], label[shirt, trousers, garment] = rng.integers(40, 216, 3), -1
+            colour[shirt, trousers, garment], label[shirt, trousers, garment] = _unnamed(rng), -1
         return cls(colour, label)
 
     def labels(self, box_look: np.ndarray) -> np.ndarray:
         """[N, 2] looks of `Truth.box_look` -> [N, 2] as painted; -1 stays -1."""
         return np.where(box_look >= 0, self.label[box_look[:, 0], box_look[:, 1]], -1)
+
+
+def _unnamed(rng: np.random.Generator) -> np.ndarray:
+    """[3] a colour that nobody would take for a named one: it must not make a held-out pair."""
+    named = np.array(list(COLOURS.values()))
+    while True:
+        colour = rng.integers(40, 216, 3)
+        if np.abs(named - colour).sum(1).min() >= UNLIKE:
+            return colour
