@@ -112,7 +112,7 @@ class Trainer:
 
         self.phases, self.seed, self.checkpoint, self.every = [p for p in phases if p.steps], seed, checkpoint, every
         self.accumulate, self.dtype, self.finish = accumulate, dtype, finish
-        self.accelerator = Accelerator(cpu=student.hf.device.type == "cpu")
+        self.accelerator = Accelerator(cpu=next(student.parameters()).device.type == "cpu")
         self.student = student
         self.history: list[dict] = []
 
