@@ -123,6 +123,15 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class City:
+    worlds: int
+    frames: int
+    variants: list[str]
+    compress: list[str]
+    compressed_worlds: int
+
+
+@dataclass(frozen=True)
 class Evaluate:
     tolerance_s: float
 
@@ -139,7 +148,8 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
             "video.max_pixels": CELL_PX**2, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
             "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
             "sft.accumulate": 1, "sft.lora_rank": 1,
-            "stream.timed_s": 1, "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
+            "stream.timed_s": 1, "city.worlds": 1, "city.frames": 32, "city.compressed_worlds": 1,
+            "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
@@ -152,7 +162,7 @@ VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d|sparse24)(_(int8|pruned\
 VARIANTS = "name float32, int8, pruned25, mlp25, sparse24, or several with _ between"
 
 SECTIONS = {"data": Data, "video": Video, "cache": Retention, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress,
-            "stream": Stream, "evaluate": Evaluate, "run": Run}
+            "stream": Stream, "city": City, "evaluate": Evaluate, "run": Run}
 
 
 class Config:
