@@ -32,12 +32,13 @@ class Square(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A second of the stream: its last frame [H, W, 3] uint8, what was said and what was true."""
+    """A second of the stream: its last frame [H, W, 3] uint8, what was said, what was true (in other words, it may be), and whether they agree."""
 
     frame: object
     second: float
     said: str
     true: str
+    right: bool
 
 
 def band(squares: Sequence[Square], tokens: Mapping[str, tuple[Sequence[float], Sequence[float]]], looks: Sequence[Look], folder: Path,
@@ -57,7 +58,7 @@ def alt(squares: Sequence[Square], tokens: Mapping[str, tuple[Sequence[float], S
     """The same in words, for whoever sees no picture."""
     verdicts = ", ".join(f"{one.id} {one.short}: {one.kind}" for one in squares)
     cached = ", ".join(f"{policy} {number(y[-1])}" for policy, (_, y) in tokens.items())
-    said = "; ".join(f"at {look.second:g} s “{look.said or 'nothing'}” (true: “{look.true or 'nothing'}”)" for look in looks)
+    said = "; ".join(f"at {look.second:g} s “{look.said or 'nothing'}” ({'right' if look.right else f'wrong, true: “{look.true}”'})" for look in looks)
     return f"Verdicts: {verdicts}. Cached tokens at the end of the match: {cached}. What was said: {said}."
 
 
@@ -76,7 +77,7 @@ def _strip(part, squares: Sequence[Square]) -> None:
         axis.add_patch(Rectangle((x + 0.03, y + 0.04), 0.94, 0.9, facecolor=ground, edgecolor="#8A8A8A", linewidth=0.8))
         axis.text(x + 0.08, y + 0.24, one.id, color=ink, fontsize=11, fontweight="bold", va="center")
         axis.text(x + 0.92, y + 0.24, sign, color=ink, fontsize=13, fontweight="bold", va="center", ha="right")
-        axis.text(x + 0.08, y + 0.66, textwrap.fill(one.short, 13), color=ink, fontsize=9.5, va="center", linespacing=1.1)
+        axis.text(x + 0.08, y + 0.66, textwrap.fill(one.short, 14), color=ink, fontsize=9.5, va="center", linespacing=1.1)
     axis.set(xlim=(0, COLUMNS), ylim=(rows, 0))
     axis.set_axis_off()
     kinds = [kind for kind in LOOKS if any(one.kind == kind for one in squares)]
@@ -101,9 +102,8 @@ def _tokens(part, tokens: Mapping[str, tuple[Sequence[float], Sequence[float]]])
 def _looks(part, looks: Sequence[Look]) -> None:
     _title(part, "What was said, never having been shown the score")
     for axis, look in zip(part.subplots(1, len(looks), squeeze=False)[0], looks, strict=True):
-        right = look.said == look.true
         axis.imshow(look.frame, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
         axis.set_title(f"{int(look.second) // 60}:{int(look.second) % 60:02d}", fontsize=10, loc="left", color=GREY)
-        text = f"“{look.said or '(silence)'}”" + ("" if right else f"\ntrue: {look.true or '(silence)'}")
-        axis.set_xlabel("\n".join(textwrap.fill(line, 24) for line in text.splitlines()), fontsize=10.5, color=BLUE if right else ORANGE, loc="left")
+        text = f"“{look.said or '(silence)'}”" + ("\n✓ right" if look.right else f"\n✗ true: {look.true or '(silence)'}")
+        axis.set_xlabel("\n".join(textwrap.fill(line, 24) for line in text.splitlines()), fontsize=10.5, color=BLUE if look.right else ORANGE, loc="left")

@@ -17,7 +17,7 @@ from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 from streamingvlm.media import reader
 from streamingvlm.reporting import band, figures
 from streamingvlm.streaming import captions
-from streamingvlm.worlds.match import scoring
+from streamingvlm.worlds.match import game, scoring
 from streamingvlm.worlds.match.dataset import LONG
 
 TIMED = ("streaming", "full", "overlap")  # whose latency is drawn
@@ -63,7 +63,8 @@ def draw_band(cfg: config.Config, paths: Paths, row: dict, rows: list[dict]) -> 
               for (name, student), lines in said.items() if student == "overlapped" and name in ("streaming", "full")}
     goals = [k for k, second in enumerate(scoring.truth_of(row)) if second.event.startswith("goal")]
     true, shown = stream_rows.words_by_chunk(row), goals[len(goals) // 2 :][:1] + goals[-1:] or [0]
-    looks = [band.Look(_frame(paths, row, k), k, _words(said["streaming", "overlapped"][k]["text"]), _words(true[k])) for k in dict.fromkeys(shown)]
+    words = {k: (_words(said["streaming", "overlapped"][k]["text"]), _words(true[k])) for k in dict.fromkeys(shown)}
+    looks = [band.Look(_frame(paths, row, k), k, *pair, game.parse(pair[0]) == game.parse(pair[1])) for k, pair in words.items()]
     band.band(squares, tokens, looks, paths.timings)
     files.write(paths.timings / "band.txt", band.alt(squares, tokens, looks) + "\n")
 
