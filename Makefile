@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab sweep doctor bench city-full real-lm pretrain lint lock clean
+.PHONY: help repro test lab sweep doctor bench conformance city-full city-base real-lm pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -85,6 +85,9 @@ bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, 
 	@echo "Real time, tiny" && $(PY) bench/realtime.py --config tiny $(ARGS)
 	@echo "An endless stream" && $(PY) bench/endless.py $(ARGS)
 	@echo "What a chunk needs, and what this machine can do" && $(PY) bench/roofline.py $(ARGS)
+
+conformance: $(STAMP)  ## replay the recorded runs of the released code, half a minute; the ledger's claim P0 reads what it leaves
+	@$(PY) bench/conformance.py $(filter-out %/meta.json,$(wildcard tests/data/golden/*.json)) --save reports/reference/conformance.json $(ARGS)
 
 CITY_FULL ?= artifacts/city-full
 city-full: $(STAMP)  ## render 1.5 h of city and 1 h of sport, 1080p30 with labels: hours and gigabytes (ARGS="--seconds 4" for a share)
