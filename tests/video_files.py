@@ -79,3 +79,28 @@ def rotate(path: Path, degrees: int) -> Path:
     data[matrix : matrix + 36] = values.astype(">i4").tobytes()
     path.write_bytes(data)
     return path
+
+
+def cut_by_edits(path: Path, edits: list[tuple[float, float | None]]) -> Path:
+    """Give an MP4 of one picture whose index lies at its end an edit list: (seconds shown, from second; None: nothing is shown), in that order."""
+    data = path.read_bytes()
+    moov, trak, mdia, mvhd, mdhd = (data.index(name) - 4 for name in (b"moov", b"trak", b"mdia", b"mvhd", b"mdhd"))
+    timescale = [int.from_bytes(data[at + 20 : at + 24], "big") for at in (mvhd, mdhd)]  # version 0
+    delay = 0
+    if (old := data.find(b"elst", trak)) > 0:  # where the first frame is: behind the delay of B frames
+        delay = int.from_bytes(data[old + 16 : old + 20], "big")
+        data = data[: old - 12] + data[old - 12 + int.from_bytes(data[old - 12 : old - 8], "big") :]
+        shorter = len(path.read_bytes()) - len(data)
+        mdia = data.index(b"mdia") - 4
+    else:
+        shorter = 0
+    rows = b"".join(round(shown * timescale[0]).to_bytes(4, "big")
+                    + (-1 if start is None else delay + round(start * timescale[1])).to_bytes(4, "big", signed=True) + b"\0\1\0\0"
+                    for shown, start in edits)
+    elst = (16 + len(rows)).to_bytes(4, "big") + b"elst" + bytes(4) + len(edits).to_bytes(4, "big") + rows
+    box = bytearray(data[:mdia] + (8 + len(elst)).to_bytes(4, "big") + b"edts" + elst + data[mdia:])
+    for at in (moov, trak):
+        size = int.from_bytes(box[at : at + 4], "big") - shorter + 8 + len(elst)
+        box[at : at + 4] = size.to_bytes(4, "big")
+    path.write_bytes(box)
+    return path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media import packets, timeline
+from streamingvlm.media import joined, packets, timeline
 
 if TYPE_CHECKING:
     import av
@@ -138,7 +138,7 @@ def _index(path: str, container, stream, notes: list[str]) -> Index:
 
     kind, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
     rate = Fraction(stream.guessed_rate or 25)
-    table = packets.read(container, stream)
+    table, fragments = packets.read(container, stream), kind == "mov" and not stream.frames
     # Other containers promise no length, or FFmpeg only guesses it; of a cut AVI it believes the cut, but the header still counts frames.
     promised_s = float((container.duration or 0) / 1e6 if kind in ("matroska", "flv") else stream.frames / rate if kind == "avi" else 0)
     if table.reached_s < promised_s - 1:
@@ -148,14 +148,19 @@ def _index(path: str, container, stream, notes: list[str]) -> Index:
     order, stamps, tick_s = np.arange(len(shown)), None, 1 / rate
     if clocked:
         order, tick_s = np.array(table.pts, np.int64), stream.time_base
-        dts = None if None in table.dts else np.array(table.dts, np.int64)
+    if clocked and shown.all():  # an edit list rearranges stamps, and FFmpeg has followed it
+        dts = None if None in table.dts or kind == "matroska" else np.array(table.dts, np.int64)
         stamps, said = timeline.mend(order, dts, keys, np.array(table.sound), float(tick_s), bool(container.format.flags & av.format.Flags.ts_discont.value))
         order, notes = order if stamps is None else stamps, notes + said
+    elif clocked:
+        stamps = timeline.apart(order, shown)
+        order = order if stamps is None else stamps
+    if left := joined.unread(path, kind, fragments, table.end_bytes):
+        notes = [*notes, left]
     if table.lost:
         notes = [*notes, "it was not written to its end: what comes after the last whole frame is lost"]
     pts = np.unique(order[shown])
     entries = _entries(order, np.array(table.proven, bool))
-    fragments = kind == "mov" and not stream.frames
     whole = stamps is None and not fragments and len(pts) == len(order) and not table.lost and len(table.setups) <= 1
     times_s = (pts - pts[0]) * tick_s.numerator / tick_s.denominator
     draft = Index(Info(path, len(pts), 0.0, 0, 0, 0.0), kind, codec, pts, times_s, order[entries] if stamps is None else pts[:0],

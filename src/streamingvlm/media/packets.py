@@ -29,6 +29,7 @@ class Table:
     sound: list[int] = field(default_factory=list)  # packets of sound since the picture's packet before
     setups: set[bytes] = field(default_factory=set)  # sequence parameter sets within the stream
     reached_s: float = 0.0  # where any stream ends
+    end_bytes: int = 0  # where in the file the last packet of any stream ends, where the container tells
     lost: int = 0  # packets that were not written whole
 
 
@@ -42,6 +43,7 @@ def read(container: av.container.InputContainer, stream: av.VideoStream) -> Tabl
         elif packet.size and torn(packet, container):
             table.lost += 1
             continue
+        table.end_bytes = max(table.end_bytes, (packet.pos or 0) + packet.size)
         if stamp is not None:
             table.reached_s = max(table.reached_s, float((stamp + duration) * packet.time_base))
         if packet.stream.index == stream.index and packet.size:

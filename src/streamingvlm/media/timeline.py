@@ -36,6 +36,18 @@ def mend(pts: np.ndarray, dts: np.ndarray | None, keys: np.ndarray, sound: np.nd
     return (mended if said else None), said + _still(mended, sound, step, tick_s, jumps)
 
 
+def apart(pts: np.ndarray, shown: np.ndarray) -> np.ndarray | None:
+    """Where an edit list shows two frames [packets] at the same time, the one that comes later in the file a tick later; None where it does not."""
+    at = np.flatnonzero(shown)
+    by_time = at[np.argsort(pts[at], kind="stable")]
+    same = 1 + np.flatnonzero(np.diff(pts[by_time]) == 0)
+    if not len(same):
+        return None
+    moved = pts.copy()
+    moved[by_time[same]] += 1
+    return moved
+
+
 def _single_stamps(pts: np.ndarray, dts: np.ndarray | None, step: int) -> tuple[np.ndarray, int]:
     """Stamps between two that agree with each other, and not with them, -> the middle."""
     mended = pts.copy()
@@ -65,8 +77,13 @@ def _breaks(pts: np.ndarray, dts: np.ndarray | None, keys: np.ndarray, step: int
     if dts is not None:
         steps = np.diff(dts)
         return 1 + np.flatnonzero((steps < -step / 2) | (steps > leap[1:]))
-    latest = np.maximum.accumulate(pts)[:-1]  # a key frame is shown after all that is stored before it
-    return 1 + np.flatnonzero(keys[1:] & ((pts[1:] < latest - step / 2) | (pts[1:] - latest > leap[1:])))
+    found, begun = [], 0
+    for previous, key in zip([0, *np.flatnonzero(keys)], np.flatnonzero(keys), strict=False):
+        latest = int(pts[begun : max(key, 1)].max())  # a key frame is shown after all that is stored before it
+        if key > previous and (pts[key] < latest - step / 2 or pts[key] - latest > leap[key]):
+            found.append(int(key))
+            begun = key
+    return np.array(found, np.int64)
 
 
 def _joined(pts: np.ndarray, at: np.ndarray, step: int, tick_s: float) -> tuple[np.ndarray, list[str]]:
