@@ -238,9 +238,9 @@ def _section(name: str, body: dict, source: str):
     missing = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.name not in body]
     if missing:
         raise UserError(f"{source}: `{name}.{missing[0]}` is missing.")
-    for key, value in body.items():
+    for key, given in body.items():
         where = f"{source}: `{name}.{key}`"
-        value = _typed(where, value, types[key])
+        value = _typed(where, given, types[key])
         body = {**body, key: value}
         _bounded(where, value, AT_MOST.get(f"{name}.{key}", LARGEST))
         least = AT_LEAST.get(f"{name}.{key}")

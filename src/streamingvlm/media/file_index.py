@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media import joined, packets, timeline
+from streamingvlm.media import leftover, packets, timeline
 
 if TYPE_CHECKING:
     import av
 
 LATE_S = 0.1  # a picture that begins later than this after the sound is late; encoders' own delays are shorter
-PROTECTED = (b"encv", b"drmi", b"encryption_info")
+PROTECTED = (b"encv", b"drmi")  # sample entries of the common encryption and of Apple's
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def _open(path: str | Path) -> av.container.InputContainer:
     """Never by a relative name: FFmpeg takes `12:30.mp4` for an address."""
     import av
 
-    return av.open(os.path.abspath(path))
+    place, end = os.path.abspath(path), leftover.torn_at(os.path.abspath(path))
+    return av.open(place if end is None else f"subfile,,start,0,end,{end},,:{place}")
 
 
 def _picture(path: str, container) -> tuple[av.VideoStream, list[str]]:
@@ -112,7 +113,7 @@ def _picture(path: str, container) -> tuple[av.VideoStream, list[str]]:
         held = container.streams[0].type if len(container.streams) else "nothing"
         raise UserError(f"{path} holds no moving picture, only {held}: choose a video file.")
     known = [s for s in pictures if s.codec_context is not None]
-    if _protected(container, known[0] if known else None):
+    if container.format.name.startswith("mov") and _protected(path):
         raise UserError(f"{path} is protected (encrypted), and cannot be watched without its key: choose a copy without protection.")
     if not known:
         raise UserError(f"{path} holds a picture in a format that no decoder here knows: export it anew as MP4 (H.264).")
@@ -125,17 +126,15 @@ def _picture(path: str, container) -> tuple[av.VideoStream, list[str]]:
     return best, [many] if len(pictures) > 1 else []
 
 
-def _protected(container, stream) -> bool:
-    if stream is not None:
-        return stream.codec_context.codec_tag in {"encv", "drmi"}
-    with open(container.name, "rb") as file:
+def _protected(path: str) -> bool:
+    """Whether an MP4 says that the samples of its picture are encrypted."""
+    with open(path, "rb") as file:
+        file.seek(next((at for at, name, _ in leftover.boxes(path) if name == b"moov"), 0))
         head = file.read(1 << 20)
-    return container.format.name.startswith("mov") and any(word in head for word in PROTECTED)
+    return any(tag in head for tag in PROTECTED)
 
 
 def _index(path: str, container, stream, notes: list[str]) -> Index:
-    import av
-
     kind, codec = container.format.name.split(",")[0], stream.codec_context.codec.canonical_name
     rate = Fraction(stream.guessed_rate or 25)
     table, fragments = packets.read(container, stream), kind == "mov" and not stream.frames
@@ -143,31 +142,43 @@ def _index(path: str, container, stream, notes: list[str]) -> Index:
     promised_s = float((container.duration or 0) / 1e6 if kind in ("matroska", "flv") else stream.frames / rate if kind == "avi" else 0)
     if table.reached_s < promised_s - 1:
         raise damaged(path, "its end is missing")
-    clocked = None not in table.pts
-    shown, keys = np.array(table.shown, bool), np.array(table.keys, bool)
-    order, stamps, tick_s = np.arange(len(shown)), None, 1 / rate
-    if clocked:
-        order, tick_s = np.array(table.pts, np.int64), stream.time_base
-    if clocked and shown.all():  # an edit list rearranges stamps, and FFmpeg has followed it
-        dts = None if None in table.dts or kind == "matroska" else np.array(table.dts, np.int64)
-        stamps, said = timeline.mend(order, dts, keys, np.array(table.sound), float(tick_s), bool(container.format.flags & av.format.Flags.ts_discont.value))
-        order, notes = order if stamps is None else stamps, notes + said
-    elif clocked:
-        stamps = timeline.apart(order, shown)
-        order = order if stamps is None else stamps
-    if left := joined.unread(path, kind, fragments, table.end_bytes):
-        notes = [*notes, left]
-    if table.lost:
-        notes = [*notes, "it was not written to its end: what comes after the last whole frame is lost"]
-    pts = np.unique(order[shown])
-    entries = _entries(order, np.array(table.proven, bool))
-    whole = stamps is None and not fragments and len(pts) == len(order) and not table.lost and len(table.setups) <= 1
+    clocked, shown, keys = None not in table.pts, np.array(table.shown, bool), np.array(table.keys, bool)
+    tick_s = stream.time_base if clocked else 1 / rate
+    order, stamps, said = _clock(container, table, float(tick_s)) if clocked else (np.arange(len(shown)), None, [])
+    left = leftover.joined(path, kind, fragments, table.end_bytes)
+    torn = ["it was not written to its end: what comes after the last whole frame is lost"] if table.lost or leftover.torn_at(path) else []
+    pts, entries = np.unique(order[shown]), _entries(order, np.array(table.proven, bool))
     times_s = (pts - pts[0]) * tick_s.numerator / tick_s.denominator
-    draft = Index(Info(path, len(pts), 0.0, 0, 0, 0.0), kind, codec, pts, times_s, order[entries] if stamps is None else pts[:0],
-                  bool(keys.any()), clocked, stamps,
-                  stream.index, whole and bool(np.array_equal(entries, np.flatnonzero(keys))), bool(np.all(np.diff(order) > 0)), float(tick_s), None)
+    simple = (stamps is None and not fragments and len(pts) == len(order) and len(table.setups) <= 1
+              and bool(np.array_equal(entries, np.flatnonzero(keys))) and _table_is_true(stream, kind, table))
+    draft = Index(Info(path, len(pts), 0.0, 0, 0, 0.0), kind, codec, pts, times_s, order[entries] if stamps is None else pts[:0], bool(keys.any()),
+                  clocked, stamps, stream.index, simple, bool(np.all(np.diff(order) > 0)), float(tick_s), None)
     held = table.duration[int(np.argmax(np.where(shown, order, order.min())))] if clocked else 0
-    return _described(draft, container, stream, float(held * tick_s), float(rate), notes)
+    return _described(draft, container, stream, float(held * tick_s), float(rate), [*notes, *said, *([left] if left else []), *torn])
+
+
+def _table_is_true(stream, kind: str, table: packets.Table) -> bool:
+    """Whether seeks, which go by the file's own table, go to the key frames: of H.264 FFmpeg puts the packets' flags right, and not the table."""
+    if kind not in {"mov", "avi"}:
+        return True
+    flags = [entry.is_keyframe for entry in stream.index_entries]
+    return flags == table.keys if len(flags) == len(table.keys) else not flags
+
+
+def _clock(container, table: packets.Table, tick_s: float) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """-> pts [packets] that agree with the order of the file; the same, or None where they are the file's own; what there is to say."""
+    import av
+
+    order, shown = np.array(table.pts, np.int64), np.array(table.shown, bool)
+    if not shown.all():  # an edit list rearranges stamps, and FFmpeg has followed it
+        stamps, said = timeline.apart(order, shown), []
+    else:
+        # Matroska has no dts, and those that FFmpeg makes up go astray where recordings are joined.
+        unknown = None in table.dts or container.format.name.startswith("matroska")
+        jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
+        stamps, said = timeline.mend(order, None if unknown else np.array(table.dts, np.int64), np.array(table.keys, bool),
+                                     np.array(table.sound), tick_s, jumps)
+    return (order if stamps is None else stamps), stamps, said
 
 
 def _entries(order: np.ndarray, proven: np.ndarray) -> np.ndarray:

@@ -67,27 +67,27 @@ def torn(packet: av.Packet, container: av.container.InputContainer) -> bool:
 
 def _begins(packet: av.Packet, codec: av.CodecContext, setups: set[bytes]) -> bool:
     """Whether a decoder that starts with this packet shows it and all that follows as it should."""
+    proof = PROOFS.get(codec.codec.canonical_name)
+    if proof is None or codec.codec.intra_only:
+        return codec.codec.intra_only
+    return proof(bytes(memoryview(packet)[:HEAD_BYTES]), codec, setups)
+
+
+def _visual(head: bytes, codec: av.CodecContext, setups: set[bytes]) -> bool:
+    """MPEG-4: the first picture is an I picture, and none is stored before it that is shown after it."""
+    at = head.find(START_CODE + b"\xb6")
+    return 0 <= at < len(head) - 4 and head[at + 4] >> 6 == 0 and not codec.has_b_frames
+
+
+def _vp9(head: bytes, codec: av.CodecContext, setups: set[bytes]) -> bool:
+    """No repetition of an earlier frame, and a key frame."""
+    profile_3 = head[0] & 0x30 == 0x30
+    return head[0] >> 6 == 2 and not head[0] & (0x06 if profile_3 else 0x0C)
+
+
+def _instantaneous(head: bytes, codec: av.CodecContext, setups: set[bytes]) -> bool:
+    """H.264 and H.265: the first picture is an IDR."""
     name = codec.codec.canonical_name
-    if codec.codec.intra_only:
-        return True
-    if name not in {"h264", "hevc", "mpeg4", "msmpeg4v2", "msmpeg4v3", "vp8", "vp9"}:
-        return False
-    head = bytes(memoryview(packet)[:HEAD_BYTES])
-    if name == "mpeg4":
-        at = head.find(START_CODE + b"\xb6")
-        return at >= 0 and at + 4 < len(head) and head[at + 4] >> 6 == 0 and not codec.has_b_frames
-    if name.startswith("msmpeg4"):
-        return head[0] >> 6 == 0
-    if name == "vp8":
-        return not head[0] & 1
-    if name == "vp9":
-        profile_3 = head[0] & 0x30 == 0x30
-        return head[0] >> 6 == 2 and not head[0] & (0x06 if profile_3 else 0x0C)  # shows no earlier frame, and is a key frame
-    return _instantaneous(head, codec, name, setups)
-
-
-def _instantaneous(head: bytes, codec: av.CodecContext, name: str, setups: set[bytes]) -> bool:
-    """Whether the first picture in an access unit of H.264 or H.265 is an IDR."""
     for unit in _units(head, bytes(codec.extradata or b""), name):
         kind = unit[0] & 31 if name == "h264" else unit[0] >> 1 & 63
         if kind == (7 if name == "h264" else 33):
@@ -116,3 +116,8 @@ def _units(head: bytes, setup: bytes, name: str):
         if unit:
             yield unit
         at = following
+
+
+# Codec -> whether a packet (its head, the codec, the parameter sets seen so far) is what the file says; not named: not provable
+PROOFS = {"h264": _instantaneous, "hevc": _instantaneous, "mpeg4": _visual, "vp9": _vp9, "vp8": lambda head, *_: not head[0] & 1,
+          "msmpeg4v2": lambda head, *_: head[0] >> 6 == 0, "msmpeg4v3": lambda head, *_: head[0] >> 6 == 0}

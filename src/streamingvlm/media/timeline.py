@@ -23,8 +23,7 @@ def mend(pts: np.ndarray, dts: np.ndarray | None, keys: np.ndarray, sound: np.nd
     packets of sound lie before each since the one before it. `jumps`: whether a clock that leaps is usual in this container."""
     if len(pts) < 2:
         return None, []
-    gaps = np.diff(np.unique(pts if dts is None else dts))
-    step = max(1, int(np.median(gaps))) if len(gaps) else 1
+    step = _step(pts if dts is None else dts)
     single, bad = _single_stamps(pts, dts, step)
     clock = None if dts is None else dts + (single - pts)
     at = _breaks(single, clock, keys, step, _leap(sound, tick_s, ENDLESS_S))
@@ -34,6 +33,13 @@ def mend(pts: np.ndarray, dts: np.ndarray | None, keys: np.ndarray, sound: np.nd
     if bad:
         said.append(f"{bad} of its timestamps contradict their neighbours and are taken to lie between them")
     return (mended if said else None), said + _still(mended, sound, step, tick_s, jumps)
+
+
+def _step(stamps: np.ndarray) -> int:
+    """The usual time between two frames, from few packets at a time: nearly all of those lie on one clock."""
+    gaps = [np.diff(np.unique(stamps[at : at + REORDER])) for at in range(0, len(stamps), REORDER)]
+    gaps = np.concatenate(gaps)
+    return max(1, int(np.median(gaps))) if len(gaps) else 1
 
 
 def apart(pts: np.ndarray, shown: np.ndarray) -> np.ndarray | None:
@@ -94,7 +100,8 @@ def _joined(pts: np.ndarray, at: np.ndarray, step: int, tick_s: float) -> tuple[
     for begin, end in zip(at, [*at[1:], len(pts)], strict=True):
         shift = int(mended[:begin].max()) + step - int(pts[begin:end].min())
         mended[begin:end] = pts[begin:end] + shift
-        leaps.append((float((mended[begin:end].min() - mended.min()) * tick_s), float(int(pts[begin:end].min()) - int(pts[:begin][-1]) - step) * tick_s))
+        by = int(pts[begin:end].min()) - int(pts[begin - 1]) - step
+        leaps.append((float(mended[begin:end].min() - mended[: at[0]].min()) * tick_s, by * tick_s))
     where_s, by_s = leaps[0]
     more = f", and {len(leaps) - 1} more time{'s' if len(leaps) > 2 else ''}" if len(leaps) > 1 else ""
     return mended, [f"its clock jumps by {by_s:+.1f} s at {where_s:.1f} s{more}; the parts are watched one after the other, as they lie in the file"]

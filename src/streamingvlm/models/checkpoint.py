@@ -28,8 +28,8 @@ def check(folder: Path, name: str | Path) -> None:
         base = _read(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
         raise UserError(f"{name} is a LoRA adapter for {base}, not a model: merge the two (peft's `merge_and_unload`) and name the result.")
     if not (folder / "config.json").is_file():
-        ggufs = any(path.suffix == ".gguf" for path in folder.iterdir())
-        raise UserError(f"{name} holds no config.json{' but GGUF files, which other programs read' if ggufs else ''}: name a folder with a whole model.")
+        other = " but GGUF files, which other programs read" if any(folder.glob("*.gguf")) else ""
+        raise UserError(f"{name} holds no config.json{other}: name a folder with a whole model.")
     config = _read(folder / "config.json")
     if kind := _quantised(folder, config):
         raise UserError(f"{name} is quantised ({kind}), and quantised checkpoints are not read here: name the one it was made from.")

@@ -156,11 +156,11 @@ def runs(sweep: Sweep, params: dict, count: int | None = None, seed: int = 0) ->
 def settled(one: dict, params: dict, source: str) -> tuple[dict, dict]:
     """-> (all params of a run, its changes), checked and with numbers of the right type; an unknown name or a wrong type is a `UserError`."""
     sections = {name: dict(body) for name, body in params.items()}
-    for name, value in one.items():
+    for name, given in one.items():
         section, dot, key = name.partition(".")
         if not dot:
             raise UserError(f"{source}: `{name}` must be section.key, such as cache.text_window.")
-        was, value = sections.get(section, {}).get(key), number(value) if _wants_number(section, key) else value
+        was, value = sections.get(section, {}).get(key), number(given) if _wants_number(section, key) else given
         if type(was) is int and isinstance(value, float) and value.is_integer():  # W&B's server turns 4 into 4.0 at times
             sections[section][key] = int(value)
         else:
@@ -174,7 +174,7 @@ def _wants_number(section: str, key: str) -> bool:
 
 
 def number(value):
-    """`1e-4`, which the YAML of W&B takes for text, as the number that it is to DVC, here and where W&B's agent hands it on. Other things as given."""
+    """`1e-4`, which W&B's YAML takes for text, as the number that it is to DVC, here and where W&B's agent hands it on. Other things as given."""
     return float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
 
 

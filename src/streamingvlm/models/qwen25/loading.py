@@ -78,17 +78,13 @@ def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = Non
             raise UserError(f"{name} holds a model of type `{kind}`, not `qwen2_5_vl`; name a Qwen2.5-VL.")
         vlm = compress.load(folder, device) if compress.is_compressed(folder) else _from_folder(folder, device, dtype)
     except BROKEN as error:
-        raise UserError(f"{name} holds no complete Qwen2.5-VL model ({_first_line(error)}): copy or download it again, "
+        raise UserError(f"{name} holds no complete Qwen2.5-VL model, or files that do not fit together: copy or download it again, "
                         "or, if it is the workbench's own, run `make repro`.") from error
     if vlm.tokenizer.convert_tokens_to_ids("<|video_pad|>") != vlm.hf.config.video_token_id:  # where files are missing, transformers makes one up
         raise UserError(f"{name} lacks its tokenizer's files, or they are another model's; name a folder that has them.")
     if broken := _not_finite(vlm.hf):
         raise UserError(f"{name} holds numbers that are not finite, in {broken}: its training diverged or the file is damaged; name another model.")
     return VLM(vlm.hf, vlm.tokenizer, decode)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def _not_finite(hf: torch.nn.Module) -> str | None:
