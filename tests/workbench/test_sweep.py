@@ -120,6 +120,22 @@ def test_a_mistake_in_what_is_drawn_is_one_sentence(spec, said, tmp_path):
         expand(tmp_path, {"sft.lr": spec}, "random", 20)
 
 
+def test_a_number_without_a_point_is_a_number(tmp_path):
+    """To the YAML of W&B `1e-4` is text; to DVC and to whoever wrote it, it is a number."""
+    assert [one["sft.lr"] for one in expand(tmp_path, {"sft.lr": {"values": ["1e-4", "5e-4"]}})] == [1e-4, 5e-4]
+    between = {"sft.lr": {"distribution": "log_uniform_values", "min": "1e-5", "max": "1e-3"}}
+    assert all(1e-5 <= one["sft.lr"] <= 1e-3 for one in expand(tmp_path, between, "random", 5))
+    assert sweep_spec.settled({"sft.steps": "1e2"}, sweep_spec.as_dict(config.load(ROOT / "params.yaml")), "x")[1] == {"sft.steps": 100}
+
+
+@pytest.mark.parametrize("text", ['{"sft.lr": NaN}', '{"sft.lr": Infinity}', '{"sft.lr": 1e999}', '{"sft.lr": "nan"}',
+                                  '{"run.threads": 99999999999}'])
+def test_a_trial_with_numbers_that_are_none_is_one_sentence(text, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert sweep.main(["--trial", text]) == 2
+    assert "must be" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["metric: score", "run_cap: '8'", "run_cap: -1", "method: [grid]"])
 def test_a_mistake_beside_the_parameters_is_one_sentence(line, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
