@@ -13,6 +13,7 @@ ENDLESS_S = 30 * 3600.0  # and for all others (`dts_error_threshold`)
 STILL_S = 60.0  # a picture that stands still for longer is worth a line
 SOUND_PER_S = 3  # packets of sound a second: with fewer, nothing went on while the picture stood still
 REORDER = 32  # packets: no codec stores a frame further from where it is shown
+SLACK = 3  # frames: programme streams and AVI give few stamps, and FFmpeg makes up the others about as exactly
 
 
 def mend(pts: np.ndarray, dts: np.ndarray | None, keys: np.ndarray, sound: np.ndarray, tick_s: float,
@@ -60,11 +61,11 @@ def _single_stamps(pts: np.ndarray, dts: np.ndarray | None, step: int) -> tuple[
     if dts is not None and len(dts) > 2:
         before, here, after = dts[:-2], dts[1:-1], dts[2:]
         agree = (after > before) & (after - before <= 8 * step)
-        off = 1 + np.flatnonzero(agree & ((here < before - step / 2) | (here > after + step / 2)))
+        off = 1 + np.flatnonzero(agree & ((here < before - SLACK * step) | (here > after + SLACK * step)))
         mended[off] += (dts[off - 1] + dts[off + 1]) // 2 - dts[off]
         steady = dts + (mended - pts)
         rank = np.argsort(np.argsort(mended, kind="stable"), kind="stable")
-        if bool(np.all(np.diff(steady) >= -step / 2)):  # the order of decoding is sound, that of display is not
+        if bool(np.all(np.diff(steady) >= -SLACK * step)):  # the order of decoding is sound, that of display is not
             off = np.flatnonzero(np.abs(rank - np.arange(len(rank))) > REORDER)
             lag = int(np.median(mended - steady))
             off = off[np.abs(mended[off] - steady[off] - lag) > REORDER * step]
@@ -82,11 +83,11 @@ def _breaks(pts: np.ndarray, dts: np.ndarray | None, keys: np.ndarray, step: int
     """Where in the file another clock begins."""
     if dts is not None:
         steps = np.diff(dts)
-        return 1 + np.flatnonzero((steps < -step / 2) | (steps > leap[1:]))
+        return 1 + np.flatnonzero((steps < -SLACK * step) | (steps > leap[1:]))
     found, begun = [], 0
     for previous, key in zip([0, *np.flatnonzero(keys)], np.flatnonzero(keys), strict=False):
         latest = int(pts[begun : max(key, 1)].max())  # a key frame is shown after all that is stored before it
-        if key > previous and (pts[key] < latest - step / 2 or pts[key] - latest > leap[key]):
+        if key > previous and (pts[key] < latest - SLACK * step or pts[key] - latest > leap[key]):
             found.append(int(key))
             begun = key
     return np.array(found, np.int64)
