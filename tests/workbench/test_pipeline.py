@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import SMALL
 
 from streamingvlm.base.paths import repository_root
@@ -183,3 +184,16 @@ def test_the_lock_is_of_this_code():
             if dep["path"].startswith(("src/", "notebooks/")):
                 found = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
                 assert found == dep["md5"], f"{dep['path']} changed since stage {name} ran: `make repro`, then commit dvc.lock"
+
+
+def test_a_stage_finds_the_clone_s_environment_without_activation(tmp_path):
+    """`.venv/bin/dvc repro` from a fresh terminal."""
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho ours $@\n")
+    python.chmod(0o755)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for command in [stage.get("do", stage)["cmd"] for stage in stages.values()]:
+        done = subprocess.run(command.replace("${item}", "x"), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True,
+                              env={"PATH": "/usr/bin:/bin"})
+        assert done.stdout.startswith("ours -m streamingvlm.workbench.run_notebook")
