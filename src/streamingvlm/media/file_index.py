@@ -244,7 +244,7 @@ def decode(index: Index, start_pts: int | None = None) -> Iterator[tuple[int, av
         raise damaged(index.info.path, f"it is damaged after {after}") from None
 
 
-def rgb(frame: av.VideoFrame, turn: tuple[bool, int, int], width: int | None = None, height: int | None = None) -> np.ndarray:
+def rgb(frame: av.VideoFrame, turn: tuple[bool, int, int] = UPRIGHT, width: int | None = None, height: int | None = None) -> np.ndarray:
     """-> [H, W, C] uint8 as displayed, scaled where a size is given. `turn`: rows become columns, step down, step to the right. (Given, because a
     frame that was asked for its matrix refers to itself and is kept.)"""
     across, down, right = turn
