@@ -105,8 +105,8 @@ def test_what_other_commands_measured_comes_with_where_it_ran(tmp_path):
     assert ledger_inputs.apart(tmp_path) == ({}, {})
     found = {"dense_ppl": 20.5, "tokens": 4096, "text": "novel.txt", "dtype": "float32", "model": "small.gguf", "hardware": {"text": "two cores"}}
     (tmp_path / "real_lm.json").write_text(json.dumps(found))
-    replayed = {"runs": 8, "chunks": 216, "dirty": True, "date": "2026-11-28", "command": "make conformance", "model": "formulas", "data": "eight runs",
-                "hardware": {"text": "two cores"}}
+    replayed = {"runs": 8, "chunks": 216, "dirty": True, "date": "2026-11-28", "command": "make conformance", "model": "formulas",
+                "data": "eight runs", "hardware": {"text": "two cores"}}
     (tmp_path / "conformance.json").write_text(json.dumps(replayed))
     numbers, where = ledger_inputs.apart(tmp_path)
     assert numbers == {"real_lm.dense_ppl": 20.5, "real_lm.tokens": 4096, "conformance.runs": 8, "conformance.chunks": 216}
