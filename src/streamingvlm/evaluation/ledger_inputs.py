@@ -176,7 +176,8 @@ def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
     facts = machine.provenance(params)
     revision = facts["git"]["revision"][:10] + (" with uncommitted changes" if facts["git"]["dirty"] else "")
     dtype = json.loads((paths.sft / "model" / "config.json").read_text()).get("dtype", "float32")
-    return {"date": datetime.date.today().isoformat(), "hardware": facts["hardware"]["text"], "dtype": dtype, "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
+    return {"date": datetime.date.today().isoformat(), "hardware": facts["hardware"]["text"], "dtype": dtype,
+            "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
             "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams and colours never seen in training", "command": "dvc repro"}
 
 

@@ -13,8 +13,8 @@ from streamingvlm.base import files
 from streamingvlm.evaluation import claims
 
 PREFACE = ("A verdict with \"tiny scale\" is about the direction of an effect on a toy model; no published figure of a large model was reproduced. "
-           "Where several seeds were run, apart from this run (`python bench/ablation.py`, reports/reference/ablation_seeds.json), their mean and its "
-           "95 % interval stand beside.")
+           "Where several seeds were run, apart from this run (`python bench/ablation.py`, reports/reference/ablation_seeds.json), their mean and "
+           "its 95 % interval stand beside.")
 MARKS = {True: "holds", False: "fails", None: "beside"}
 
 
@@ -29,7 +29,8 @@ def one_number(row: dict) -> str | None:
 
 def one_reason(row: dict) -> str:
     """The first part of why: which checks hold or fail, or what is missing."""
-    return row["why"].partition(";")[0].partition(":")[0] if "checks failed" in row["why"] else row["why"].partition(";")[0]
+    first = row["why"].partition(";")[0]
+    return first.partition(":")[0] if first.startswith(("no number for", "the run is too small")) or "checks failed" in first else first
 
 
 def counted(rows: Sequence[dict]) -> str:
@@ -60,7 +61,8 @@ def _section(row: dict, base: str) -> list[str]:
     published = "no figure published" if row["published"] is None else f"published: {row['published']}"
     published += "" if row["baseline"] is None else f" (baseline {row['baseline']})"
     links = ", ".join(f"[{key}]({base}{row[key]})" for key in ("notebook", "figure") if row[key])
-    lines = [f"### {row['id']} · {_flat(row['claim'])}", "", f"**{row['verdict']}** — {_flat(row['why'])}", "", f"{_flat(row['metric'])}; {published}"]
+    lines = [f"### {row['id']} · {_flat(row['claim'])}", "", f"**{row['verdict']}** — {_flat(row['why'])}", "",
+             f"{_flat(row['metric'])}; {published}"]
     lines += [f"- {'**decisive** · ' if one['decisive'] else ''}{_flat(claims.said(one))}"
               + (f" — {MARKS[one['holds']]}, wanted {one['wanted']}" if one["wanted"] else "") for one in row["numbers"] if one["value"] is not None]
     return [*lines, *([f"- see {links}"] if links else [])]

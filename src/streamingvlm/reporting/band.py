@@ -1,5 +1,5 @@
-"""The first thing a reviewer sees, in one picture: the verdicts of the paper's claims as a strip of squares, the tokens cached over the match, and two
-seconds of it with what was said. PNG only, on white, so that a dark page shows it too. Draws what it is given; judges nothing.
+"""The first thing a reviewer sees, in one picture: the verdicts of the paper's claims as a strip of squares, the tokens cached over the match, and
+two seconds of it with what was said. PNG only, on white, so that a dark page shows it too. Draws what it is given; judges nothing.
 
     band(squares, tokens, looks, root / "reports/timings")
 """
@@ -58,7 +58,8 @@ def alt(squares: Sequence[Square], tokens: Mapping[str, tuple[Sequence[float], S
     """The same in words, for whoever sees no picture."""
     verdicts = ", ".join(f"{one.id} {one.short}: {one.kind}" for one in squares)
     cached = ", ".join(f"{policy} {number(y[-1])}" for policy, (_, y) in tokens.items())
-    said = "; ".join(f"at {look.second:g} s “{look.said or 'nothing'}” ({'right' if look.right else f'wrong, true: “{look.true}”'})" for look in looks)
+    said = "; ".join(f"at {look.second:g} s “{look.said or 'nothing'}” "
+                     f"({'right' if look.right else f'wrong, true: “{look.true}”'})" for look in looks)
     return f"Verdicts: {verdicts}. Cached tokens at the end of the match: {cached}. What was said: {said}."
 
 
@@ -82,7 +83,8 @@ def _strip(part, squares: Sequence[Square]) -> None:
     axis.set_axis_off()
     kinds = [kind for kind in LOOKS if any(one.kind == kind for one in squares)]
     handles = [Patch(facecolor=LOOKS[kind][0], edgecolor="#8A8A8A", label=f"{LOOKS[kind][2]} {kind}") for kind in kinds]
-    part.legend(handles=handles, loc="outside lower left", ncols=2 if len(kinds) > 3 else 3, frameon=False, fontsize=9, handlelength=1.2, columnspacing=1.2)
+    part.legend(handles=handles, loc="outside lower left", ncols=2 if len(kinds) > 3 else 3, frameon=False, fontsize=9, handlelength=1.2,
+                columnspacing=1.2)
 
 
 def _tokens(part, tokens: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
@@ -106,4 +108,5 @@ def _looks(part, looks: Sequence[Look]) -> None:
         axis.set(xticks=[], yticks=[])
         axis.set_title(f"{int(look.second) // 60}:{int(look.second) % 60:02d}", fontsize=10, loc="left", color=GREY)
         text = f"“{look.said or '(silence)'}”" + ("\n✓ right" if look.right else f"\n✗ true: {look.true or '(silence)'}")
-        axis.set_xlabel("\n".join(textwrap.fill(line, 24) for line in text.splitlines()), fontsize=10.5, color=BLUE if look.right else ORANGE, loc="left")
+        color = BLUE if look.right else ORANGE
+        axis.set_xlabel("\n".join(textwrap.fill(line, 24) for line in text.splitlines()), fontsize=10.5, color=color, loc="left")

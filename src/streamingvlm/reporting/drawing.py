@@ -1,6 +1,6 @@
 """How a figure becomes two files: an interactive Plotly page that needs no network, and a PNG drawn without a browser. Knows panels and series, not
-what they mean. The same data gives the same bytes. An empty data set or a NaN is a `UserError`, not an empty box; in a pandas frame NaN stands for None,
-because there it is the only way to say it.
+what they mean. The same data gives the same bytes. An empty data set or a NaN is a `UserError`, not an empty box; in a pandas frame NaN stands for
+None, because there it is the only way to say it.
 
     draw("memory", "streaming never holds more than 214 tokens.", [Panel("", "minute", "tokens", [Series("streaming", x, y, "#0072B2")])], folder)
 """
@@ -140,7 +140,8 @@ def _axis(axis, panel: Panel) -> None:
     for one in panel.series:
         if one.kind in ("bar", "across"):
             under = [base.get(x, 0) for x in one.x]
-            bars = axis.barh(one.x, one.y, 0.62, color=one.color) if across else axis.bar(one.x, one.y, 0.55, bottom=under, color=one.color, label=one.label)
+            bars = (axis.barh(one.x, one.y, 0.62, color=one.color) if across else
+                    axis.bar(one.x, one.y, 0.55, bottom=under, color=one.color, label=one.label))
             base.update({x: base.get(x, 0) + y for x, y in zip(one.x, one.y, strict=True)})
             axis.bar_label(bars, [panel.note.format(y) for y in one.y], padding=3, fontsize=9)
         else:

@@ -1,7 +1,7 @@
 """The figures of a run, each twice from the same panels (`drawing`): an interactive page and a PNG.
 
-Plain rows in, files out: this module knows neither models nor streams, and computes nothing but medians and means. A title is one sentence made of the
-numbers drawn, never of what was hoped for.
+Plain rows in, files out: this module knows neither models nor streams, and computes nothing but medians and means. A title is one sentence made of
+the numbers drawn, never of what was hoped for.
 
     latency(rows, root / "reports/timings")      # latency.html, latency.png, plotly.min.js; returns the PNG's path
 """
@@ -165,7 +165,8 @@ def compress(table, folder: Path, name: str = "compress") -> Path:
         panels.append(Panel(title, "", label, bars, top=1.2 * max(values), note=note))
     small = min(range(len(rows)), key=lambda k: rows[k]["bytes"])
     points = 100 * (rows[small]["event_accuracy"] - rows[0]["event_accuracy"])
-    title = f"The smallest, {variants[small]}, has {rows[small]['bytes'] / rows[0]['bytes']:.0%} of the bytes of {variants[0]}, at {points:+.1f} points."
+    share = rows[small]["bytes"] / rows[0]["bytes"]
+    title = f"The smallest, {variants[small]}, has {share:.0%} of the bytes of {variants[0]}, at {points:+.1f} points."
     return draw(name, title, panels, folder)
 
 

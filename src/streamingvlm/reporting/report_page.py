@@ -25,13 +25,13 @@ from streamingvlm.streaming import captions
 # Event F1 stands last: nearly every cache has it at 1, so it tells little apart.
 QUALITIES = {"who": "right names", "score": "exact scores", "increment": "score given the last", "event_f1": "event F1"}
 BASELINES = {"ablation": ("streaming", "overlapped"), "compress": ("float32",)}  # whose time another's is held against, noise or not
-# Below reports/, in the order of the page, and what each shows; one sentence with its numbers is its title. Timings are drawn from the file that is named.
+# Below reports/, in the order of the page, and what each shows; one sentence with its numbers is its title.
 FIGURES = {
-    "figures/ablation": "What each part of the cache carries. One match, watched under every policy by the model that was trained to stream; beside each bar "
-                        "what was taken away (-) or added (+). “Sink” means here the first words, where the team names stand.",
+    "figures/ablation": "What each part of the cache carries. One match, watched under every policy by the model trained to stream; beside each "
+                        "bar what was taken away (-) or added (+). “Sink” means here the first words, where the team names stand.",
     "figures/filmstrip": "Eight seconds of the held-out match, and below each what the model said and what was true. Blue: right. Orange: wrong.",
-    "figures/quality": "Minute by minute (running mean of five): a method that forgets what it needs decays. full, whose cache only grows, leaves the lengths "
-                       "it was trained on within half a minute; that it fails does not say that forgetting is better than remembering.",
+    "figures/quality": "Minute by minute (running mean of five): a method that forgets what it needs decays. full, whose cache only grows, leaves "
+                       "the lengths it was trained on within half a minute; that it fails does not say that forgetting is better than remembering.",
     "timings/latency": "Time for each second of video, from the frames to the words: each chunk a dot, the lines running medians of 31.",
     "timings/memory": "What the cache holds, and what the whole process holds.",
     "timings/stages": "Where the time of a chunk goes.",
@@ -165,7 +165,8 @@ def _verdicts(rows: list[dict]) -> dict:
     each source (ours apart); and those conditions."""
     where = list(dict.fromkeys(_conditions(row) for row in rows if row["measured"]))
     shown = [{**row, "kind": claims.kind(row["verdict"]), "where": where.index(_conditions(row)) + 1 if row["measured"] else None,
-              "decisive": ledger_text.one_number(row), "numbers": [{**one, "said": claims.said(one)} for one in row["numbers"] if one["value"] is not None]}
+              "decisive": ledger_text.one_number(row),
+              "numbers": [{**one, "said": claims.said(one)} for one in row["numbers"] if one["value"] is not None]}
              for row in rows]
     sources = {name: {**about, "counted": ledger_text.counted([row for row in rows if row["source"] == name and not row["ours"]])}
                for name, about in claims.claims()["sources"].items()}

@@ -1,7 +1,7 @@
 """What lesson 5 leaves behind once all is scored: metrics for DVC, timings, the claim ledger, the first picture of the report, W&B. Scores nothing.
 
     numbers = publish.metrics(paths, ablation, winrate)               # reports/metrics.json; the figures of training and compression
-    ledger = publish.ledger(cfg, paths, params, row, numbers)         # reports/timings.json, claims.md, claims.json; latency and band in reports/timings
+    ledger = publish.ledger(cfg, paths, params, row, numbers)         # reports/timings.json, claims.*; latency and band in reports/timings
 """
 
 from __future__ import annotations
