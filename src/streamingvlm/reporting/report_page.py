@@ -37,7 +37,10 @@ FIGURES = {
     "timings/stages": "Where the time of a chunk goes.",
     "figures/training": "Supervised fine-tuning on overlapped windows, on top of the base model.",
     "figures/compress": "Int8 weights and pruning, on held-out matches.",
+    "city/wall": "The second document's system: eight cameras of a city it never saw, what it found (boxes) and what it holds to be wrong (orange).",
+    "city/attention": "Who looks at whom across these cameras at a clone: a row and a column a person.",
 }
+STILL = {"figures/filmstrip", "city/wall", "city/attention"}  # pictures without an interactive twin
 SLACK_S = 60  # a copied tree has its files in any order; a run takes minutes
 AGAIN = "`make repro` sets it right"
 TIMED_AGAIN = "`make repro ARGS=\"-f -s compress stream evaluate\"` sets it right"  # DVC does not watch timings and the ledger
@@ -102,7 +105,7 @@ def figure(paths: Paths, name: str, caption: str) -> dict:
     timed = name.startswith("timings/")
     remedy = TIMED_AGAIN if timed else AGAIN
     png, page = (paths.reports / f"{name}.{ending}" for ending in ("png", "html"))
-    if not name.endswith("filmstrip"):
+    if name not in STILL:
         _existing(page, paths.root, remedy)
     made = min(path.stat().st_mtime for path in (_existing(png, paths.root, remedy), page) if path.exists())
     if timed and made < (paths.timings / "stream.jsonl").stat().st_mtime - SLACK_S:

@@ -32,7 +32,7 @@ def metrics(paths: Paths, ablation: dict, winrate: dict) -> dict:
     figures.compress(compressed, paths.figures)
     numbers = {"ablation": ablation, "sft": json.loads((paths.sft / "held_out.json").read_text()),
                "compress": {entry["variant"]: {key: value for key, value in entry.items() if key != "variant"} for entry in compressed},
-               "winrate": winrate}
+               "winrate": winrate, "city": json.loads((paths.city_model / "city.json").read_text())}
     files.write_json(numbers, paths.reports / "metrics.json")
     return numbers
 
