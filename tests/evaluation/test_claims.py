@@ -22,16 +22,16 @@ GOOD = {
     "stream.full.cost_exponent": 1.7, "stream.streaming.cost_exponent": 1.0,
     "stream.streaming.kv_tokens_max": 97, "stream.streaming.times_real_time": 40.0,
     "stream.streaming.memory_ratio_last_first": 1.0, f"{OF}.first_quarter.who": 0.97, f"{OF}.first_quarter.score": 0.90,
-    "stream.streaming.chunk_ms_p50": 25.0, "stream.full.chunk_ms_p50": 300.0,
+    "stream.streaming.chunk_ms_p50": 25.0, "turns.streaming.chunk_ms_p50": 25.0, "stream.full.chunk_ms_p50": 300.0,
     "ablation.full.overlapped.first_quarter.who": 0.60, "ablation.full.overlapped.last_quarter.who": 0.10,
-    "ablation.full.overlapped.last_quarter.event_f1": 0.10, "ablation.full.overlapped.score": 0.05,
+    "ablation.full.overlapped.last_quarter.event_f1": 0.10, "ablation.full.overlapped.score": 0.05, "ablation.full.overlapped.kv_tokens": 4000,
     **{f"ablation.{policy}.{student}.{key}": value for (policy, student), values in {
         ("streaming", "overlapped"): (0.97, 0.94, 0.95, 0.96, 0.90), ("overlap", "overlapped"): (0.97, 0.95, 0.96, 0.97, 0.95),
         ("no_sink", "overlapped"): (0.40, 0.60, 0.90, 0.30, 0.50), ("no_text", "overlapped"): (0.60, 0.10, 0.40, 0.60, 0.10),
         ("window", "overlapped"): (0.97, 0.40, 0.90, 0.97, 0.30), ("growing", "overlapped"): (0.50, 0.10, 0.40, 0.30, 0.20),
         ("streaming", "tiled"): (0.90, 0.60, 0.90, 0.85, 0.50), ("streaming", "base"): (0.30, 0.10, 0.50, 0.10, 0.10),
     }.items() for key, value in zip(("who", "score", "increment", "last_quarter.who", "last_quarter.score"), values, strict=True)},
-    "stream.overlap.chunk_ms_p50": 80.0,
+    "turns.overlap.chunk_ms_p50": 80.0,
     "conformance.runs": 8, "conformance.chunks": 216, "conformance.chunks_agreeing": 216, "conformance.tokens": 3000,
     "conformance.hidden_difference": 3e-5, "conformance.kv_difference": 7e-6, "rerun.outputs": 20, "rerun.same": 20,
     "hours.minutes": 120, "hours.kv_ratio": 1.01, "hours.kv_tokens_max": 98,
@@ -114,7 +114,7 @@ def test_a_verdict_says_that_it_is_a_direction_on_a_toy(verdict):
     (f"{OF}.who", 0.3, "P6", claims.NOT_MEASURED),
     ("ablation.streaming.tiled.last_quarter.who", 0.96, "P7b", claims.PARTLY),
     ("ablation.window.overlapped.score", 0.93, "P9", claims.PARTLY),
-    ("stream.overlap.chunk_ms_p50", 45.0, "P9", claims.PARTLY),
+    ("turns.overlap.chunk_ms_p50", 45.0, "P9", claims.PARTLY),
     ("conformance.chunks_agreeing", 215, "P0", "not reproduced (token for token, tiny weights)"),
     ("conformance.hidden_difference", 1e-3, "P0", "partly reproduced (token for token, tiny weights)"),
     ("conformance.runs", 1, "P0", claims.NOT_MEASURED),
@@ -193,7 +193,8 @@ def test_numbers_are_said_with_both_sides():
     ({"at_least": 0.9}, "at least 0.9"), ({"at_least": 0.75, "at_most": 1.33}, "0.75 to 1.33"),
     ({"minus": "b", "at_most": -0.1}, "lower by 0.1 or more"),
     ({"minus": "b", "at_least": -0.02}, "at most 0.02 lower"), ({"minus": "b", "at_least": 0.05}, "higher by 0.05 or more"),
-    ({"minus": "b", "at_least": 0.0, "among": "seeds"}, "higher, by the whole interval"), ({"over": "b", "at_least": 2}, "at least 2 times"), ({}, None)])
+    ({"minus": "b", "at_least": 0.0, "among": "seeds"}, "higher, by the whole interval"),
+    ({"over": "b", "at_least": 2}, "at least 2 times"), ({}, None)])
 def test_a_rule_in_words(check, wanted):
     assert claims._wanted(check) == wanted
 

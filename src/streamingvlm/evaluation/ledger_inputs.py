@@ -21,7 +21,6 @@ from streamingvlm.evaluation import claims
 from streamingvlm.evaluation.runs import STUDENTS, WARM_CHUNKS
 from streamingvlm.streaming import captions
 from streamingvlm.worlds.match import game, scoring
-from streamingvlm.worlds.match.dataset import LONG
 from streamingvlm.worlds.match.game import Said
 
 TOLERANCE = 0.02  # of a share, or of a number above 1
@@ -71,12 +70,13 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
     """The flat dict of metric -> number: qualities from metrics.json, timings from those contract lines that are of the long stream and of the
     model trained to stream, and the noise of those timings."""
-    long = [line for line in lines if line["stream"] == LONG]
-    lines = [line for line in long if line["student"] == "overlapped"]
+    long, lines = lines, [line for line in lines if line["pass"] == "alone"]
     values = flat({name: numbers[name] for name in ("ablation", "compress")})
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
-        values["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
+    values["stream.minutes"] = sum(line["policy"] == "streaming" for line in lines) * cfg.video.chunk_s / 60
+    turns = chunk_ms(long, [])["ablation"]
+    values |= {f"turns.{policy}.chunk_ms_p50": of["overlapped"]["chunk_ms_p50"] for policy, of in turns.items() if "overlapped" in of}
     floor = noise(long)
     values |= {claims.NOISE: floor} if floor else {}
     return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
@@ -87,7 +87,7 @@ def noise(lines: Sequence[dict]) -> float | None:
     `streaming`. They have the same shape and the same cache: so far apart are two times that differ by nothing. None without at least two of them."""
     found: dict[str, dict[int, float]] = {}
     for line in lines:
-        if line["policy"] == "streaming":
+        if line["policy"] == "streaming" and line["pass"] == "in turns":
             found.setdefault(line["student"], {})[line["chunk"]] = line["ms"]["total"]
     shared = sorted(set.intersection(*(set(of) for of in found.values())))[WARM_CHUNKS:] if len(found) > 1 else []
     medians = [float(np.median([of[k] for k in shared])) for of in found.values()] if shared else []
@@ -98,7 +98,7 @@ def chunk_ms(lines: Sequence[dict], compress_ms: Sequence[dict]) -> dict:
     """Median milliseconds per chunk of the long stream for each (policy, student), set up once left out, and of each compressed model: a file of
     its own beside metrics.json, because no two runs agree on it. `noise`: as many times as long equal models took."""
     watched: dict[str, dict[str, list[float]]] = {}
-    for line in lines:
+    for line in (line for line in lines if line["pass"] == "in turns"):
         watched.setdefault(line["policy"], {}).setdefault(line["student"], []).append(line["ms"]["total"])
     return {"ablation": {policy: {student: {"chunk_ms_p50": round(float(np.median(ms[WARM_CHUNKS:] or ms)), 2)} for student, ms in of.items()}
                          for policy, of in watched.items()},

@@ -43,7 +43,7 @@ def ledger(cfg: config.Config, paths: Paths, params: dict | None, row: dict, num
     lines = [line for line in captions.read(paths.timings / "stream.jsonl") if line["stream"] == LONG]
     compress_ms = json.loads((paths.timings / "compress.json").read_text())
     files.write_json(ledger_inputs.chunk_ms(lines, compress_ms), paths.reports / "timings.json")
-    ours = [line for line in lines if line["student"] == "overlapped"]
+    ours = [line for line in lines if line["pass"] == "alone"]
     figures.latency([line for line in ours if line["policy"] in TIMED], paths.timings)
     apart, where = ledger_inputs.apart(paths.reports / "reference")
     measured = ledger_inputs.measured(numbers, lines, compress_ms, cfg) | apart

@@ -1,0 +1,98 @@
+"""Alarms against what was truly wrong: by frame, by event, and how long it took. Knows probabilities and truth, no model and no pixels.
+
+An alarm is an event that is found when it *starts* within [start - EARLY_S, end + LATE_S] of the event, and finds one at most: by overlap, an
+alarm that is always on would find nearly all. Thresholds are for validation worlds to choose, never for those that are evaluated.
+
+    limits = {kind: threshold(validation[..., k], truth[..., k]) for k, kind in enumerate(ANOMALIES)}
+    report(scores, true, limits, fps=8)["f1"]["clone"]
+
+Letters for shapes: B streams, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from streamingvlm.worlds.city.knobs import ANOMALIES, FAMILIES
+
+EARLY_S, LATE_S = 1.0, 2.0
+GAP_S = 0.5  # what is off for no longer than this goes on
+
+
+def f1(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Two masks of one shape -> {"f1", "precision", "recall"}; 0 where nothing was said, or nothing true."""
+    hits = float((said & true).sum())
+    return _f1(hits, float(said.sum()), float(true.sum()))
+
+
+def events(mask: np.ndarray, fps: float, gap_s: float = GAP_S) -> list[tuple[int, int, int]]:
+    """mask [B, F] bool -> (stream, first frame, last frame) of each time it is on, pauses of at most `gap_s` ignored."""
+    out = []
+    for stream, row in enumerate(mask):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]]).astype(np.int8)))  # on, off, on, off, ...
+        keep = np.ones(len(edges), bool)
+        for k in range(1, len(edges) - 1, 2):
+            keep[k:k + 2] = edges[k + 1] - edges[k] > gap_s * fps
+        edges = edges[keep]
+        out += [(stream, int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    return out
+
+
+def by_event(said: np.ndarray, true: np.ndarray, fps: float, gap_s: float = GAP_S) -> dict[str, float | None]:
+    """Masks [B, F] -> {"f1", "precision", "recall", "events", "alarms", "delay_s", "false_alarms_per_hour"}.
+
+    delay_s: the median from an event's start to its alarm's, an early one counting as 0; None without any found. Hours are camera-hours.
+    """
+    alarms, wanted = events(said, fps, gap_s), events(true, fps, gap_s)
+    delays, used = [], set()
+    for stream, start, end in wanted:
+        found = next((k for k, alarm in enumerate(alarms) if k not in used and alarm[0] == stream
+                      and start - EARLY_S * fps <= alarm[1] <= end + LATE_S * fps), None)
+        if found is not None:
+            used.add(found)
+            delays.append(max(0, alarms[found][1] - start) / fps)
+    hours = said.size / fps / 3600
+    return {**_f1(len(used), len(alarms), len(wanted)), "events": len(wanted), "alarms": len(alarms),
+            "delay_s": float(np.median(delays)) if delays else None, "false_alarms_per_hour": (len(alarms) - len(used)) / hours}
+
+
+def threshold(score: np.ndarray, true: np.ndarray) -> float:
+    """The threshold (score >= it) of the best F1 by frame; where many are as good, the middle of the widest range of them.
+
+    ValueError where `true` is never true: take more validation worlds.
+    """
+    score, true = np.ravel(score).astype(float), np.ravel(true)
+    if not true.any():
+        raise ValueError("nothing is true here, so no threshold is better than another: take more validation worlds")
+    values, inverse = np.unique(score, return_inverse=True)
+    hits = np.bincount(inverse, true, len(values))[::-1].cumsum()[::-1]  # of score >= values[k]
+    said = np.bincount(inverse, minlength=len(values))[::-1].cumsum()[::-1]
+    quality = 2 * hits / (said + true.sum())
+    best = np.flatnonzero(quality >= quality.max() - 1e-12)
+    below = np.concatenate([[min(0.0, values[0])], values[:-1]])  # any threshold in (below[k], values[k]] says the same
+    runs = np.split(best, 1 + np.flatnonzero(np.diff(best) > 1))
+    low, high = max(((below[run[0]], values[run[-1]]) for run in runs), key=lambda ends: ends[1] - ends[0])
+    return float((low + high) / 2)
+
+
+def report(score: np.ndarray, true: np.ndarray, limits: Mapping[str, float], fps: float) -> dict[str, dict[str, float | None]]:
+    """score [B, F, 6] and true [B, F, 6] bool, in the order of ANOMALIES -> {"f1", "event_f1", "delay_s", "false_alarms_per_hour"}.
+
+    Each holds every kind and every family (`local`, `temporal`, `cross`: any of its kinds). `limits` are thresholds by kind.
+    """
+    said = np.stack([score[..., k] >= limits[kind] for k, kind in enumerate(ANOMALIES)], -1)
+    groups = {**{kind: (kind,) for kind in ANOMALIES}, **FAMILIES}
+    out: dict[str, dict] = {"f1": {}, "event_f1": {}, "delay_s": {}, "false_alarms_per_hour": {}}
+    for name, kinds in groups.items():
+        columns = [ANOMALIES.index(kind) for kind in kinds]
+        mine, right = said[..., columns].any(-1), true[..., columns].any(-1)
+        found = by_event(mine, right, fps)
+        out["f1"][name], out["event_f1"][name] = f1(mine, right)["f1"], found["f1"]
+        out["delay_s"][name], out["false_alarms_per_hour"][name] = found["delay_s"], found["false_alarms_per_hour"]
+    return out
+
+
+def _f1(hits: float, said: float, true: float) -> dict[str, float]:
+    return {"f1": 2 * hits / (said + true) if said + true else 0.0, "precision": hits / said if said else 0.0, "recall": hits / true if true else 0.0}

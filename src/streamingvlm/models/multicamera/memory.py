@@ -1,0 +1,223 @@
+"""All that remembers: from what is seen in each stream's frames to decisions, stream by stream and across them. Knows no pixels.
+
+For every frame: people are followed (`slots`), each 16th frame the streams look at each other (`hrm`), columns are remembered (`places`), and one
+token a stream goes through the recursion (`trm`, or a rival). A `State` is everything that is carried; it can be saved and restored.
+
+    memory = Memory(MemoryKnobs()); state = memory.start(streams)
+    sight = ...                                   # heads.Sight of [F, B, ...]
+    decisions, state = memory(sight, state)
+
+Letters: F frames, B streams, S slots, E hidden size. Streams that are not `present` [F, B] in a frame stand still, and nobody sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.models.multicamera import slots
+from streamingvlm.models.multicamera.backbone import EMBEDDING
+from streamingvlm.models.multicamera.heads import ACTIONS, ALARMS, SCENE, Sight
+from streamingvlm.models.multicamera.hrm import HRM, PERIOD, SEEN, Result, Told, loudest
+from streamingvlm.models.multicamera.nets import linear
+from streamingvlm.models.multicamera.places import Places
+from streamingvlm.models.multicamera.rivals import Gated, Window
+from streamingvlm.models.multicamera.trm import TRM, Carry, Recursion
+
+ANOMALIES, CLOCKS = 6, 2
+CORES = {"trm": lambda knobs: TRM(knobs.trm), "gru": lambda knobs: Gated(knobs.trm.width), "transformer": lambda knobs: Window(knobs.trm.width)}
+
+
+@dataclass(frozen=True)
+class MemoryKnobs:
+    """`core`: trm, gru or transformer. `hrm`: see `hrm.KINDS`. `period`: frames from one look across streams to the next. `places`: whether columns
+    are remembered from frame to frame."""
+
+    core: str = "trm"
+    trm: Recursion = field(default_factory=Recursion)
+    hrm: str = "similarity"
+    period: int = PERIOD
+    places: bool = True
+
+    def __post_init__(self):
+        if self.core not in CORES:
+            raise UserError(f"The core of a memory is one of {', '.join(CORES)}, not {self.core!r}.")
+        if self.period < 1:
+            raise UserError("Streams look at each other every 1 or more frames.")
+
+
+VARIANTS = {
+    "model": MemoryKnobs(),
+    "no_hrm": MemoryKnobs(hrm="none"),
+    "mean_hrm": MemoryKnobs(hrm="mean"),
+    "plain_hrm": MemoryKnobs(hrm="plain"),
+    "token_hrm": MemoryKnobs(hrm="token"),
+    **{f"depth{n}": MemoryKnobs(trm=Recursion(depth=n)) for n in (0, 1, 4)},
+    "raw": MemoryKnobs(trm=Recursion(carry="raw", detached=False)),
+    "reset": MemoryKnobs(trm=Recursion(carry="reset")),
+    "gru": MemoryKnobs(core="gru"),
+    "transformer": MemoryKnobs(core="transformer"),
+    "frame": MemoryKnobs(hrm="none", places=False, trm=Recursion(carry="reset")),
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """What goes on from frame to frame, of B streams. `frame`: how many frames there were."""
+
+    frame: int
+    tracks: slots.Tracks
+    places: Tensor
+    core: Carry
+    context: Tensor  # [B, E] what the last look across streams brought
+    same: Tensor  # [B, S] who was seen elsewhere then
+    expected: Tensor  # [B, 256] this frame's embedding as foretold, standardised
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, to be written to a safetensors file; `State.restore` is the way back."""
+        out = {"frame": torch.tensor(self.frame), "places": self.places, "context": self.context, "same": self.same, "expected": self.expected}
+        out |= {f"tracks.{part.name}": getattr(self.tracks, part.name) for part in fields(self.tracks)}
+        return {name: tensor.contiguous() for name, tensor in (out | {f"core.{name}": tensor for name, tensor in self.core.items()}).items()}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor]) -> State:
+        tracks = slots.Tracks(*(tensors[f"tracks.{part.name}"] for part in fields(slots.Tracks)))
+        core = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
+        return cls(int(tensors["frame"]), tracks, tensors["places"], core, *(tensors[name] for name in ("context", "same", "expected")))
+
+    def rows(self, chosen: Tensor) -> State:
+        """The state of some of the streams, or of all in another order."""
+        return State.restore({name: tensor if name == "frame" else tensor[chosen] for name, tensor in self.tensors().items()})
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Of F frames and B streams: logits of the action [F, B, 6], of each kind of anomaly [F, B, 6] and of any at all, `event` [F, B]; clocks
+    [F, B, 2]; `change` [F, B, 256], how the embedding shall differ in the next frame; `future` [F, B], the cosine of this frame's embedding and the
+    one foretold. `steps`: the answers [F, B, E] after each recursion, for training. `across`: what the look across streams said, by frame."""
+
+    action: Tensor
+    anomalies: Tensor
+    event: Tensor
+    clocks: Tensor
+    change: Tensor
+    future: Tensor
+    steps: list[Tensor]
+    across: dict[int, Result]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """People as `slots` follows them: features [F, B, S, 28], and where a slot holds somebody new [F, B, S]."""
+
+    people: Tensor
+    new: Tensor
+
+
+def follow(people: Tensor, tracks: slots.Tracks, present: Tensor) -> tuple[Followed, slots.Tracks]:
+    """people [F, B, S, 22], present [F, B]. Nothing here is learned, so training does it once."""
+    told, new = [], []
+    for found, there in zip(people, present, strict=True):
+        after, born = slots.follow(tracks, found)
+        old = tracks
+        tracks = slots.Tracks(*(torch.where(there.view(-1, *(1,) * (a.dim() - 1)), a, b) for a, b in (
+            (getattr(after, part.name), getattr(old, part.name)) for part in fields(after))))
+        told.append(slots.features(tracks))
+        new.append(born & there[:, None])
+    return Followed(torch.stack(told), torch.stack(new)), tracks
+
+
+class Memory(nn.Module):
+    def __init__(self, knobs: MemoryKnobs):
+        super().__init__()
+        self.knobs, width = knobs, knobs.trm.width
+        for name in ("mean", "deviation"):
+            self.register_buffer(name, torch.zeros(EMBEDDING) if name == "mean" else torch.ones(EMBEDDING))
+        self.embed, self.scene = linear(EMBEDDING, width), linear(SCENE, width, bias=True)
+        self.person = nn.Sequential(linear(slots.FEATURES + 1, 64, bias=True), nn.SiLU(), linear(64, width))
+        self.elsewhere = linear(1, width)
+        self.places = Places(width, remembers=knobs.places)
+        self.hrm = HRM(width, knobs.hrm)
+        self.core = CORES[knobs.core](knobs)
+        self.answer = linear(width, ACTIONS + ANOMALIES + 1 + CLOCKS, bias=True)
+        self.change = linear(width, EMBEDDING)
+
+    def start(self, streams: int) -> State:
+        zeros = torch.zeros(streams, self.knobs.trm.width)
+        return State(0, slots.start(streams), self.places.start(streams), self.core.start(streams), zeros, torch.zeros(streams, slots.SLOTS),
+                     torch.zeros(streams, EMBEDDING))
+
+    def forward(self, sight: Sight, state: State, present: Tensor | None = None, others: int = 0) -> tuple[Decisions, State]:
+        """F frames of B streams, in order. `others`: people of that many frames ago are shown to the other streams instead of today's, a test of
+        the attention (needs F to be all there is)."""
+        present = torch.ones(sight.scene.shape[:2], dtype=torch.bool) if present is None else present
+        followed, tracks = follow(sight.people, state.tracks, present)
+        told = self.told(sight, followed, present)
+        asked = told.map(lambda x: torch.roll(x, others, 0)) if others else None
+        decisions, state = self.decide(sight, followed, present, state, told, asked)
+        return decisions, replace(state, tracks=tracks)
+
+    def told(self, sight: Sight, followed: Followed, present: Tensor) -> Told:
+        """What the streams may look at in each frame."""
+        return Told(followed.people, probabilities(sight.scene), present)
+
+    def decide(self, sight: Sight, followed: Followed, present: Tensor, state: State, told: Told, asked: Told | None = None,
+               groups: int = 1) -> tuple[Decisions, State]:
+        """As `forward`, people being followed already; the tracks of `state` are left alone. The B streams are `groups` of as many each: only
+        those of a group see each other."""
+        embedding = (sight.embedding - self.mean) / self.deviation  # [F, B, 256]
+        context, same, held, across = self._across(told, asked, followed, present, state, groups)
+        where, places = self.places(sight.columns, state.places, present)
+        people = self.person(torch.cat((followed.people, same[..., None]), -1)) * (followed.people[..., SEEN, None] > 0)
+        x = self.embed(embedding) + self.scene(probabilities(sight.scene)) + where + people.sum(2) / 2 + context + self.elsewhere(loudest(same))
+        steps, core = self._recur(x, state.core, present)
+        final = steps[-1]
+        action, anomalies, event, clocks = self.read(final)
+        change = self.change(final)
+        foretold = torch.cat((state.expected[None], embedding[:-1] + change[:-1]))
+        future = F.cosine_similarity(foretold, embedding, dim=-1)
+        expected = torch.where(present[-1][:, None], embedding[-1] + change[-1], state.expected)
+        after = State(state.frame + len(x), state.tracks, places, core, context[-1], held, expected)
+        return Decisions(action, anomalies, event, clocks, change, future, steps, across), after
+
+    def read(self, answer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of answers [..., E]: action, anomalies, event, clocks."""
+        action, anomalies, event, clocks = self.answer(answer).split((ACTIONS, ANOMALIES, 1, CLOCKS), -1)
+        return action, anomalies, event[..., 0], clocks
+
+    def _across(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int,
+                ) -> tuple[Tensor, Tensor, Tensor, dict[int, Result]]:
+        """Context [F, B, E] and who was seen elsewhere [F, B, S], 0 while out of sight, in each frame; the latter as held at the end [B, S]; and the
+        looks themselves, by frame."""
+        context, same, contexts, sames, across = state.context, state.same, [], [], {}
+        for k in range(len(present)):
+            there = present[k][:, None]
+            same = same * ~followed.new[k]
+            if (state.frame + k) % self.knobs.period == 0 and self.knobs.hrm != "none":
+                moment, other = (x and x.map(lambda part, k=k: part[k].unflatten(0, (groups, -1))) for x in (told, asked))
+                across[k] = result = self.hrm(moment, other)
+                context, same = (torch.where(there, new.flatten(0, 1), old) for new, old in ((result.context, context), (result.same, same)))
+            contexts.append(context)
+            sames.append(same * (followed.people[k, ..., SEEN] > 0))
+        return torch.stack(contexts), torch.stack(sames), same, across
+
+    def _recur(self, x: Tensor, carry: Carry, present: Tensor) -> tuple[list[Tensor], Carry]:
+        """x [F, B, E] frame by frame -> answers after each recursion [F, B, E] each, and the carry after the last frame."""
+        out = []
+        for now, there in zip(x, present, strict=True):
+            answers, new = self.core(now[:, None], carry)
+            out.append(torch.stack(answers)[:, :, 0])  # [depth, B, E]
+            carry = {name: torch.where(there.view(-1, *(1,) * (value.dim() - 1)), value, carry[name]) for name, value in new.items()}
+        return list(torch.stack(out, 1)), carry
+
+
+def probabilities(scene: Tensor) -> Tensor:
+    """Scene logits [..., 8] -> probabilities of the actions and of each alarm."""
+    return torch.cat((scene[..., :ACTIONS].softmax(-1), scene[..., ACTIONS:].sigmoid()), -1)
+
+
+assert SCENE == ACTIONS + ALARMS

@@ -1,0 +1,144 @@
+"""The whole: however frames are batched, chunked, interrupted or missing, each camera's decisions are the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.models.multicamera.backbone import build
+from streamingvlm.models.multicamera.heads import CLASSES, GRID, Dense, Head, Sight, detections
+from streamingvlm.models.multicamera.memory import VARIANTS, Memory, MemoryKnobs, State
+from streamingvlm.models.multicamera.nets import seeded
+from streamingvlm.models.multicamera.network import Knobs, Network, load
+
+FRAMES, STREAMS = 20, 4
+
+
+@pytest.fixture(scope="module")
+def sight() -> Sight:
+    """What a random vision would see: people who come, walk and go."""
+    rng = torch.Generator().manual_seed(0)
+    people = torch.rand(FRAMES, STREAMS, 6, 22, generator=rng)
+    people[..., 1:5] = people[:1, ..., 1:5] * 0.5 + torch.arange(FRAMES)[:, None, None, None] * 0.01
+    people[..., 3:5] += 0.1
+    return Sight(torch.randn(FRAMES, STREAMS, 256, generator=rng), torch.randn(FRAMES, STREAMS, 8, generator=rng),
+                 torch.rand(FRAMES, STREAMS, 7, GRID, generator=rng), people)
+
+
+def memory(knobs: MemoryKnobs) -> Memory:
+    return seeded(0, lambda: Memory(knobs)).eval()
+
+
+def close(a, b, chosen=slice(None)) -> None:
+    for name in ("action", "anomalies", "event", "clocks", "change", "future"):
+        torch.testing.assert_close(getattr(a, name)[:, chosen], getattr(b, name), rtol=1e-4, atol=1e-4)
+
+
+def part(sight: Sight, frames: slice, streams=slice(None)) -> Sight:
+    return sight.map(lambda x: x[frames, streams])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_chunked_is_whole_and_restored_is_uninterrupted(sight, variant):
+    kept = memory(replace(VARIANTS[variant], period=3))
+    whole, last = kept(sight, kept.start(STREAMS))
+    state, pieces = kept.start(STREAMS), []
+    for start, stop in ((0, 1), (1, 8), (8, FRAMES)):
+        decisions, state = kept(part(sight, slice(start, stop)), state)
+        state = State.restore({name: tensor.clone() for name, tensor in state.tensors().items()})
+        pieces.append(decisions.anomalies)
+    torch.testing.assert_close(torch.cat(pieces), whole.anomalies, rtol=1e-4, atol=1e-4)
+    for name, tensor in last.tensors().items():
+        torch.testing.assert_close(state.tensors()[name], tensor, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["no_hrm", "gru", "transformer", "raw", "frame"])
+@torch.inference_mode()
+def test_batched_is_each_alone(sight, variant):
+    """Without a look across, nothing of the others gets in."""
+    kept = memory(replace(VARIANTS[variant], hrm="none"))
+    whole, _ = kept(sight, kept.start(STREAMS))
+    for stream in range(STREAMS):
+        alone, _ = kept(part(sight, slice(None), slice(stream, stream + 1)), kept.start(1))
+        close(whole, alone, slice(stream, stream + 1))
+
+
+@pytest.mark.parametrize("variant", ["model", "plain_hrm", "mean_hrm"])
+@torch.inference_mode()
+def test_permuted_streams_decide_the_same(sight, variant):
+    kept, order = memory(VARIANTS[variant]), torch.tensor([2, 0, 3, 1])
+    whole, state = kept(sight, kept.start(STREAMS))
+    mixed, other = kept(part(sight, slice(None), order), kept.start(STREAMS))
+    close(whole, mixed, order)
+    torch.testing.assert_close(other.context, state.rows(order).context, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_camera_that_comes_late_or_leaves_changes_nothing_before_and_stands_still_itself(sight):
+    kept = memory(replace(VARIANTS["model"], period=4))
+    present = torch.ones(FRAMES, STREAMS, dtype=torch.bool)
+    present[:, 3] = False
+    padded, state = kept(sight, kept.start(STREAMS), present)
+    without, _ = kept(part(sight, slice(None), slice(0, 3)), kept.start(3))
+    close(padded, without, slice(0, 3))
+    first = kept.start(STREAMS).tensors()
+    assert all(torch.equal(tensor[3], first[name][3]) for name, tensor in state.tensors().items() if name != "frame"), "as if never there"
+    present[8:, 3] = True  # it comes at a moment when streams look at each other
+    late, _ = kept(sight, kept.start(STREAMS), present)
+    torch.testing.assert_close(late.anomalies[:8, :3], padded.anomalies[:8, :3])
+    assert not torch.allclose(late.anomalies[8:, :3], padded.anomalies[8:, :3])
+
+
+@torch.inference_mode()
+def test_what_was_learned_across_is_held_until_the_next_time(sight):
+    kept = memory(replace(VARIANTS["model"], period=5))
+    decisions, _ = kept(sight, kept.start(STREAMS))
+    assert list(decisions.across) == [0, 5, 10, 15]
+    _, state = kept(part(sight, slice(0, 13)), kept.start(STREAMS))
+    torch.testing.assert_close(state.context, decisions.across[10].context[0], rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_pictures_in_decisions_out_and_the_file_is_the_network(tmp_path):
+    network = Network(Knobs(seed=3))
+    frames = torch.randint(0, 256, (3, 2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    decisions, things, _ = network(frames, network.memory.start(2))
+    assert decisions.anomalies.shape == (3, 2, 6) and things.box.shape == (3, 2, 16, 4)
+    alone, _, _ = network(frames[:, 1:], network.memory.start(1), None)
+    torch.testing.assert_close(alone.action[0], decisions.action[0, 1:], rtol=1e-3, atol=1.0), "same pictures"
+    network.save(tmp_path)
+    again, _, _ = load(tmp_path)(frames, network.memory.start(2))
+    assert torch.equal(again.anomalies, decisions.anomalies)
+    (tmp_path / "model.safetensors").write_bytes(b"half of it")
+    with pytest.raises(UserError, match="no whole multi-camera model"):
+        load(tmp_path)
+
+
+def test_a_thing_is_found_where_it_is():
+    empty = {name: torch.zeros(1, channels, GRID, GRID) for name, channels in (
+        ("heat", CLASSES), ("box", 4), ("pose", 3), ("alarms", 2), ("shirts", 8), ("trousers", 6))}
+    empty["heat"] -= 5
+    empty["heat"][0, 1, 6, 10:12] = torch.tensor([4.0, 2.0])  # a car, and a neighbour that is no second one
+    empty["box"][0, :, 6, 10] = torch.tensor([0.25, -0.5, 0.0, 0.0])
+    found = detections(Dense(**empty, action=torch.zeros(1, 6), where=torch.zeros(1, 12, 5)))
+    assert found.label[0, 0] == 1 and found.score[0, 0] > 0.9 and found.score[0, 1] < 0.1
+    x, y = (10.5 + 0.25) / GRID, (6.5 - 0.5) / GRID
+    torch.testing.assert_close(found.box[0, 0], torch.tensor([x - 1 / 16, y - 1 / 16, x + 1 / 16, y + 1 / 16]))
+
+
+@torch.inference_mode()
+def test_any_backbone_fits_the_head():
+    backbone = build("vit-s14")
+    seen = backbone(torch.zeros(1, 96, 96, 3, dtype=torch.uint8))
+    assert seen.tokens.shape == (1, 256, 384) and seen.embedding.shape == (1, 256)
+    assert Head(backbone)(seen).heat.shape == (1, CLASSES, GRID, GRID)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("resnet", None), ("vit-s14", "/nowhere/at-all.safetensors")])
+def test_backbones_that_there_are_not(name, weights):
+    with pytest.raises(UserError):
+        build(name, weights)

@@ -1,0 +1,46 @@
+"""Sentences: what is said can be read back and is what the labels say; a place near a border may be said either way."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamingvlm.worlds.city import sentences
+from streamingvlm.worlds.city.sentences import Said, Wrong
+from streamingvlm.worlds.city.world import ANOMALIES, City
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_every_second_can_be_said_and_read_back(evaluation):
+    city, falls = City(seed=3, cameras=8, frames=384, evaluation=evaluation), 0
+    for camera in range(8):
+        for k in range(48):
+            said = sentences.second(city.truth, camera, k, sentences.CLAUSES)
+            words = sentences.say(said)
+            assert {word for word in words if not word.isdigit()} <= set(sentences.WORDS)
+            assert sentences.parse(" ".join(words)) == said.plain
+            assert sentences.score(said.plain, said).exact
+            share = city.truth.anomalies[camera, k * 8:(k + 1) * 8].mean(0)
+            for kind in sentences.CLAUSES:
+                told = any(wrong.kind == kind for wrong in said.wrongs)
+                assert not told or share[ANOMALIES.index(kind)] >= 0.5
+            falls += any(wrong.kind == "fall" for wrong in said.wrongs)
+    assert falls > 5 and len(sentences.WORDS) <= 45
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("empty", Said()), ("", Said()), ("nonsense and 2 people", Said()), ("1 person walks", Said(1, "walk")), ("3 people meet", Said(3, "meet")),
+    ("red blue falls left and 2 people walk", Said(2, "walk", (Wrong("fall", "left", ("red", "blue")),))),
+    ("car on pavement middle and bag alone right", Said(0, "empty", (Wrong("pavement", "middle"), Wrong("bag", "right"))))])
+def test_reading(text, said):
+    assert sentences.parse(text) == said
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("red blue falls left and 2 people walk", (True, True, True)), ("2 people walk and red blue falls left", (True, True, True)),
+    ("red blue falls middle and 2 people walk", (True, True, True)), ("red blue falls right and 2 people walk", (False, False, True)),
+    ("red red falls left and 2 people walk", (False, False, True)), ("2 people walk", (False, False, True)),
+    ("red blue falls left and red blue falls left and 2 people walk", (False, False, True)), ("red blue falls left", (False, True, False))])
+def test_scoring(text, expected):
+    true = Said(2, "walk", (Wrong("fall", "left", ("red", "blue"), or_where="middle"),))
+    got = sentences.score(sentences.parse(text), true)
+    assert (got.exact, got.wrongs, got.who) == expected
