@@ -53,7 +53,7 @@ def test_an_edit_list_decides_what_is_shown_and_not_what_is_decoded(tmp_path, na
     path = cut_by_edits(film(tmp_path / "cut.mp4", gop=12, bframes=bframes), EDITS[name])
     truth = [round(25 * start_s) + k for shown_s, start_s in EDITS[name] if start_s is not None for k in range(round(25 * shown_s))]
     info = reader.verify(path)
-    decoded = [number(file_index.rgb(frame)) for _, frame in file_index.decode(file_index.scan(path))]
+    decoded = [number(file_index.rgb(frame, file_index.UPRIGHT)) for _, frame in file_index.decode(file_index.scan(path))]
     assert info.start_s == 0 and not info.notes and len(decoded) == info.frames
     slack = 1 + 2 * (bframes > 0)  # frames, at each edge: where between two a cut falls is FFmpeg's, and B frames are cut with those they hang on
     assert abs(info.frames - len(truth)) <= slack * len(EDITS[name]) and abs(decoded[0] - truth[0]) <= 1

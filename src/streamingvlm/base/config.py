@@ -156,7 +156,7 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
 # No number may be larger than any of these; what is absurd would else end in the middle of a run, in somebody else's words
-AT_MOST = {"run.threads": 1024, "video.fps": 1000, "video.chunk_s": 3600, "video.max_pixels": 1 << 26, "stream.max_new_tokens": 100_000,
+AT_MOST = {"run.threads": 4096, "video.fps": 100_000, "video.chunk_s": 3600, "video.max_pixels": 1 << 26, "stream.max_new_tokens": 100_000,
            "stream.repetition_penalty": 1000, "sft.lr": 1000, "sft.anneal_lr": 1000}
 LARGEST = 2**31 - 1
 FRAMES_AT_MOST = 3600  # of one chunk: they are in memory together

@@ -109,7 +109,7 @@ def _video(word: str) -> Path:
     if address and not os.path.exists(word):
         if address[1].lower() == "file":
             raise UserError(f"{word} is an address: write the path alone, without {address[0]}.")
-        raise UserError(f"{word} is an address, and this watches files: a live source goes to `streamingvlm serve`, a film is downloaded first.")
+        raise UserError(f"{word} is an address, and this watches files: live sources are not read yet, and a film is downloaded first.")
     return Path(word)
 
 

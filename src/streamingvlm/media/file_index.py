@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import av
 
 LATE_S = 0.1  # a picture that begins later than this after the sound is late; encoders' own delays are shorter
+UPRIGHT = (False, 1, 1)
 PROTECTED = (b"encv", b"drmi")  # sample entries of the common encryption and of Apple's
 
 
@@ -57,6 +58,7 @@ class Index:
     simple: bool  # decoding can start wherever the file says so; nothing is hidden, mended, mirrored, in fragments or set up anew
     forward: bool  # the file stores frames in the order of display
     tick_s: float
+    turn: tuple[bool, int, int]  # how its frames are displayed, see `rgb`
     first: np.ndarray | None  # [H, W, C] the first frame, as displayed but for the shape of its pixels
 
     @property
@@ -152,7 +154,7 @@ def _index(path: str, container, stream, notes: list[str]) -> Index:
     simple = (stamps is None and not fragments and len(pts) == len(order) and len(table.setups) <= 1
               and bool(np.array_equal(entries, np.flatnonzero(keys))) and _table_is_true(stream, kind, table))
     draft = Index(Info(path, len(pts), 0.0, 0, 0, 0.0), kind, codec, pts, times_s, order[entries] if stamps is None else pts[:0], bool(keys.any()),
-                  clocked, stamps, stream.index, simple, bool(np.all(np.diff(order) > 0)), float(tick_s), None)
+                  clocked, stamps, stream.index, simple, bool(np.all(np.diff(order) > 0)), float(tick_s), UPRIGHT, None)
     held = table.duration[int(np.argmax(np.where(shown, order, order.min())))] if clocked else 0
     return _described(draft, container, stream, float(held * tick_s), float(rate), [*notes, *said, *([left] if left else []), *torn])
 
@@ -196,8 +198,8 @@ def _described(draft: Index, container, stream, held_s: float, rate: float, note
         frame = next(decode(draft))[1]
     except StopIteration:
         raise damaged(draft.info.path, "none of its frames can be decoded") from None
-    first, times_s = rgb(frame), draft.times_s
-    across, down, right = _turn(frame)
+    turn = across, down, right = _turn(frame)
+    first, times_s = rgb(frame, turn), draft.times_s
     height, width = first.shape[:2]
     wide = float(stream.sample_aspect_ratio or 1)
     if 0.1 < wide < 10 and wide != 1:  # what is displayed has square pixels: nothing gets lost, so one side grows
@@ -212,7 +214,7 @@ def _described(draft: Index, container, stream, held_s: float, rate: float, note
     mirrored = down * right * (-1 if across else 1) < 0
     info = Info(draft.info.path, len(times_s), float(times_s[-1]) + held_s, width, height, float(fps),
                 round(late_s, 3) if late_s > LATE_S else 0.0, tuple(notes))
-    return replace(draft, info=info, first=first, simple=draft.simple and not mirrored)
+    return replace(draft, info=info, turn=turn, first=first, simple=draft.simple and not mirrored)
 
 
 def decode(index: Index, start_pts: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -242,9 +244,10 @@ def decode(index: Index, start_pts: int | None = None) -> Iterator[tuple[int, av
         raise damaged(index.info.path, f"it is damaged after {after}") from None
 
 
-def rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
-    """-> [H, W, C] uint8 as displayed: turned and mirrored as the file says, and scaled where a size is given."""
-    across, down, right = _turn(frame)
+def rgb(frame: av.VideoFrame, turn: tuple[bool, int, int] = UPRIGHT, width: int | None = None, height: int | None = None) -> np.ndarray:
+    """-> [H, W, C] uint8 as displayed, scaled where a size is given. `turn`: rows become columns, step down, step to the right. (Given, because a
+    frame that was asked for its matrix refers to itself and is kept.)"""
+    across, down, right = turn
     if width and across:
         width, height = height, width
     pixels = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA")
@@ -257,7 +260,7 @@ def _turn(frame: av.VideoFrame) -> tuple[bool, int, int]:
 
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
-        return False, 1, 1
+        return UPRIGHT
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)  # x' = a x + c y, y' = b x + d y
     across = abs(a) + abs(d) < abs(b) + abs(c)
     down, right = (b, c) if across else (d, a)

@@ -113,7 +113,7 @@ def _read_pyav(index: Index, wanted: np.ndarray, seek: bool = True) -> Iterator[
             break
         while n < len(targets) and pts >= targets[n]:
             # Where a packet gave no frame, what was on display stays.
-            yield file_index.rgb(frame if pts == targets[n] or before is None else before)
+            yield file_index.rgb(frame if pts == targets[n] or before is None else before, index.turn)
             n += 1
         if n == len(targets):
             return
