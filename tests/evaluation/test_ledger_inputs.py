@@ -133,6 +133,7 @@ def test_the_noise_is_how_far_equal_models_are_apart_over_the_chunks_they_share(
     assert ledger_inputs.noise(lines) == 1.2
     assert ledger_inputs.noise(lines + timed("base", [99, 99, 99], "full")) == 1.2, "another cache is another cost"
     assert ledger_inputs.noise(timed("overlapped", [10, 10])) is None and ledger_inputs.noise([]) is None
+    assert ledger_inputs.noise(lines + [line | {"pass": "alone", "ms": {"total": 99}} for line in timed("base", [1])]) == 1.2, "not in turns"
     assert ledger_inputs.chunk_ms(lines, [])["noise"] == 1.2
 
 

@@ -75,6 +75,8 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
     values["stream.minutes"] = sum(line["policy"] == "streaming" for line in lines) * cfg.video.chunk_s / 60
+    turns = chunk_ms(long, [])["ablation"]
+    values |= {f"turns.{policy}.chunk_ms_p50": of["overlapped"]["chunk_ms_p50"] for policy, of in turns.items() if "overlapped" in of}
     floor = noise(long)
     values |= {claims.NOISE: floor} if floor else {}
     return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
