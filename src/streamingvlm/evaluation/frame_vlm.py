@@ -111,8 +111,9 @@ def answers(vlm: VLM, frames: Tensor | np.ndarray, together: int = 16) -> list[F
 
 
 def assess(vlm: VLM, cities: Sequence[City], limits: dict[str, float] | None = None, every: int = 1, together: int = 16) -> dict:
-    """Every camera and `every`-th frame of cities of one shape -> {"map50", "map", "by_class", "action", "unparsable", "f1"} with `f1` of what was said
-    by kind and family, and where `limits` are given `f1_by_threshold`; `sure` and `true` [B, F, 6] to find thresholds with."""
+    """Every camera and `every`-th frame of cities of one shape -> {"map50", "map", "by_class", "action", "unparsable", "f1"}.
+
+    `f1`: of what was said, by kind and family; `f1_by_threshold` where `limits` are given; `sure` and `true` [B, F, 6] to find them with."""
     found, true, image, known = _asked(vlm, cities, every, together)
     said = np.array([[list(answer.anomalies.values()) for answer in row] for row in found], float)
     sure = np.array([[list(answer.sure.values()) for answer in row] for row in found])

@@ -29,8 +29,9 @@ def test_what_is_read_is_what_would_be_said(words):
     assert said is None or say(said) == words
 
 
-@pytest.mark.parametrize("text", ["", "person 1 2 3 4", "walk person 1 2 3", "walk person 3 2 3 4", "walk person 1 4 3 2", "walk left fall", "walk bag", "walk fall fall",
-                                  "walk person 1 2 3 49", "walk person 1 2 3 04", "walk walk", "walk person 1 2 3 4 fall", "fall"])
+@pytest.mark.parametrize("text", [
+    "", "person 1 2 3 4", "walk person 1 2 3", "walk person 3 2 3 4", "walk person 1 4 3 2", "walk left fall", "walk bag", "walk fall fall", "fall",
+    "walk person 1 2 3 49", "walk person 1 2 3 04", "walk walk", "walk person 1 2 3 4 fall"])
 def test_no_answer(text):
     assert parse(text.split()) is None
 
