@@ -35,9 +35,9 @@ def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **token)
 
 
-def build(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> VLM:
-    """A randomly initialised tiny model; `m.seed` decides every weight."""
-    hf = Qwen2_5_VLForConditionalGeneration(tiny_config(m, tokenizer))
+def build(m: config.Model, tokenizer: PreTrainedTokenizerBase, shape: Qwen2_5_VLConfig | None = None) -> VLM:
+    """A randomly initialised tiny model; `m.seed` decides every weight. `shape`: `tiny_config(m, tokenizer)` with something changed."""
+    hf = Qwen2_5_VLForConditionalGeneration(shape or tiny_config(m, tokenizer))
     _initialise(hf, torch.Generator().manual_seed(m.seed))
     return VLM(hf, tokenizer)
 
