@@ -34,12 +34,12 @@ def base(tmp_path_factory):
 
 def test_every_number_of_the_contract_is_there(base):
     for name in ("model", "no_hrm", "shuffled"):
-        found = city.scores(base, name, [city.SEEDS], base)
+        found = city.scores(base, name, [city.SEEDS], FRAMES, base)
         assert 0 <= found["action"] <= 1
         assert all(set(found[part]) >= KINDS for part in ("f1", "event_f1", "delay_s", "false_alarms_per_hour"))
     assert set(city.precision([city.SEEDS], FRAMES, base)["by_class"]) == set(CLASSES)
     with pytest.raises(UserError, match="city-base"):
-        city.scores(base, "depth9", [city.SEEDS], base)
+        city.scores(base, "depth9", [city.SEEDS], FRAMES, base)
 
 
 def test_true_boxes_given_as_found_are_all_right(base, tmp_path):

@@ -1,7 +1,7 @@
 """The article's table on the city: boxes, actions, anomalies of every variant, on cities whose palettes, looks and streets nobody trained on.
 
     for row in workers.ordered(look, [(base, seed, frames, folder) for seed in seeds]): ...      # vision once, features on disk
-    numbers = dict(zip(names, workers.ordered(scores, [(base, name, seeds, frames, folder) for name in names])))
+    numbers = dict(zip(names, workers.ordered(scores, [(base, name, seeds, frames, folder) for name in names])))     # `baseline_vlm` among them
 
 Features are computed once and shared by all that remember. Thresholds come with the packaged model: validation cities chose them.
 Letters: F frames, B streams, N boxes.
@@ -19,18 +19,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.evaluation import frame_vlm
 from streamingvlm.evaluation.detection import Boxes, average_precision
 from streamingvlm.models import compression
 from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.models.multicamera.memory import Memory
 from streamingvlm.models.multicamera.packaged import load_memory
+from streamingvlm.models.qwen25 import loading
 from streamingvlm.training.city.features import Recorded, record
 from streamingvlm.training.city.validation import Scores, report, watch
 from streamingvlm.worlds.city.world import CLASSES, City
 
 SEEDS = 7_000_000  # evaluation cities count from here
 BOX_STEP = 6  # boxes are scored in every so many-th frame
+ASK_STEP = 32  # the frame-based VLM is asked about every so many-th frame: an answer of it takes as long as a dozen of ours
 LATE = 24  # frames: how late the other streams are shown to `shuffled`
 
 
@@ -97,8 +100,13 @@ def memory(base: Path, name: str) -> tuple[Memory, dict[str, float]]:
         raise UserError(f"{folder} holds no variant of the multi-camera model: `make city-base` trains them.") from error
 
 
-def scores(base: Path, name: str, seeds: Sequence[int], folder: Path) -> dict:
-    """Action and alarms of one variant over all these cities: a job for `base.workers`. `shuffled`: the model, shown the others LATE frames late."""
+def scores(base: Path, name: str, seeds: Sequence[int], frames: int, folder: Path) -> dict:
+    """Action and alarms of one variant over all these cities: a job for `base.workers`. `shuffled`: the model, shown the others LATE frames late;
+    `baseline_vlm`: the frame-based VLM asked about every ASK_STEPth frame alone, its boxes included."""
+    if name == "baseline_vlm":
+        vlm = loading.load(base / "frame-vlm", torch.device("cpu"), decode="graph")
+        found = frame_vlm.assess(vlm, [city(seed, frames) for seed in seeds], every=ASK_STEP)
+        return {key: found[key] for key in ("map50", "map", "action", "f1", "unparsable", "frames")}
     one, limits = memory(base, "model" if name == "shuffled" else name)
     worlds = [recorded(folder, seed) for seed in seeds]
     return _report(one, worlds, limits, others=LATE if name == "shuffled" else 0)

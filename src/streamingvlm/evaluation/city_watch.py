@@ -15,9 +15,11 @@ import numpy as np
 import torch
 
 from streamingvlm.base.timing import percentiles
+from streamingvlm.evaluation import frame_vlm
 from streamingvlm.evaluation.city import SEEDS, memory, recorded
 from streamingvlm.media import file_index
 from streamingvlm.models.multicamera.network import Network
+from streamingvlm.models.qwen25 import loading
 from streamingvlm.worlds.city.world import ACTIONS, ANOMALIES, CLASSES, City
 
 SURE = 0.4  # of a box that is shown
@@ -38,6 +40,13 @@ def timed(network: Network, streams: int, rounds: int = 24) -> dict[str, dict[st
         for name, spent in (("see", seen - begun), ("memory", done - seen), ("both", done - begun)):
             ms[name].append(spent * 1e3)
     return {name: percentiles(each[8:]) for name, each in ms.items()}
+
+
+def timed_baseline(base: Path) -> dict[str, dict[str, float]]:
+    """Milliseconds a frame of the frame-based VLM, asked about one frame and about eight at a time: {"1": {"wall_ms", "cpu_ms"}, "8": ...}."""
+    vlm, here = loading.load(base / "frame-vlm", torch.device("cpu"), decode="graph"), City(SEEDS - 1, frames=48)
+    frames = np.stack([here.draw(camera, 40) for camera in range(here.cameras)])
+    return {str(together): frame_vlm.milliseconds(vlm, frames, together) for together in (1, 8)}
 
 
 @dataclass(frozen=True)
