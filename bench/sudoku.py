@@ -36,9 +36,9 @@ def grids() -> Tensor:
 class Solver(nn.Module):
     """Clues [B, 16] (4: blank) -> the digits' logits after each recursion, [B, 16, 4] each."""
 
-    def __init__(self, depth: int, width: int = 64):
+    def __init__(self, depth: int, width: int = 48):
         super().__init__()
-        self.trm = TRM(Recursion(width=width, hidden=2 * width, heads=4, inner=2, depth=depth, carry="reset"))
+        self.trm = TRM(Recursion(width=width, hidden=2 * width, heads=4, depth=depth, carry="reset"))
         self.digit, self.cell = nn.Parameter(torch.randn(5, width)), nn.Parameter(torch.randn(16, width))
         self.read = linear(width, 4)
 
@@ -53,7 +53,7 @@ def puzzles(solved: Tensor, blanks: int, rng: torch.Generator) -> Tensor:
     return solved.scatter(1, hidden, 4)
 
 
-def learn(depth: int, steps: int, batch: int = 128, blanks: int = 8, seed: int = 0) -> tuple[Solver, Tensor]:
+def learn(depth: int, steps: int, batch: int = 64, blanks: int = 8, seed: int = 0) -> tuple[Solver, Tensor]:
     """A trained solver (its EMA) and the grids that it never saw."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -63,7 +63,7 @@ def learn(depth: int, steps: int, batch: int = 128, blanks: int = 8, seed: int =
     mean = copy.deepcopy(solver)
     optimizer = torch.optim.AdamW(solver.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.1)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, step / 30) * (1 - 0.9 * step / steps)
+        optimizer.param_groups[0]["lr"] = 4e-3 * min(1.0, (step + 1) / 20) * (1 - 0.9 * step / steps)
         solved = known[torch.randint(len(known), (batch,), generator=rng)]
         solved = torch.stack([torch.randperm(4, generator=rng) for _ in range(batch)]).gather(1, solved)  # digits are only names
         answers = solver(puzzles(solved, blanks, rng))

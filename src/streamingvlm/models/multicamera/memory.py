@@ -24,11 +24,12 @@ from streamingvlm.models.multicamera.backbone import EMBEDDING
 from streamingvlm.models.multicamera.heads import ACTIONS, ALARMS, SCENE, Sight
 from streamingvlm.models.multicamera.hrm import HRM, PERIOD, SEEN, Result, Told, loudest
 from streamingvlm.models.multicamera.nets import linear
-from streamingvlm.models.multicamera.places import Places
+from streamingvlm.models.multicamera.places import CLOCKS, Places
 from streamingvlm.models.multicamera.rivals import Gated, Window
 from streamingvlm.models.multicamera.trm import TRM, Carry, Recursion
 
-ANOMALIES, CLOCKS = 6, 2
+ANOMALIES = 6
+DIRECT = SCENE + CLOCKS + 3  # numbers that go to the answer past the core too: the scene's logits, clocks, what was learned across streams
 CORES = {"trm": lambda knobs: TRM(knobs.trm), "gru": lambda knobs: Gated(knobs.trm.width), "transformer": lambda knobs: Window(knobs.trm.width)}
 
 
@@ -75,11 +76,13 @@ class State:
     core: Carry
     context: Tensor  # [B, E] what the last look across streams brought
     same: Tensor  # [B, S] who was seen elsewhere then
+    verdict: Tensor  # [B, 2] what it made of that: logits of clone and surge
     expected: Tensor  # [B, 256] this frame's embedding as foretold, standardised
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name, to be written to a safetensors file; `State.restore` is the way back."""
-        out = {"frame": torch.tensor(self.frame), "places": self.places, "context": self.context, "same": self.same, "expected": self.expected}
+        out = {"frame": torch.tensor(self.frame), "places": self.places, "context": self.context, "same": self.same,
+               "verdict": self.verdict, "expected": self.expected}
         out |= {f"tracks.{part.name}": getattr(self.tracks, part.name) for part in fields(self.tracks)}
         return {name: tensor.contiguous() for name, tensor in (out | {f"core.{name}": tensor for name, tensor in self.core.items()}).items()}
 
@@ -87,7 +90,7 @@ class State:
     def restore(cls, tensors: dict[str, Tensor]) -> State:
         tracks = slots.Tracks(*(tensors[f"tracks.{part.name}"] for part in fields(slots.Tracks)))
         core = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
-        return cls(int(tensors["frame"]), tracks, tensors["places"], core, *(tensors[name] for name in ("context", "same", "expected")))
+        return cls(int(tensors["frame"]), tracks, tensors["places"], core, *(tensors[name] for name in ("context", "same", "verdict", "expected")))
 
     def rows(self, chosen: Tensor) -> State:
         """The state of some of the streams, or of all in another order."""
@@ -96,17 +99,20 @@ class State:
 
 @dataclass(frozen=True)
 class Decisions:
-    """Of F frames and B streams: logits of the action [F, B, 6], of each kind of anomaly [F, B, 6] and of any at all, `event` [F, B]; clocks
-    [F, B, 2]; `change` [F, B, 256], how the embedding shall differ in the next frame; `future` [F, B], the cosine of this frame's embedding and the
-    one foretold. `steps`: the answers [F, B, E] after each recursion, for training. `across`: what the look across streams said, by frame."""
+    """Of F frames and B streams. Logits of the action [F, B, 6], of each kind of anomaly [F, B, 6] and of any at all, `event` [F, B]. `clocks`
+    [F, B, 2] and the same of each column, `places` [F, B, 2, G]. `change` [F, B, 256]: how the embedding shall differ in the next frame; `future`
+    [F, B]: the cosine of this frame's embedding and the one foretold. For training: `steps`, the answers [F, B, E] after each recursion, `direct`
+    [F, B, 13], what goes past them, and `across`, what the look across streams said, by frame."""
 
     action: Tensor
     anomalies: Tensor
     event: Tensor
     clocks: Tensor
+    places: Tensor
     change: Tensor
     future: Tensor
     steps: list[Tensor]
+    direct: Tensor
     across: dict[int, Result]
 
 
@@ -137,19 +143,19 @@ class Memory(nn.Module):
         self.knobs, width = knobs, knobs.trm.width
         for name in ("mean", "deviation"):
             self.register_buffer(name, torch.zeros(EMBEDDING) if name == "mean" else torch.ones(EMBEDDING))
-        self.embed, self.scene = linear(EMBEDDING, width), linear(SCENE, width, bias=True)
+        self.embed, self.direct = linear(EMBEDDING, width), linear(DIRECT, width, bias=True)
         self.person = nn.Sequential(linear(slots.FEATURES + 1, 64, bias=True), nn.SiLU(), linear(64, width))
-        self.elsewhere = linear(1, width)
         self.places = Places(width, remembers=knobs.places)
         self.hrm = HRM(width, knobs.hrm)
         self.core = CORES[knobs.core](knobs)
         self.answer = linear(width, ACTIONS + ANOMALIES + 1 + CLOCKS, bias=True)
+        self.shortcut = linear(DIRECT, ACTIONS + ANOMALIES + 1 + CLOCKS)
         self.change = linear(width, EMBEDDING)
 
     def start(self, streams: int) -> State:
         zeros = torch.zeros(streams, self.knobs.trm.width)
         return State(0, slots.start(streams), self.places.start(streams), self.core.start(streams), zeros, torch.zeros(streams, slots.SLOTS),
-                     torch.zeros(streams, EMBEDDING))
+                     torch.zeros(streams, 2), torch.zeros(streams, EMBEDDING))
 
     def forward(self, sight: Sight, state: State, present: Tensor | None = None, others: int = 0) -> tuple[Decisions, State]:
         """F frames of B streams, in order. `others`: people of that many frames ago are shown to the other streams instead of today's, a test of
@@ -170,40 +176,41 @@ class Memory(nn.Module):
         """As `forward`, people being followed already; the tracks of `state` are left alone. The B streams are `groups` of as many each: only
         those of a group see each other."""
         embedding = (sight.embedding - self.mean) / self.deviation  # [F, B, 256]
-        context, same, held, across = self._across(told, asked, followed, present, state, groups)
-        where, places = self.places(sight.columns, state.places, present)
+        context, same, verdict, held, across = self._across(told, asked, followed, present, state, groups)
+        where, clocks, places = self.places(sight.columns, state.places, present)
+        direct = torch.cat((sight.scene / 4, clocks.amax(-1), loudest(same), verdict / 4), -1)  # [F, B, 13]
         people = self.person(torch.cat((followed.people, same[..., None]), -1)) * (followed.people[..., SEEN, None] > 0)
-        x = self.embed(embedding) + self.scene(probabilities(sight.scene)) + where + people.sum(2) / 2 + context + self.elsewhere(loudest(same))
+        x = self.embed(embedding) / 2 + where + people.sum(2) / 2 + context + self.direct(direct)
         steps, core = self._recur(x, state.core, present)
         final = steps[-1]
-        action, anomalies, event, clocks = self.read(final)
+        action, anomalies, event, waits = self.read(final, direct)
         change = self.change(final)
         foretold = torch.cat((state.expected[None], embedding[:-1] + change[:-1]))
         future = F.cosine_similarity(foretold, embedding, dim=-1)
         expected = torch.where(present[-1][:, None], embedding[-1] + change[-1], state.expected)
-        after = State(state.frame + len(x), state.tracks, places, core, context[-1], held, expected)
-        return Decisions(action, anomalies, event, clocks, change, future, steps, across), after
+        after = State(state.frame + len(x), state.tracks, places, core, context[-1], held, verdict[-1], expected)
+        return Decisions(action, anomalies, event, waits, clocks, change, future, steps, direct, across), after
 
-    def read(self, answer: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of answers [..., E]: action, anomalies, event, clocks."""
-        action, anomalies, event, clocks = self.answer(answer).split((ACTIONS, ANOMALIES, 1, CLOCKS), -1)
+    def read(self, answer: Tensor, direct: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of answers [..., E] and what goes past them [..., 13]: action, anomalies, event, clocks."""
+        action, anomalies, event, clocks = (self.answer(answer) + self.shortcut(direct)).split((ACTIONS, ANOMALIES, 1, CLOCKS), -1)
         return action, anomalies, event[..., 0], clocks
 
     def _across(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int,
-                ) -> tuple[Tensor, Tensor, Tensor, dict[int, Result]]:
-        """Context [F, B, E] and who was seen elsewhere [F, B, S], 0 while out of sight, in each frame; the latter as held at the end [B, S]; and the
-        looks themselves, by frame."""
-        context, same, contexts, sames, across = state.context, state.same, [], [], {}
+                ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[int, Result]]:
+        """What is held in each frame: context [F, B, E], who was seen elsewhere [F, B, S] (0 while out of sight), verdict [F, B, 2]; who was, at the
+        end [B, S]; and the looks themselves, by frame."""
+        held, rows, across = (state.context, state.same, state.verdict), [], {}
         for k in range(len(present)):
             there = present[k][:, None]
-            same = same * ~followed.new[k]
+            held = (held[0], held[1] * ~followed.new[k], held[2])
             if (state.frame + k) % self.knobs.period == 0 and self.knobs.hrm != "none":
                 moment, other = (x and x.map(lambda part, k=k: part[k].unflatten(0, (groups, -1))) for x in (told, asked))
                 across[k] = result = self.hrm(moment, other)
-                context, same = (torch.where(there, new.flatten(0, 1), old) for new, old in ((result.context, context), (result.same, same)))
-            contexts.append(context)
-            sames.append(same * (followed.people[k, ..., SEEN] > 0))
-        return torch.stack(contexts), torch.stack(sames), same, across
+                held = tuple(torch.where(there, new.flatten(0, 1), old) for new, old in zip((result.context, result.same, result.logits), held,
+                                                                                            strict=True))
+            rows.append((held[0], held[1] * (followed.people[k, ..., SEEN] > 0), held[2]))
+        return *(torch.stack(part) for part in zip(*rows, strict=True)), held[1], across
 
     def _recur(self, x: Tensor, carry: Carry, present: Tensor) -> tuple[list[Tensor], Carry]:
         """x [F, B, E] frame by frame -> answers after each recursion [F, B, E] each, and the carry after the last frame."""

@@ -3,7 +3,7 @@
     recorded = Recorded.join([record(network, City(seed)) for seed in seeds])
 
 Streams of different cities may be put together: what is true across them is computed again (`Recorded.pick`).
-Letters: F frames, B streams, S slots.
+Letters: F frames, B streams, S slots, G columns of a picture.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import torch
 from torch import Tensor
 
 from streamingvlm.models.multicamera import slots
-from streamingvlm.models.multicamera.heads import Sight
+from streamingvlm.models.multicamera.heads import GRID, Sight
 from streamingvlm.models.multicamera.memory import Followed, follow
 from streamingvlm.models.multicamera.network import Network
-from streamingvlm.worlds.city.world import City, cross
+from streamingvlm.worlds.city.world import CLASSES, City, CityKnobs, Truth, cross
 
 LOCAL_AND_TEMPORAL = 4  # the anomalies that one stream decides come first
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Sight and followed people [F, B, ...], and the truth: action [F, B], anomalies [F, B, 6] bool, clocks [F, B, 2], which looks are visible
-    [F, B, 48] bool, whether a crowd stands there [F, B] bool. Floats are kept in half precision."""
+    """Sight and followed people [F, B, ...], and the truth: action [F, B], anomalies [F, B, 6] bool, clocks [F, B, 2] and the same of each column,
+    `waits` [F, B, 2, G], which looks are visible [F, B, 48] bool, whether a crowd stands there [F, B] bool. Floats are kept in half precision."""
 
     sight: Sight
     followed: Followed
     action: Tensor
     anomalies: Tensor
     clocks: Tensor
+    waits: Tensor
     seen: Tensor
     meets: Tensor
 
@@ -70,6 +71,17 @@ def across(seen: Tensor, meets: Tensor, together: int) -> Tensor:
     return torch.from_numpy(np.concatenate(groups)).transpose(0, 1)
 
 
+def columns(truth: Truth, knobs: CityKnobs | None = None) -> np.ndarray:
+    """How long somebody has stood in each column of a picture, or a bag been alone: [cameras, F, 2, G], 1.0 where it becomes an anomaly."""
+    knobs = knobs or CityKnobs()
+    out = np.zeros((*truth.action.shape, 2, GRID), np.float32)
+    column = ((truth.box[:, 0] + truth.box[:, 2]) / 2 / truth.size_px[1] * GRID).astype(int).clip(0, GRID - 1)
+    for k, (label, limit_s) in enumerate((("person", knobs.standing_limit_s), ("bag", knobs.bag_limit_s))):
+        mine = truth.box_class == CLASSES.index(label)
+        np.maximum.at(out[:, :, k], (*truth.box_at[mine].T, column[mine]), truth.box_waits[mine] / limit_s)
+    return out
+
+
 @torch.inference_mode()
 def record(network: Network, city: City, batch: int = 32) -> Recorded:
     """All frames of a city through vision, and its people followed."""
@@ -82,5 +94,5 @@ def record(network: Network, city: City, batch: int = 32) -> Recorded:
     followed, _ = follow(sight.people, slots.start(city.cameras), torch.ones(city.frames, city.cameras, dtype=torch.bool))
     truth, half = city.truth, lambda x: x.half() if x.is_floating_point() else x
     told = (torch.from_numpy(np.ascontiguousarray(np.swapaxes(part, 0, 1))) for part in (
-        truth.action, truth.anomalies, truth.clocks, truth.seen(), truth.meets))
+        truth.action, truth.anomalies, truth.clocks, columns(truth), truth.seen(), truth.meets))
     return Recorded(sight.map(half), Followed(half(followed.people), followed.new), *(half(part) for part in told))

@@ -26,9 +26,9 @@ from streamingvlm.training.city.remembering import ACROSS, STATE, Keeper, Lanes
 from streamingvlm.training.city.validation import report, thresholds, watch
 from streamingvlm.training.city.vision import Eyes
 from streamingvlm.training.loop import Checkpoint, Phase, Trainer
-from streamingvlm.worlds.city.world import ANOMALIES, City
+from streamingvlm.worlds.city.world import City
 
-VISION_SEEDS, MEMORY_SEEDS, VALIDATION_SEEDS = 1_000, 3_000_000, 4_000_000  # of the worlds of each stage
+VISION_SEEDS, MEMORY_SEEDS, VALIDATION_SEEDS = 2_000_000, 3_000_000, 4_000_000  # of the worlds of each stage
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Vision:
 class Remembering:
     worlds: int = 16
     frames: int = 384  # of each world
-    across_steps: int = 250
+    across_steps: int = 400
     across_lr: float = 3e-3
-    state_steps: int = 500
+    state_steps: int = 600
     state_lr: float = 3e-3
     lanes: Lanes = field(default_factory=Lanes)
     validation_worlds: int = 8
@@ -112,10 +112,10 @@ def main() -> None:
     _run(keeper, "learning to remember")
     network.memory.eval()
     scores = watch(network.memory, held)
-    limits = thresholds(scores.anomalies, held.anomalies)
+    limits = thresholds(scores, held)
     folder = root / "data" / "city-base"
     network.save(folder)
-    told = {"thresholds": dict(zip(ANOMALIES, limits, strict=True)), "validation": report(scores, held, limits)}
+    told = {"thresholds": limits, "validation": report(scores, held, limits)}
     files.write(folder / "thresholds.json", json.dumps(told, indent=1) + "\n")
     files.write(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for trainer in (eyes, keeper) for row in trainer.history[::10]))
     print(f"The base model is in {folder}: {told['validation']}")

@@ -21,7 +21,7 @@ from streamingvlm.models.multicamera.memory import Memory, State, probabilities
 from streamingvlm.training.city.features import LOCAL_AND_TEMPORAL, Recorded
 
 ACROSS, STATE = "across", "state"  # what Keeper computes
-WEIGHTS = {"action": 1.0, "anomalies": 4.0, "event": 0.5, "clocks": 4.0, "change": 0.1, "across": 4.0}
+WEIGHTS = {"action": 1.0, "anomalies": 4.0, "event": 0.5, "clocks": 4.0, "places": 40.0, "change": 0.1, "across": 4.0}
 LONGEST = 2.0  # of a clock, as multiples of its limit
 
 
@@ -31,7 +31,7 @@ class Lanes:
 
     groups: int = 12
     together: int = 8
-    frames: int = 32
+    frames: int = 16
     mixed: float = 0.3
     moments: int = 64  # of a batch of ACROSS
 
@@ -131,12 +131,13 @@ class Keeper(nn.Module):
         """The mean over the recursions, each of which has to answer; the look across streams and the change of the embedding once."""
         out = dict.fromkeys(("action", "anomalies", "event", "clocks"), 0.0)
         for answer in decisions.steps:
-            action, anomalies, event, clocks = self.memory.read(answer)
+            action, anomalies, event, clocks = self.memory.read(answer, decisions.direct)
             for name, loss in (("action", F.cross_entropy(action.flatten(0, 1), part.action.flatten())),
                                ("anomalies", F.binary_cross_entropy_with_logits(anomalies, part.anomalies.float())),
                                ("event", F.binary_cross_entropy_with_logits(event, part.anomalies.any(-1).float())),
                                ("clocks", F.smooth_l1_loss(clocks, part.clocks.clamp(max=LONGEST), beta=0.25))):
                 out[name] = out[name] + loss / len(decisions.steps)
+        out["places"] = F.smooth_l1_loss(decisions.places, part.waits.clamp(max=LONGEST), beta=0.25)
         embedding = (part.sight.embedding - self.memory.mean) / self.memory.deviation
         out["change"] = F.mse_loss(decisions.change[:-1], embedding[1:] - embedding[:-1])
         if decisions.across:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm.evaluation import alarms
+from streamingvlm.worlds import alarms
 from streamingvlm.worlds.city.knobs import ANOMALIES, FAMILIES
 
 CASES = json.loads((Path(__file__).parents[1] / "data/cases/alarms.json").read_text())

@@ -1,0 +1,97 @@
+"""What the multi-camera model costs on this machine: ms a picture and a stream, alone and together, float32 and int8; the claim's large TRMs.
+
+    python -m bench.cameras                 # one thread, medians; some two minutes
+    python -m bench.cameras --only network  # or: trm, backbones
+
+`cpu_ms` counts this thread's own time and is what to read on a machine that others use too; `ms` is the wall's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from streamingvlm.models import compression
+from streamingvlm.models.compression import Int8Linear
+from streamingvlm.models.multicamera import compress
+from streamingvlm.models.multicamera.backbone import build
+from streamingvlm.models.multicamera.nets import parameters
+from streamingvlm.models.multicamera.network import Knobs, Network
+from streamingvlm.models.multicamera.trm import SIZES, TRM
+
+
+def timed(step: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Medians of the wall's and the thread's milliseconds, after two calls to warm up."""
+    wall, own = [], []
+    for k in range(repeats + 2):
+        began, used = time.perf_counter(), time.thread_time()
+        step()
+        if k >= 2:
+            wall.append(1e3 * (time.perf_counter() - began))
+            own.append(1e3 * (time.thread_time() - used))
+    return {"ms": round(statistics.median(wall), 2), "cpu_ms": round(statistics.median(own), 2)}
+
+
+def network_rows(repeats: int) -> Iterator[dict]:
+    for variant in ("float32", "int8", "int8w", "mlp25"):
+        network = Network(Knobs())
+        compress.apply(network, variant)
+        if variant == "int8":
+            compress.pack(network)
+        for streams in (1, 8, 32):
+            frames = torch.randint(0, 256, (1, streams, 96, 96, 3), dtype=torch.uint8)
+            _, _, state = network(frames, network.memory.start(streams))  # past the look across: the usual frame
+            tick = network.memory.start(streams)
+            sight = network.see(frames[0])[0].map(lambda x: x[None])
+            row = {"part": "network", "variant": variant, "streams": streams}
+            yield row | {"what": "vision"} | timed(lambda f=frames, n=network: n.see(f[0]), repeats)
+            yield row | {"what": "memory"} | timed(lambda s=sight, n=network, st=state: n.memory(s, st), repeats)
+            yield row | {"what": "memory and the look across"} | timed(lambda s=sight, n=network, st=tick: n.memory(s, st), repeats)
+
+
+def trm_rows(repeats: int) -> Iterator[dict]:
+    for name in ("tiny", "57m", "89m"):
+        for variant in ("float32", "int8"):
+            trm = TRM(SIZES[name]).eval()
+            size = parameters(trm.net)
+            if variant == "int8":
+                compression.quantise(trm)
+                for module in trm.modules():
+                    if isinstance(module, Int8Linear):
+                        module.pack()
+            for streams in (1, 8):
+                x, carry = torch.randn(streams, 1, trm.knobs.width), trm.start(streams)
+                yield {"part": "trm", "what": name, "parameters": size, "variant": variant, "streams": streams} | timed(
+                    lambda t=trm, x=x, c=carry: t(x, c), repeats if name == "tiny" else max(3, repeats // 4))
+
+
+def backbone_rows(repeats: int) -> Iterator[dict]:
+    for name in ("tiny", "vit-s14", "vit-l14", "swin-l"):
+        backbone = build(name)
+        frames = torch.zeros(1, backbone.size_px, backbone.size_px, 3, dtype=torch.uint8)
+        yield {"part": "backbone", "what": name, "parameters": parameters(backbone)} | timed(lambda b=backbone, f=frames: b(f), max(3, repeats // 5))
+
+
+PARTS = {"network": network_rows, "trm": trm_rows, "backbones": backbone_rows}
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--repeats", type=int, default=20)
+    wanted = parser.parse_args()
+    torch.set_num_threads(1)
+    for name, rows in PARTS.items():
+        if wanted.only in {None, name}:
+            for row in rows(wanted.repeats):
+                print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
