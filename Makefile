@@ -14,14 +14,22 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab sweep doctor bench city-full real-lm pretrain lint lock clean
+.PHONY: help repro test lab sweep doctor bench conformance city-full city-base real-lm pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 #\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-14s %s\n", $$1, $$2}'
 
+# Asked before anything is installed: DVC needs a repository (or to be told that there is none), which a downloaded ZIP is not.
+.PHONY: repository
+repository:
+	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || grep -qs 'no_scm *= *true' .dvc/config .dvc/config.local || { \
+	  echo "This folder is no git repository, and DVC works in one: clone the repository, or make one here with" \
+	    "\`git init && git add -A && git commit -m start\`."; exit 1; }
+
 # A stamp made last: an installation that was interrupted leaves none, and the next command goes on with it.
 $(STAMP): requirements.txt pyproject.toml
+	@case "$$PWD" in *[{}:\"]*) echo "Python's packaging cannot install into a folder with { } : or \" in its path: rename it or move the clone."; exit 1;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed, and $(PYTHON) is not one: name it, as in \`make PYTHON=python3.12 $(MAKECMDGOALS)\`."; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || { echo "Building $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
@@ -51,7 +59,7 @@ for _ in range(20):
 endef
 export UNLOCK
 
-repro: $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left (ARGS=-f: everything)
+repro: repository $(STAMP)  ## run the pipeline: what is out of date runs, the rest is left (ARGS=-f: everything)
 	@$(PY) -c "$$UNLOCK"
 	@$(DATA_IS_AS_DESCRIBED)
 	@echo "Running the pipeline"
@@ -71,7 +79,7 @@ lab: $(STAMP)  ## open the notebooks in JupyterLab; saving keeps them free of ou
 	@$(PY) -m jupyterlab --config=.jupyter/jupyter_server_config.py $(ARGS)
 
 SWEEP ?= sweeps/quick.yaml
-sweep: $(STAMP)  ## run a sweep here, one run after another; again, what is left of it (SWEEP=sweeps/window.yaml)
+sweep: repository $(STAMP)  ## run a sweep here, one run after another; again, what is left of it (SWEEP=sweeps/window.yaml)
 	@$(PY) -m streamingvlm.workbench.sweep $(SWEEP) $(ARGS)
 
 doctor: $(STAMP)  ## is everything here that is needed?
@@ -85,6 +93,9 @@ bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, 
 	@echo "Real time, tiny" && $(PY) bench/realtime.py --config tiny $(ARGS)
 	@echo "An endless stream" && $(PY) bench/endless.py $(ARGS)
 	@echo "What a chunk needs, and what this machine can do" && $(PY) bench/roofline.py $(ARGS)
+
+conformance: $(STAMP)  ## replay the recorded runs of the released code, half a minute; the ledger's claim P0 reads what it leaves
+	@$(PY) bench/conformance.py $(filter-out %/meta.json,$(wildcard tests/data/golden/*.json)) --save reports/reference/conformance.json $(ARGS)
 
 CITY_FULL ?= artifacts/city-full
 city-full: $(STAMP)  ## render 1.5 h of city and 1 h of sport, 1080p30 with labels: hours and gigabytes (ARGS="--seconds 4" for a share)
@@ -101,7 +112,7 @@ real-lm: $(REAL_LM)/.installed  ## real weights (SmolLM2-135M, fetched once) thr
 	@echo "Measuring perplexity"
 	@$(PY) bench/real_lm.py $(ARGS)
 
-pretrain: $(STAMP)  ## train the base model in data/tiny-base again, some 25 minutes; the pipeline only reads it
+pretrain: repository $(STAMP)  ## train the base model in data/tiny-base again, some 25 minutes; the pipeline only reads it
 	@$(PY) -m streamingvlm.training.pretrain
 	@$(PY) -m dvc commit --force --quiet data.dvc
 

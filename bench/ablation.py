@@ -14,24 +14,22 @@ import argparse
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import common
 import torch
 
-from streamingvlm.base import config, files, progress
+from streamingvlm.base import config, files, progress, workers
 from streamingvlm.base.machine import provenance
 from streamingvlm.base.paths import repository_root
 from streamingvlm.context import policy
 from streamingvlm.data import labelled, stream_rows
-from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.evaluation import claims, ledger_inputs, runs
-from streamingvlm.models.qwen25 import loading
-from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming import captions
 from streamingvlm.training import sft
-from streamingvlm.worlds.match import dataset, game, scoring
+from streamingvlm.worlds.match import dataset, scoring
 from streamingvlm.worlds.match.dataset import LONG
 
 KEYS = ("event_f1", "who", "score", "increment")
@@ -47,25 +45,22 @@ def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str],
     return stream_rows.read(folder / name)
 
 
-def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, VLM]:
-    """The students of one seed, trained unless they lie in `folder` already."""
-    device = loading.pick_device(cfg.run.device)
-    students = {"base": loading.load(root / cfg.sft.base, device, torch.float32)}
-    taught: dict[str, list[LabelledVideo]] = {}
-    for name, variant in {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}.items():
-        if not (folder / name / "model.safetensors").exists():
-            rows = matches(cfg, folder, root, ("train", "clean"), "train.parquet") if not taught else []
-            for row in progress.bar(rows, len(rows), f"seed {seed}: decoding", lambda row: row["id"]):
-                taught.setdefault(row["split"], []).append(labelled.load(row, cfg.video, root, game.EVENTS))
-            vlm = loading.load(root / cfg.sft.base, device, torch.float32)
-            training = sft.trainer(vlm, taught["train"], taught.get("clean", []), variant)
-            steps = progress.bar(training.run(), training.steps, f"seed {seed}: training {name}", lambda row: f"loss {row['loss']:.3f}")
-            losses = [row["loss"] for row in steps]
-            vlm.save(folder / f"{name}.part")
+def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, Path]:
+    """Where the students of one seed are, trained side by side unless they lie in `folder` already."""
+    variants = {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}
+    missing = [name for name in variants if not (folder / name / "model.safetensors").exists()]
+    if missing:
+        rows, frames = matches(cfg, folder, root, ("train", "clean"), "train.parquet"), folder / "frames"
+        for _ in progress.bar(labelled.decode(rows, cfg.video, root, frames), len(rows), f"seed {seed}: decoding"):
+            pass
+        jobs = [(rows, variants[name], frames, root, str(seed), None, folder / f"{name}.part") for name in missing]
+        steps = len(missing) * (cfg.sft.steps + cfg.sft.anneal_steps)
+        for _ in progress.bar(workers.spread(sft.study, jobs), steps, f"seed {seed}: training", lambda pair: f"loss {pair[1]['loss']:.3f}"):
+            pass
+        for name in missing:
             (folder / f"{name}.part").rename(folder / name)
-            print(f"seed {seed}, {name}: loss {losses[0]:.3f} -> {losses[-1]:.3f}", flush=True)
-        students[name] = loading.load(folder / name, device, torch.float32)
-    return students
+        shutil.rmtree(frames)
+    return {"base": root / cfg.sft.base, **{name: folder / name for name in variants}}
 
 
 def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path) -> Iterator[dict]:
@@ -76,13 +71,14 @@ def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path)
     name = f"{LONG}-{cfg.data.long_s}"
     long = matches(cfg, folder / name, root, (LONG,), "row.parquet")[0] | {"id": name}
     truth, students = scoring.truth_of(long), trained(seed, cfg, folder, root)
-    jobs = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
-    for student, name in jobs:
-        path = folder / student / f"{long['id']}.{name}.jsonl"
-        if not path.exists():
-            said = runs.stream_to_files(students[student], long, name, cfg, root, folder / student)
-            for _ in progress.bar(said, round(cfg.data.long_s / cfg.video.chunk_s), f"seed {seed}: {student}, {name}", lambda c: c.text or "..."):
-                pass
+    wanted = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
+    paths = {(student, name): folder / "said" / student / f"{long['id']}.{name}.jsonl" for student, name in wanted}
+    groups = runs.grouped([(student, long, name) for student, name in wanted if not paths[student, name].exists()])
+    jobs = [(students[student], row, names, cfg, root, folder / "said" / student) for student, row, names in groups]
+    total = len(groups) * round(cfg.data.long_s / cfg.video.chunk_s)
+    for _ in progress.bar(workers.spread(runs.stream_group, jobs), total, f"seed {seed}: watching", lambda pair: pair[1][0].text or "..."):
+        pass
+    for (student, name), path in paths.items():
         scores = ledger_inputs.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}
 

@@ -1,6 +1,7 @@
 """Does our engine do what the released code did? Replays recorded runs of it and compares, chunk by chunk.
 
     python bench/conformance.py RUN.json [RUN.json ...]
+    make conformance                      # all of tests/data/golden, into reports/reference/conformance.json, which the ledger reads (claim P0)
 
 RUN.json holds a run of the released inference on a tiny model whose weights and frames are formulas (`golden.py`): its `params`, and for each chunk
 the ids it kept, fed and generated. RUN.npz beside it, where there is one, holds positions, final hidden states, keys and values; `meta.json` beside
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 import sys
 import zipfile
@@ -25,8 +27,9 @@ import numpy as np
 import torch
 from golden import FPS, LAYOUT, SPECIAL, Vocabulary, chunk, forced_end, golden_model, wrong_weights
 
-from streamingvlm.base import config
+from streamingvlm.base import config, files
 from streamingvlm.base.errors import UserError
+from streamingvlm.base.machine import provenance
 from streamingvlm.context import policy
 from streamingvlm.context.dialogue import ids_of
 from streamingvlm.models.qwen25.vlm import VLM
@@ -229,30 +232,60 @@ def report(run: Run, rows: list[Agreement]) -> str:
                       f"of keys and values, of the largest, {cell(worst[1])} (at most {TOLERANCE:g})"])
 
 
-def check(path: Path) -> bool:
+@dataclass(frozen=True)
+class Outcome:
+    """One replayed run, in numbers."""
+
+    whole: bool
+    chunks: int
+    agreeing: int
+    tokens: int
+    hidden: float
+    kv: float
+
+
+def check(path: Path) -> Outcome:
     """Replay one recorded run and print how it agrees."""
     run = read(path)
     vlm = golden_model()
-    rows = [compare(run, ours, i) for i, ours in enumerate(replay(run, vlm))]
+    rows, tokens = [], 0
+    for i, ours in enumerate(replay(run, vlm)):
+        rows.append(compare(run, ours, i))
+        tokens += len(ours.generated)
     print(report(run, rows), flush=True)
     wrong = wrong_weights(vlm, run.weights) if run.weights else []
     if wrong:
         print(f"{run.name}: {len(wrong)} weights are not those of meta.json, the first is {wrong[0]}")
-    return not wrong and all(row.whole for row in rows)
+    return Outcome(not wrong and all(row.whole for row in rows), len(rows), sum(row.whole for row in rows), tokens,
+                   max((row.hidden or 0.0 for row in rows), default=0.0), max((row.kv or 0.0 for row in rows), default=0.0))
+
+
+def summary(outcomes: list[Outcome], argv: list[str]) -> dict:
+    """What the claim ledger reads."""
+    where = provenance({"argv": argv})
+    return {"bench": "conformance", "runs": len(outcomes), "runs_agreeing": sum(one.whole for one in outcomes),
+            "chunks": sum(one.chunks for one in outcomes), "chunks_agreeing": sum(one.agreeing for one in outcomes),
+            "tokens": sum(one.tokens for one in outcomes), "hidden_difference": max(one.hidden for one in outcomes),
+            "kv_difference": max(one.kv for one in outcomes), "date": datetime.date.today().isoformat(), "command": "make conformance",
+            "model": "tiny Qwen2.5-VL whose weights and frames are formulas",
+            "data": f"{len(outcomes)} runs of the released code (mit-han-lab/streaming-vlm at a940d8c), recorded once: tests/data/golden", **where}
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN.json", help="a recorded run; RUN.npz beside it is read too")
+    parser.add_argument("--save", type=Path, metavar="FILE.json", help="leave the numbers there, if every run could be read")
     torch.set_num_threads(1)
-    worst = 0
-    for path in parser.parse_args(argv).runs:
+    args, outcomes, unread = parser.parse_args(argv), [], False
+    for path in args.runs:
         try:
-            worst = max(worst, 0 if check(path) else 1)
+            outcomes.append(check(path))
         except UserError as error:
             print(error, file=sys.stderr)
-            worst = 2
-    return worst
+            unread = True
+    if args.save and not unread:
+        files.write_json(summary(outcomes, [str(path) for path in args.runs]), args.save)
+    return 2 if unread else int(not all(one.whole for one in outcomes))
 
 
 if __name__ == "__main__":

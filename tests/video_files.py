@@ -29,8 +29,10 @@ def number(frame: np.ndarray) -> int:
 
 def make(path: Path, frames: int, fps: Fraction | int = 30, size: tuple[int, int] = (64, 48), ticks: list[int] | None = None,
          codec: str = "libx264", pix_fmt: str = "yuv420p", codec_options: dict | None = None, container_options: dict | None = None,
-         file_format: str | None = None, audio: bool = False, color: dict | None = None) -> Path:
-    """Write `frames` numbered frames. `ticks`: timestamps in milliseconds, for variable frame rates and late starts."""
+         file_format: str | None = None, audio: bool = False, color: dict | None = None, first: int = 0,
+         pixels: Fraction | None = None) -> Path:
+    """Write `frames` frames numbered from `first`. `ticks`: timestamps in milliseconds, for variable frame rates and late starts. `pixels`: their
+    width by their height."""
     import av
 
     base = Fraction(1, 1000) if ticks is not None else 1 / Fraction(fps)
@@ -38,11 +40,13 @@ def make(path: Path, frames: int, fps: Fraction | int = 30, size: tuple[int, int
         stream = out.add_stream(codec, rate=Fraction(fps), options={"threads": "1", **(codec_options or {})})
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.time_base = base
+        if pixels:
+            stream.codec_context.sample_aspect_ratio = pixels
         for name, value in (color or {}).items():
             setattr(stream.codec_context, name, value)
         sound = out.add_stream("aac", rate=16000, layout="mono") if audio else None
         for index in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(index, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(picture(first + index, *size), format="rgb24")
             frame.pts, frame.time_base = (ticks[index] if ticks is not None else index), base
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -73,9 +77,39 @@ def _silence(out, stream, seconds: float) -> None:
 def rotate(path: Path, degrees: int) -> Path:
     """Write a clockwise turn by `degrees` into the display matrix of an MP4, where phones put it."""
     cosine, sine = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    return place(path, cosine, sine, -sine, cosine)
+
+
+def place(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Write x' = a x + c y, y' = b x + d y into the display matrix of an MP4."""
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40  # version 0: 40 bytes stand between the type and the matrix
-    values = np.array([cosine, sine, 0, -sine, cosine, 0, 0, 0, 0x40000000 >> 16], ">i4") * np.array([1 << 16] * 9, ">i8")
+    values = np.array([a, b, 0, c, d, 0, 0, 0, 0x40000000 >> 16], ">i4") * np.array([1 << 16] * 9, ">i8")
     data[matrix : matrix + 36] = values.astype(">i4").tobytes()
     path.write_bytes(data)
+    return path
+
+
+def cut_by_edits(path: Path, edits: list[tuple[float, float | None]]) -> Path:
+    """Give an MP4 of one picture whose index lies at its end an edit list: (seconds shown, from second; None: nothing is shown), in that order."""
+    data = path.read_bytes()
+    moov, trak, mdia, mvhd, mdhd = (data.index(name) - 4 for name in (b"moov", b"trak", b"mdia", b"mvhd", b"mdhd"))
+    timescale = [int.from_bytes(data[at + 20 : at + 24], "big") for at in (mvhd, mdhd)]  # version 0
+    delay = 0
+    if (old := data.find(b"elst", trak)) > 0:  # where the first frame is: behind the delay of B frames
+        delay = int.from_bytes(data[old + 16 : old + 20], "big")
+        data = data[: old - 12] + data[old - 12 + int.from_bytes(data[old - 12 : old - 8], "big") :]
+        shorter = len(path.read_bytes()) - len(data)
+        mdia = data.index(b"mdia") - 4
+    else:
+        shorter = 0
+    rows = b"".join(round(shown * timescale[0]).to_bytes(4, "big")
+                    + (-1 if start is None else delay + round(start * timescale[1])).to_bytes(4, "big", signed=True) + b"\0\1\0\0"
+                    for shown, start in edits)
+    elst = (16 + len(rows)).to_bytes(4, "big") + b"elst" + bytes(4) + len(edits).to_bytes(4, "big") + rows
+    box = bytearray(data[:mdia] + (8 + len(elst)).to_bytes(4, "big") + b"edts" + elst + data[mdia:])
+    for at in (moov, trak):
+        size = int.from_bytes(box[at : at + 4], "big") - shorter + 8 + len(elst)
+        box[at : at + 4] = size.to_bytes(4, "big")
+    path.write_bytes(box)
     return path

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 from fractions import Fraction
 from pathlib import Path
 
@@ -455,9 +456,119 @@ def test_timestamps_round_and_carry():
     assert [captions.timestamp(s) for s in (0, 59.9996, 3599.9999, 360000.5)] == ["00:00:00.000", "00:01:00.000", "01:00:00.000", "100:00:00.500"]
 
 
-def test_more_frames_than_the_video_has_is_one_sentence(videos, tmp_path, capsys):
-    make(tmp_path / "slow.mp4", frames=4, fps=1)
-    assert main.main(["run", str(tmp_path / "slow.mp4"), "--model", "none", "--out", str(tmp_path / "a.vtt")]) == 2
-    said = capsys.readouterr().err
-    assert "has 1 frames a second and `video.fps` asks for 2" in said and said.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["slow.mp4"]
+# --- the field's habits ---
+
+
+def test_more_frames_than_the_video_has_are_held_and_it_is_said(here, model, capfd):
+    make(here.parent / "slow.mp4", frames=4, fps=1)
+    assert main.main(["run", str(here.parent / "slow.mp4"), "--model", model]) == 0
+    assert capfd.readouterr().err.startswith("slow.mp4: it shows 1 pictures a second at most and `video.fps` asks for 2")
+    check(here / "slow.said", 4)
+
+
+def test_what_is_put_right_is_one_line_and_cues_have_the_players_times(here, model, capfd):
+    parts = [make(here.parent / f"{k}.ts", 50, 25, first=1000 * k) for k in range(2)]
+    (here.parent / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert main.main(["run", str(here.parent / "joined.ts"), "--model", model]) == 0
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and said[0].startswith("joined.ts: its clock jumps by -2.0 s at 2.0 s;")
+    check(here / "joined.said", 4)
+    make(here.parent / "late.mp4", 50, 25, ticks=[3000 + 40 * k for k in range(50)], audio=True)
+    assert main.main(["run", str(here.parent / "late.mp4"), "--model", model, "--out", "late", "--html", "late.html"]) == 0
+    rows = captions.read(here / "late.jsonl")
+    assert [(row["start_s"], row["end_s"]) for row in rows] == [(3.0, 4.0), (4.0, 5.0)]
+    assert {start_s for start_s, _, _ in cues(here / "late.vtt")} <= {3.0, 4.0} and 'data-start="3.0"' in (here / "late.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["12:30:00.mp4", "-x.mp4", "--html.mp4", os.fsdecode(b"caf\xe9.mp4")])
+def test_any_name_is_read_and_can_be_written_of(here, videos, model, name):
+    shutil.copy(videos / "frame.mp4", here / name)
+    assert main.main(["run", name, "--model", model, "--html", "page.html", "--out", "said"]) == 0
+    assert (here / "page.html").read_text(encoding="utf-8") and captions.read(here / "said.jsonl")[0]["stream"].encode()
+    (here / name).write_bytes((here / name).read_bytes() + bytes(9_000_000))  # too large to be held in the page: it is linked to
+    assert main.main(["run", name, "--model", model, "--html", "page.html", "--out", "said"]) == 0
+    link = re.search(r'src="([^"]+)"', (here / "page.html").read_text(encoding="utf-8"))[1]
+    assert os.fsencode(name) == urllib.parse.unquote_to_bytes(link)
+
+
+@pytest.mark.parametrize(("word", "said"), [("rtsp://camera/1", "live sources are not read yet"), ("http://host/a.mp4", "downloaded first"),
+                                            ("file:///tmp/a.mp4", "without file://")])
+def test_an_address_is_called_one(refused, word, said):
+    assert said in refused(word)
+
+
+def test_links_are_written_through(here, videos, model):
+    (here / "there").mkdir()
+    (here / "there" / "old.vtt").write_text("old")
+    for link, to in (("said.vtt", "old.vtt"), ("said.jsonl", "new.jsonl"), ("page.html", "new.html")):
+        (here / link).symlink_to(Path("there") / to)  # two of them to files that are not there yet
+    assert main.main(["run", str(videos / "frame.mp4"), "--model", model, "--out", "said.vtt", "--html", "page.html"]) == 0
+    assert all((here / link).is_symlink() for link in ("said.vtt", "said.jsonl", "page.html"))
+    assert sorted(path.name for path in (here / "there").iterdir()) == ["new.html", "new.jsonl", "old.vtt"]
+    assert (here / "there" / "old.vtt").read_text().startswith("WEBVTT")
+
+
+def test_links_that_lead_nowhere_or_to_the_video_are_refused(refused, here, videos):
+    film = shutil.copy(videos / "frame.mp4", here / "film.mp4")
+    (here / "circle.vtt").symlink_to("circle.vtt")
+    (here / "film.vtt").symlink_to("film.mp4")
+    (here / "one.vtt").symlink_to("same")
+    (here / "one.jsonl").symlink_to("same")
+    (here / "far.vtt").symlink_to("no/such/folder.vtt")
+    for out, said in (("circle.vtt", "cannot be written"), ("film.vtt", "neither of them the video"), ("one.vtt", "two files"),
+                      ("far.vtt", "cannot be written")):
+        assert said in refused(film, "--out", out)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123456\n"
+AWQ = {"quant_method": "awq", "bits": 4}
+
+
+def shard(folder: Path) -> None:
+    tensors = sorted(load_file(folder / "model.safetensors"))
+    names = {name: f"model-0000{1 + k % 2}-of-00002.safetensors" for k, name in enumerate(tensors)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+
+
+def adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "Qwen/Qwen2.5-VL-7B-Instruct"}))
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+
+
+def spoil(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.language_model.norm.weight" if "model.language_model.norm.weight" in tensors else sorted(tensors)[0]][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+REASONS = {
+    "AWQ": (lambda folder: edit(folder, quantization_config=AWQ), "is quantised (awq)"),
+    "GPTQ of old": (lambda folder: (folder / "quantize_config.json").write_text('{"bits": 4}'), "is quantised (quantize_config.json)"),
+    "bitsandbytes": (lambda folder: edit(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "(bitsandbytes)"),
+    "LoRA": (adapter, "is a LoRA adapter for Qwen/Qwen2.5-VL-7B-Instruct"),
+    "a shard is missing": (shard, "lacks model-00002-of-00002.safetensors"),
+    "LFS": (lambda folder: (folder / "model.safetensors").write_bytes(LFS), "holds model.safetensors only as a pointer of Git LFS"),
+    "LFS tokenizer": (lambda folder: (folder / "tokenizer.json").write_bytes(LFS), "tokenizer.json only as a pointer"),
+    "half downloaded": (lambda folder: cut(folder / "model.safetensors", 100_000), "model.safetensors only in part"),
+    "NaN": (spoil, "numbers that are not finite, in "),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_what_is_wrong_with_a_model_is_said_as_it_is(refused, videos, model, tmp_path, name):
+    shutil.copytree(model, tmp_path / "model")
+    spoiled, said = REASONS[name]
+    spoiled(tmp_path / "model")
+    message = refused(videos / "plain.mp4", "--model", tmp_path / "model")
+    assert said in message and "make repro" not in message
+
+
+@pytest.mark.parametrize("line", ["video: {fps: .nan}", "video: {fps: .inf}", "video: {chunk_s: .nan}", "video: {chunk_s: 1e300}",
+                                  "run: {threads: 99999999999}",
+                                  "stream: {repetition_penalty: .nan}", "stream: {max_new_tokens: 99999999999}",
+                                  "video: {max_pixels: 1" + 400 * "0" + "}",
+                                  "cache: {text_window: 99999999999999999999}", "video: {fps: 1000, chunk_s: 3600}"])
+def test_numbers_that_are_none_are_refused_before_anything_starts(refused, here, videos, model, line):
+    (here.parent / "mine.yaml").write_text(line + "\n")
+    assert "must be" in refused(videos / "plain.mp4", "--model", model, "--params", here.parent / "mine.yaml")

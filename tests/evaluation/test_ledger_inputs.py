@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 import ablation
 
 from streamingvlm.base import config
+from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import claims, ledger_inputs, runs
 from streamingvlm.worlds.match import game, scoring
 
 MATCH = game.Match(4, 120, True)
+REFERENCE = repository_root(Path(__file__).parent) / "reports" / "reference"
 ROW = MATCH.row("long", "long.mp4") | {"split": "long"}
 
 
@@ -79,31 +81,60 @@ def test_seeds_are_put_together_by_policy_and_student(watched):
 
 
 def test_the_seeds_are_one_flat_row_each_and_the_ledger_takes_differences_within_them(tmp_path):
-    assert ledger_inputs.repeats(tmp_path) == []
+    assert ledger_inputs.repeats(tmp_path) == {"seeds": [], "hours": []}
     rows = [{"seed": seed, "policy": policy, "student": "overlapped", "who": who + seed / 10, "last_quarter": {"who": None}}
             for seed in (0, 1) for policy, who in (("streaming", 0.9), ("no_sink", 0.1))]
     (tmp_path / "ablation_seeds.json").write_text(json.dumps({"rows": rows}))
-    seeds = ledger_inputs.repeats(tmp_path)
-    assert len(seeds) == 2 and seeds[1]["ablation.no_sink.overlapped.who"] == 0.2
-    row = next(row for row in claims.ledger({"ablation.no_sink.overlapped.who": 0.1, "ablation.streaming.overlapped.who": 0.9}, {}, seeds)
+    found = ledger_inputs.repeats(tmp_path)
+    assert len(found["seeds"]) == 2 and found["seeds"][1]["ablation.no_sink.overlapped.who"] == 0.2
+    row = next(row for row in claims.ledger({"ablation.no_sink.overlapped.who": 0.1, "ablation.streaming.overlapped.who": 0.9}, {}, found)
                if row["id"] == "P6")
-    assert row["intervals"] == {"right name": {"mean": 0.95, "half_width": 0.6353, "n": 2},
-                                "names without sink, minus with": {"mean": -0.8, "half_width": 0.0, "n": 2}}
-    assert "-0.8 (2 seeds: -0.800 ± 0.000)" in row["measured"] and row["verdict"] == claims.NOT_MEASURED
+    spread = {one["label"]: one["spread"] for one in row["numbers"] if one["spread"]}
+    assert spread == {"right names": {"mean": 0.95, "half_width": 0.6353, "n": 2, "of": "seeds"},
+                      "right names without the sink": {"mean": -0.8, "half_width": 0.0, "n": 2, "of": "seeds"}}
+    assert "0.10, with it 0.90 (2 seeds: difference -0.800 ± 0.000)" in row["measured"] and row["verdict"] == claims.NOT_MEASURED
 
 
 def test_a_median_per_policy_and_student_without_what_is_set_up_once():
-    lines = [{"policy": "full", "student": "base", "ms": {"total": ms}} for ms in [900] * runs.WARM_CHUNKS + [1, 2, 9]]
+    lines = timed("base", [1, 2, 9], "full")
     found = ledger_inputs.chunk_ms(lines, [{"variant": "int8", "chunk_ms_p50": 3.5}])
-    assert found == {"ablation": {"full": {"base": {"chunk_ms_p50": 2.0}}}, "compress": {"int8": {"chunk_ms_p50": 3.5}}}
+    assert found == {"ablation": {"full": {"base": {"chunk_ms_p50": 2.0}}}, "compress": {"int8": {"chunk_ms_p50": 3.5}}, "noise": None}
 
 
-def test_what_make_real_lm_measured_comes_with_where_it_ran(tmp_path):
-    assert ledger_inputs.real_lm(tmp_path) == ({}, {})
+def test_what_other_commands_measured_comes_with_where_it_ran(tmp_path):
+    assert ledger_inputs.apart(tmp_path) == ({}, {})
     found = {"dense_ppl": 20.5, "tokens": 4096, "text": "novel.txt", "dtype": "float32", "model": "small.gguf", "hardware": {"text": "two cores"}}
     (tmp_path / "real_lm.json").write_text(json.dumps(found))
-    numbers, where = ledger_inputs.real_lm(tmp_path)
-    assert numbers == {"real_lm.dense_ppl": 20.5} and where["hardware"] == "two cores" and where["command"] == "make real-lm"
+    replayed = {"runs": 8, "chunks": 216, "dirty": True, "date": "2026-11-28", "command": "make conformance", "model": "formulas",
+                "data": "eight runs", "hardware": {"text": "two cores"}}
+    (tmp_path / "conformance.json").write_text(json.dumps(replayed))
+    numbers, where = ledger_inputs.apart(tmp_path)
+    assert numbers == {"real_lm.dense_ppl": 20.5, "real_lm.tokens": 4096, "conformance.runs": 8, "conformance.chunks": 216}
+    assert where["P6R"]["command"] == "make real-lm" and where["P6R"]["data"] == "novel.txt, 4,096 tokens"
+    assert where["P0"] == {"date": "2026-11-28", "hardware": "two cores", "dtype": "float32", "model": "formulas", "data": "eight runs",
+                           "command": "make conformance"}
+
+
+def test_the_published_files_give_the_ledger_its_hours_and_its_conformance():
+    numbers, where = ledger_inputs.apart(REFERENCE)
+    assert numbers["hours.minutes"] == 120 and 0.95 < numbers["hours.kv_ratio"] < 1.05 and numbers["hours.kv_tokens_max"] < 1000
+    assert numbers["conformance.chunks_agreeing"] == numbers["conformance.chunks"] > 200 and numbers["conformance.runs"] == 8
+    assert {"P0", "P1H", "P6R"} <= where.keys()
+    assert len(ledger_inputs.repeats(REFERENCE)["seeds"]) == 5 and len(ledger_inputs.repeats(REFERENCE)["hours"]) == 3
+
+
+def timed(student: str, ms: list[float], policy: str = "streaming") -> list[dict]:
+    warm = [900.0] * runs.WARM_CHUNKS
+    return [{"policy": policy, "student": student, "pass": "in turns", "chunk": k, "ms": {"total": one}} for k, one in enumerate(warm + ms)]
+
+
+def test_the_noise_is_how_far_equal_models_are_apart_over_the_chunks_they_share():
+    lines = timed("overlapped", [10, 10, 10]) + timed("tiled", [12, 12, 12, 90, 90, 90, 90]) + timed("base", [11, 11, 11])
+    assert ledger_inputs.noise(lines) == 1.2
+    assert ledger_inputs.noise(lines + timed("base", [99, 99, 99], "full")) == 1.2, "another cache is another cost"
+    assert ledger_inputs.noise(timed("overlapped", [10, 10])) is None and ledger_inputs.noise([]) is None
+    assert ledger_inputs.noise(lines + [line | {"pass": "alone", "ms": {"total": 99}} for line in timed("base", [1])]) == 1.2, "not in turns"
+    assert ledger_inputs.chunk_ms(lines, [])["noise"] == 1.2
 
 
 def test_only_numbers_beyond_tolerance_are_said_to_have_moved(tmp_path):

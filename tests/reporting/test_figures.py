@@ -1,7 +1,9 @@
 """Both twins of every figure: written, the same twice, without a network, and never an empty box."""
 
+import json
 import math
 import random
+import re
 import sys
 
 import numpy as np
@@ -78,6 +80,32 @@ def test_nothing_to_draw_is_one_sentence_and_no_file(name, data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_title_is_one_sentence_made_of_what_is_drawn(name, tmp_path):
+    title = title_of(draw(name, FIGURES[name], tmp_path))
+    assert title.endswith(".") and title.count(". ") == 0 and len(title) < 130 and re.search(r"\d", title)
+
+
+def title_of(png) -> str:
+    found = re.findall(r'"title":\{"text":("(?:[^"\\]|\\.)*")', png.with_suffix(".html").read_text())
+    return json.loads(found[-1]).replace("<br>", " ")
+
+
+def test_a_time_that_grows_is_said_to_grow_and_one_that_does_not_is_not(tmp_path):
+    title = title_of(figures.latency(list(comments()), tmp_path))
+    assert "streaming stays at" in title and "full grows from" in title
+    still = title_of(figures.latency([row for row in comments() if row["policy"] == "streaming"], tmp_path))
+    assert "grows" not in still
+
+
+def test_the_ablation_names_what_was_removed_and_leaves_the_saturated_metric_out(tmp_path):
+    png = figures.ablation(ABLATION, tmp_path)
+    page = png.with_suffix(".html").read_text()
+    assert "no_sink: - sink" in page and "event F1" not in page and "without the sink" in title_of(png)
+    kept = figures.ablation([row for row in ABLATION if row["policy"] != "no_sink"], tmp_path, "kept")
+    assert "without" not in title_of(kept), "nothing was removed"
+
+
 @pytest.mark.parametrize(("name", "key"), [("memory", "kv_tokens"), ("quality", "event_f1"), ("training", "loss"), ("compress", "bytes")])
 def test_a_nan_is_named(name, key, tmp_path):
     with pytest.raises(UserError, match=f"Figure `{name}`.*`{key}`"):
@@ -107,7 +135,7 @@ def test_two_streams_are_not_one_line(tmp_path):
 
 def test_nothing_to_score_in_any_minute_leaves_the_panel_out(tmp_path):
     figures.quality([{**row, "who": None} for row in MINUTES], tmp_path)
-    assert "who: right name" not in (tmp_path / "quality.html").read_text()
+    assert "right names" not in (tmp_path / "quality.html").read_text()
 
 
 def test_a_single_chunk_and_a_single_policy(tmp_path):

@@ -17,15 +17,15 @@ from PIL import Image
 
 from streamingvlm.base import config
 from streamingvlm.base.paths import repository_root
-from streamingvlm.evaluation import claims, ledger_inputs
+from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 from streamingvlm.reporting import report_page
 
 ROOT = repository_root(Path(__file__).parent)
 SCORES = {"event_accuracy": 0.9, "event_f1": 0.8, "who": None, "score": 0.7, "increment": 0.6}
 NUMBERS = {"ablation": {"streaming": {"overlapped": SCORES | {"first_quarter": SCORES, "last_quarter": SCORES, "kv_tokens": 214}}},
            "compress": {"int8": SCORES | {"zeros": 0.0, "bytes": 1_500_000, "memory_bytes": 1_400_000}}}
-LINES = [{"stream": "long", "student": "overlapped", "policy": "streaming", "kv_tokens": 40, "memory_mb": 500.0, "ms": {"total": 10.0 + k % 3}}
-         for k in range(40)]
+LINES = [{"stream": "long", "student": "overlapped", "pass": "alone", "policy": "streaming", "chunk": k, "kv_tokens": 40, "memory_mb": 500.0,
+          "ms": {"total": 10.0 + k % 3}} for k in range(40)]
 NOTEBOOKS = ("03_compress", "04_stream", "05_evaluate")
 DVC_YAML = """
 stages:
@@ -40,14 +40,16 @@ stages:
 def reports(root: Path) -> None:
     """Everything that a run leaves and the page shows, as small as it can be."""
     folder = root / "reports"
-    for name in ("figures", "timings", "notebooks", "reference"):
+    for name in ("figures", "timings", "notebooks", "reference", "city"):
         (folder / name).mkdir(parents=True)
     (folder / "timings" / "stream.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     compress_ms = [{"variant": "int8", "chunk_ms_p50": 5.0}]
     (folder / "timings" / "compress.json").write_text(json.dumps(compress_ms))
     (folder / "metrics.json").write_text(json.dumps(NUMBERS))
     measured = ledger_inputs.measured(NUMBERS, LINES, compress_ms, config.load(root / "params.yaml"))
-    claims.write(claims.ledger(measured, dict.fromkeys(claims.CONDITIONS, "two cores")), folder)
+    ledger_text.write(claims.ledger(measured, dict.fromkeys(claims.CONDITIONS, "two cores")), folder)
+    Image.new("RGB", (40, 10)).save(folder / "timings" / "band.png")
+    (folder / "timings" / "band.txt").write_text("Verdicts: P1 flat cost: not measured.\n")
     for name in report_page.FIGURES:
         Image.new("RGB", (4, 3)).save(folder / f"{name}.png")
         (folder / f"{name}.html").write_text(f'{{"title":{{"text":"{name}: 1.5 \\u003cbr\\u003eagainst \\"2\\""}}}}')
@@ -119,7 +121,7 @@ def test_the_ledger_comes_first_and_is_whole(root, capsys):
     ids = [attrs["id"] for attrs in found.all("article")]
     assert ids == [f"claim-{name}" for name in claims.claims()["claims"]]
     order = [attrs["id"] for name, attrs in found.tags if name == "h2"]
-    assert order == ["ledger", "figures", "tables", "published", "provenance", "notebooks"]
+    assert order == ["ledger", "second", "figures", "tables", "published", "provenance", "notebooks"]
     for row in json.loads((root / "reports/claims.json").read_text()):
         assert row["claim"] in found.text and row["verdict"] in found.text and row["why"].replace("`", "") in found.text
 
@@ -142,8 +144,9 @@ def test_every_link_leads_somewhere_and_nothing_is_fetched(root):
 
 def test_a_figure_says_its_own_facts_and_tables_say_what_they_are(root):
     found = seen(root)
-    assert [attrs["alt"] for attrs in found.all("img")] == [f'{name}: 1.5  against "2"' for name in report_page.FIGURES]
-    assert len(found.all("caption")) == len([attrs for attrs in found.all("table") if attrs.get("class") != "values"]) > 3
+    drawn = [f'{name}: 1.5  against "2"' for name in report_page.FIGURES]
+    assert [attrs["alt"] for attrs in found.all("img")] == ["Verdicts: P1 flat cost: not measured.", *drawn]
+    assert len(found.all("caption")) == len(found.all("table")) > 3
     assert all(attrs.get("scope") for attrs in found.all("th"))
 
 
@@ -154,7 +157,30 @@ def test_what_was_not_measured_is_said(root):
     (root / "reports/timings.json").write_text(json.dumps({"ablation": {"streaming": {"overlapped": {"chunk_ms_p50": 12.34}}}}))
     (root / "reports/timings/wall.json").write_text('{"evaluate": 61.25}')
     text = seen(root).text
-    assert "12.3" in text and text.count("61.2") == 2, "of the stage, and of all stages together"
+    assert "12.3" in text and "within this machine's noise" not in text and text.count("61.2") == 2, "of the stage, and of all stages together"
+
+
+def test_the_first_screen_has_the_date_the_band_and_why_full_fails(root):
+    numbers = json.loads((root / "reports/metrics.json").read_text())
+    found = seen(root)
+    first = found.text.partition("Words used here")[0]
+    assert "The run of two cores" in first and "Of the paper's claims:" in first and "exact score in 70.0%" in first
+    assert next(name for name, _ in found.tags if name in {"img", "h2"}) == "img", "the band stands before the first heading"
+    assert "a length it never saw" not in first, "full was not run"
+    assert "event F1" not in first and numbers
+
+
+def test_times_that_equal_models_reach_too_are_grey(root):
+    ms = {"streaming": {"overlapped": {"chunk_ms_p50": 10.0}}, "full": {"overlapped": {"chunk_ms_p50": 40.0}}}
+    assert report_page._noisy({"ablation": ms, "noise": 1.2}) == set()
+    near = ms | {"window": {"overlapped": {"chunk_ms_p50": 9.0}}}
+    compressed = {"float32": {"chunk_ms_p50": 8.0}, "int8": {"chunk_ms_p50": 9.5}, "pruned25": {"chunk_ms_p50": 9.7}}
+    assert report_page._noisy({"ablation": near, "compress": compressed, "noise": 1.2}) == {
+        ("ablation", "window", "overlapped"), ("compress", "int8")}
+    assert report_page._noisy({"ablation": near}) == report_page._noisy({}) == set()
+    (root / "reports/timings.json").write_text(json.dumps({"compress": {name: compressed["float32"] for name in ("float32", "int8")}, "noise": 1.1}))
+    found = seen(root)
+    assert [attrs for attrs in found.all("td") if attrs.get("class") == "noise"] and "Equal models took up to 1.10 times" in found.text
 
 
 def test_what_comes_from_data_is_text_and_never_markup(root):
@@ -163,7 +189,7 @@ def test_what_comes_from_data_is_text_and_never_markup(root):
     rows[0]["why"] = "<script>alert(1)</script> & `<img src=x>`"
     path.write_text(json.dumps(rows))
     found = seen(root)
-    assert not found.all("script") and len(found.all("img")) == len(report_page.FIGURES)
+    assert not found.all("script") and len(found.all("img")) == len(report_page.FIGURES) + 1
     assert "<script>alert(1)</script> & <img src=x>" in found.text
 
 
@@ -175,7 +201,7 @@ def test_the_same_reports_give_the_same_bytes(root):
     assert first == [(root / "reports" / name).read_bytes() for name in files]
 
 
-@pytest.mark.parametrize("name", ["figures/quality.png", "figures/quality.html", "timings/memory.png", "timings/stream.jsonl",
+@pytest.mark.parametrize("name", ["figures/quality.png", "figures/quality.html", "timings/memory.png", "timings/band.png", "timings/stream.jsonl",
                                   "timings/compress.json", "metrics.json", "claims.json", "notebooks/05_evaluate.ipynb"])
 def test_what_is_missing_is_named_and_no_page_is_left(root, capsys, name):
     (root / "reports" / name).unlink()
@@ -206,6 +232,12 @@ def test_a_timed_figure_older_than_its_numbers_is_of_another_run(root, capsys):
     old = (root / "reports/timings/stream.jsonl").stat().st_mtime - 3600
     os.utime(root / "reports/timings/latency.png", (old, old))
     assert "reports/timings/latency.png is older" in refused(root, capsys)
+
+
+def test_a_band_older_than_the_ledger_is_of_another_run(root, capsys):
+    old = (root / "reports/claims.json").stat().st_mtime - 3600
+    os.utime(root / "reports/timings/band.png", (old, old))
+    assert "reports/timings/band.png is older" in refused(root, capsys)
 
 
 @pytest.mark.parametrize("name", ["claims.json", "timings/stream.jsonl", "timings/wall.json"])

@@ -79,6 +79,17 @@ def test_the_tool_says_yes_only_if_everything_agrees(tmp_path, capsys):
     assert conformance.main([str(path)]) == 0, "a run without arrays is compared by what it has"
 
 
+def test_what_the_ledger_reads_is_left_only_if_every_run_could_be_read(tmp_path):
+    path, _ = shortened(tmp_path, 2)
+    save = tmp_path / "conformance.json"
+    assert conformance.main([str(path), "--save", str(save)]) == 0
+    found = json.loads(save.read_text())
+    assert found["runs"] == found["runs_agreeing"] == 1 and found["chunks"] == found["chunks_agreeing"] == 2
+    assert found["tokens"] > 2 and 0 < found["hidden_difference"] < conformance.TOLERANCE and found["hardware"]["text"]
+    save.unlink()
+    assert conformance.main([str(path), str(tmp_path / "none.json"), "--save", str(save)]) == 2 and not save.exists()
+
+
 def test_what_is_no_recorded_run_is_named_in_one_sentence(tmp_path, capsys):
     path, record = shortened(tmp_path, 2)
     no_chunks = {key: value for key, value in record.items() if key != "chunks"}

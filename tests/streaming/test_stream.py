@@ -16,7 +16,7 @@ from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import Prefill
 from streamingvlm.streaming import captions
 from streamingvlm.streaming.batching import EncodeVision, Reserve, compute
-from streamingvlm.streaming.stream import Streamer, run_batched
+from streamingvlm.streaming.stream import Streamer, run_batched, stream_side_by_side
 
 
 def streamer(vlm, name="streaming", cache=CACHE, stream=STREAM) -> Streamer:
@@ -288,3 +288,11 @@ def say(s: Streamer):
     s.spans += answer
     s.pending = answer[2:]
     return list(dialogue.ids_of(answer[:2]))
+
+
+def test_streams_side_by_side_say_what_each_says_alone(vlm):
+    names = ("streaming", "full", "overlap", "window", "no_text")
+    chunks = [chunk(k) for k in range(9)]
+    alone = [[c.line(timed=False) for c in streamer(vlm, name).stream_chunks("a", chunks)] for name in names]
+    together = list(stream_side_by_side([streamer(vlm, name) for name in names], "a", chunks))
+    assert [[c.line(timed=False) for c in own] for own in zip(*together, strict=True)] == alone

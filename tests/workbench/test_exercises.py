@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from streamingvlm.context import dialogue, policy
 from streamingvlm.context.dialogue import Dialogue
 from streamingvlm.data import stream_rows
 from streamingvlm.evaluation import judge
+from streamingvlm.models.multicamera.hrm import PERIOD
 from streamingvlm.models.qwen25 import compress, loading, tokenizer
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.reporting import figures
@@ -31,10 +33,12 @@ from streamingvlm.streaming import trace
 from streamingvlm.streaming.stream import Streamer
 from streamingvlm.training import windowing
 from streamingvlm.workbench.exercise import check
+from streamingvlm.worlds.city.world import ANOMALIES, City
 from streamingvlm.worlds.match import dataset, game, practice, scoring
 
 ROOT = repository_root(Path(__file__).parent)
 CPU = torch.device("cpu")
+CITY = City(23, 4, 256)
 SECRET = 271_828
 
 
@@ -166,7 +170,7 @@ def a_compression(monkeypatch) -> dict:
     """The base model for the student; what it gets right is taken to be the share of the weights that are left."""
     small = base()
     compress.apply(small, "int8")
-    scores = SimpleNamespace(held_out=lambda vlm, held, cfg, root: ({"event_f1": 1 - compress.zeros(vlm)}, []))
+    scores = SimpleNamespace(held_out=lambda vlm, held, cfg, root: {"event_f1": 1 - compress.zeros(vlm)})
     return {"compress": compress, "loading": SimpleNamespace(load=lambda path, device: base()), "device": CPU,
             "table": [{"variant": "int8", "memory_bytes": compress.memory_bytes(small)}], "runs": scores, "held": [], "cfg": None, "norms": None,
             "paths": SimpleNamespace(sft=ROOT, root=ROOT)}
@@ -180,9 +184,9 @@ def a_stream(monkeypatch) -> dict:
         for k in range(100):
             tokens = 50 + 34 * k if name == "full" else 200
             ms = dict.fromkeys(figures.STAGES, 2.0) | {"prefill": prefill_ms, "decode": 9.0 if name == "full" else 4.0}
-            lines.append({"stream": "long", "student": "overlapped", "policy": name, "kv_tokens": tokens, "kv_bytes": tokens * cache.bytes,
-                          "end_s": k + 1.0, "ms": ms})
-    return {"watched": lines, "LONG": dataset.LONG, "figures": figures, "pd": pd}
+            lines.append({"stream": "long", "student": "overlapped", "policy": name, "pass": "in turns", "kv_tokens": tokens,
+                          "kv_bytes": tokens * cache.bytes, "end_s": k + 1.0, "ms": ms})
+    return {"watched": lines, "timed": lines, "LONG": dataset.LONG, "figures": figures, "pd": pd}
 
 
 def an_evaluation(monkeypatch) -> dict:
@@ -200,6 +204,17 @@ SECONDS = [chunk(k) for k in range(12)]
 def a_cache(monkeypatch) -> dict:
     vlm = base()
     return {"trace": trace, "vlm": vlm, "cfg": CFG, "row": ROW, "chunks": SECONDS, "film": trace.trace_stream(vlm, "streaming", CFG, ROW, SECONDS)}
+
+
+def a_city(monkeypatch) -> dict:
+    return {"truth": CITY.truth, "ANOMALIES": ANOMALIES}
+
+
+def an_outlook(monkeypatch) -> dict:
+    kinds = ("fall", "pavement", "loiter", "bag", "clone", "surge")
+    f1 = {name: dict(zip(kinds, (0.9, 0.8, 0.7, 0.6, *cross), strict=True)) for name, cross in (("model", (0.8, 0.8)), ("no_hrm", (0.2, 0.5)))}
+    network = SimpleNamespace(memory=SimpleNamespace(knobs=SimpleNamespace(period=PERIOD)))
+    return {"torch": torch, "numbers": {name: {"f1": each} for name, each in f1.items()}, "network": network}
 
 
 def streamed(name: str, **windows) -> tuple[Streamer, int]:
@@ -232,6 +247,8 @@ LESSONS = {
     "05_evaluate": (an_evaluation, [(2 / 3, 1 / 2), (4, 2), (35, 12)]),
     "06_inside_the_cache": (a_cache, [(5 + CFG.cache.vision_rounds, 5), (lambda: streamed("streaming", vision_rounds=8)[1], 100),
                                       (first_of_previous, "teams")]),
+    "07_city": (a_city, [([0, 2, 4, 5], [0, 2]), (lambda: int((CITY.truth.clocks[..., 1] >= 1).sum()), 0), (1 / 3, 0.2)]),
+    "08_many_streams": (an_outlook, [(math.log(2) / -math.log(0.9) / 8, 6.6), ("clone", "surge"), (2.0, 16)]),
 }
 
 

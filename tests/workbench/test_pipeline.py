@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import SMALL
 
 from streamingvlm.base.paths import repository_root
@@ -67,6 +68,7 @@ def test_every_stage_leaves_what_it_promises(scratch):
               "reports/metrics.json", "reports/timings.json", "reports/timings/wall.json", "reports/claims.md",
               "reports/claims.json", "reports/timings/stream.jsonl", "reports/timings/latency.png", "reports/timings/latency.html",
               "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
+              "artifacts/city/rows.parquet", "artifacts/city-model/city.json", "reports/city/wall.mp4", "reports/timings/city.json",
               "reports/inside/film.png", "reports/inside/attention.png", "reports/inside/player.html",
               *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
     assert wanted <= names, wanted - names
@@ -75,12 +77,17 @@ def test_every_stage_leaves_what_it_promises(scratch):
 
 def test_the_contract_of_a_comment(scratch):
     lines = [json.loads(line) for line in (scratch.folder / "reports/timings/stream.jsonl").read_text().splitlines()]
-    long = [line for line in lines if line["stream"] == "long" and line["policy"] == "streaming" and line["student"] == "overlapped"]
-    assert [line["chunk"] for line in long] == list(range(48))
-    assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= long[0].keys()
+    for which, policies in (("alone", {"streaming", "full"}), ("in turns", {"streaming", "full", "no_text"})):
+        mine = [line for line in lines if line["pass"] == which and line["student"] == "overlapped"]
+        assert {line["policy"] for line in mine} == policies
+        assert all([line["chunk"] for line in mine if line["policy"] == name] == list(range(48)) for name in policies)
+    assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= lines[0].keys()
     assert all(line["ms"]["total"] > 0 for line in lines)
-    loop = [line["start_s"] for line in lines if line["stream"] == "bigbuckbunny-loop" and line["policy"] == "full"]
-    assert loop == sorted(set(loop)) and len(loop) == 12
+    said = [json.loads(line) for line in (scratch.folder / "artifacts/stream/overlapped/long.streaming.jsonl").read_text().splitlines()]
+    timed = [line["text"] for line in lines if line["pass"] == "alone" and line["policy"] == "streaming"]
+    assert [line["text"] for line in said] == timed and "ms" not in said[0], "in a group or alone, the same words"
+    loop = (scratch.folder / "artifacts/stream/overlapped/bigbuckbunny-loop.full.jsonl").read_text().splitlines()
+    assert [json.loads(line)["start_s"] for line in loop] == list(range(12))
 
 
 def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
@@ -127,8 +134,9 @@ def test_one_param_reruns_only_the_stages_that_read_it(scratch, old, new, stages
     assert sorted(status) == stages
 
 
-def test_forced_again_it_gives_the_same_bytes(scratch):
+def test_forced_again_it_gives_the_same_bytes_with_one_worker_too(scratch, monkeypatch):
     before = locked_outs(scratch.folder)
+    monkeypatch.setenv("STREAMINGVLM_WORKERS", "1")
     scratch.repro("-f")
     assert locked_outs(scratch.folder) == before and len(before) > 10
 
@@ -176,3 +184,16 @@ def test_the_lock_is_of_this_code():
             if dep["path"].startswith(("src/", "notebooks/")):
                 found = hashlib.md5((ROOT / dep["path"]).read_bytes()).hexdigest()
                 assert found == dep["md5"], f"{dep['path']} changed since stage {name} ran: `make repro`, then commit dvc.lock"
+
+
+def test_a_stage_finds_the_clone_s_environment_without_activation(tmp_path):
+    """`.venv/bin/dvc repro` from a fresh terminal."""
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho ours $@\n")
+    python.chmod(0o755)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    for command in [stage.get("do", stage)["cmd"] for stage in stages.values()]:
+        done = subprocess.run(command.replace("${item}", "x"), shell=True, cwd=tmp_path, capture_output=True, text=True, check=True,
+                              env={"PATH": "/usr/bin:/bin"})
+        assert done.stdout.startswith("ours -m streamingvlm.workbench.run_notebook")

@@ -94,7 +94,7 @@ def test_no_run_comes_twice(tmp_path):
 @pytest.mark.parametrize(("parameters", "said"), [
     ({"cache.nope": {"value": 1}}, "unknown key `cache.nope`"), ({"nope.key": {"value": 1}}, "unknown section `nope`"),
     ({"steps": {"value": 1}}, "must be section.key"), ({"sft.steps": {"values": [3, "four"]}}, "`sft.steps` must be int, not 'four'"),
-    ({"sft.steps": {"value": 2.5}}, "must be int, not 2.5"), ({"sft.lr": {"values": ["1e-3"]}}, "must be float, not '1e-3'"),
+    ({"sft.steps": {"value": 2.5}}, "must be int, not 2.5"), ({"sft.lr": {"values": ["fast"]}}, "must be float, not 'fast'"),
     ({"sft.steps": {"values": []}}, "no values to try"), ({"sft.stride_s": {"value": 99}}, "must be at most"), ({"sft.steps": 4}, "not 4"),
     ({"sft.lr": {"min": 0.1, "max": 0.2}}, "use `method: random`"),
     ({"sft.lr": {"distribution": "zipf", "min": 1, "max": 2}}, "unknown distribution"),
@@ -118,6 +118,22 @@ def test_a_mistake_in_a_file_is_one_sentence(parameters, said, tmp_path):
 def test_a_mistake_in_what_is_drawn_is_one_sentence(spec, said, tmp_path):
     with pytest.raises(UserError, match=re.escape(said)):
         expand(tmp_path, {"sft.lr": spec}, "random", 20)
+
+
+def test_a_number_without_a_point_is_a_number(tmp_path):
+    """To the YAML of W&B `1e-4` is text; to DVC and to whoever wrote it, it is a number."""
+    assert [one["sft.lr"] for one in expand(tmp_path, {"sft.lr": {"values": ["1e-4", "5e-4"]}})] == [1e-4, 5e-4]
+    between = {"sft.lr": {"distribution": "log_uniform_values", "min": "1e-5", "max": "1e-3"}}
+    assert all(1e-5 <= one["sft.lr"] <= 1e-3 for one in expand(tmp_path, between, "random", 5))
+    assert sweep_spec.settled({"sft.steps": "1e2"}, sweep_spec.as_dict(config.load(ROOT / "params.yaml")), "x")[1] == {"sft.steps": 100}
+
+
+@pytest.mark.parametrize("text", ['{"sft.lr": NaN}', '{"sft.lr": Infinity}', '{"sft.lr": 1e999}', '{"sft.lr": "nan"}',
+                                  '{"run.threads": 99999999999}'])
+def test_a_trial_with_numbers_that_are_none_is_one_sentence(text, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert sweep.main(["--trial", text]) == 2
+    assert "must be" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["metric: score", "run_cap: '8'", "run_cap: -1", "method: [grid]"])

@@ -116,6 +116,22 @@ def test_whatever_breaks_the_run_goes_on_and_says_so_once(breaks, fake, here, ca
     assert len(wandb.logged) == (5 if breaks == "finish" else 0)
 
 
+def test_nobody_is_asked_for_a_key(fake, here, monkeypatch, capsys):
+    wandb = fake()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+
+    def asks(**settings):  # as W&B does where a terminal listens
+        if sys.stdin.isatty():
+            pytest.fail("it would wait for an answer")
+        raise RuntimeError("No API key configured")
+
+    wandb.init = asks
+    everything(here)
+    assert "No API key configured" in capsys.readouterr().err and sys.stdin is terminal
+
+
 @pytest.mark.parametrize("module", [None, SimpleNamespace()], ids=["not installed", "not W&B"])
 def test_a_missing_wandb(module, here, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", module)

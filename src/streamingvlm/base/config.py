@@ -11,6 +11,7 @@ declares in dvc.yaml; asking for another one is an error too, so a stage cannot 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing
 from dataclasses import dataclass, field
@@ -117,8 +118,18 @@ class Stream:
     ablations: list[str] = field(default_factory=list)
     controls: list[str] = field(default_factory=list)
     max_new_tokens: int = 20
+    timed_s: int = 600
     query: str = "Commentate on this match"
     repetition_penalty: float = 1.0  # on every id in the context, pads and specials included; 1 changes nothing
+
+
+@dataclass(frozen=True)
+class City:
+    worlds: int
+    frames: int
+    variants: list[str]
+    compress: list[str]
+    compressed_worlds: int
 
 
 @dataclass(frozen=True)
@@ -136,12 +147,19 @@ class Run:
 # The least value that makes sense, by section.key
 AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
             "video.max_pixels": CELL_PX**2, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
-            "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
+            "cache.restart_rounds": 1, "data.clean_matches": 0, **{f"{name}.seed": 0 for name in ("data", "model", "pretrain", "sft")},
+            "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
             "sft.accumulate": 1, "sft.lora_rank": 1,
+            "stream.timed_s": 1, "city.worlds": 1, "city.frames": 32, "city.compressed_worlds": 1,
             "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
+# No number may be larger than any of these; what is absurd would else end in the middle of a run, in somebody else's words
+AT_MOST = {"run.threads": 4096, "video.fps": 100_000, "video.chunk_s": 3600, "video.max_pixels": 1 << 26, "stream.max_new_tokens": 100_000,
+           "stream.repetition_penalty": 1000, "sft.lr": 1000, "sft.anneal_lr": 1000}
+LARGEST = 2**31 - 1
+FRAMES_AT_MOST = 3600  # of one chunk: they are in memory together
 
 ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds", "all_text"), "run.device": ("auto", "cpu", "cuda"),
           "run.decode": ("auto", "eager", "graph", "compile"),
@@ -151,7 +169,7 @@ VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d|sparse24)(_(int8|pruned\
 VARIANTS = "name float32, int8, pruned25, mlp25, sparse24, or several with _ between"
 
 SECTIONS = {"data": Data, "video": Video, "cache": Retention, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress,
-            "stream": Stream, "evaluate": Evaluate, "run": Run}
+            "stream": Stream, "city": City, "evaluate": Evaluate, "run": Run}
 
 
 class Config:
@@ -159,6 +177,9 @@ class Config:
 
     def __init__(self, sections: dict[str, object]):
         self.__dict__.update(sections)
+
+    def __reduce__(self):  # a worker gets the same params
+        return Config, (vars(self),)
 
     def having(self, section: str, **changes) -> Config:
         """The same params but for `changes` in one section."""
@@ -205,6 +226,8 @@ def _agree(given: dict, source: str) -> None:
     frames = video.fps * video.chunk_s if video else 1
     if abs(frames - round(frames)) > 1e-6 or frames < 1:
         raise UserError(f"{source}: `video.fps` x `video.chunk_s` must be a whole number of frames, not {frames:g}.")
+    if frames > FRAMES_AT_MOST:
+        raise UserError(f"{source}: `video.fps` x `video.chunk_s` must be at most {FRAMES_AT_MOST} frames, not {frames:g}.")
     if sft and sft.stride_s > sft.window_s:
         raise UserError(f"{source}: `sft.stride_s` must be at most `sft.window_s`, or seconds between two windows are never learned.")
     for key in ("window_s", "stride_s") if video and sft else ():
@@ -225,9 +248,11 @@ def _section(name: str, body: dict, source: str):
     missing = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.name not in body]
     if missing:
         raise UserError(f"{source}: `{name}.{missing[0]}` is missing.")
-    for key, value in body.items():
+    for key, given in body.items():
         where = f"{source}: `{name}.{key}`"
-        body = {**body, key: _typed(where, value, types[key])}
+        value = _typed(where, given, types[key])
+        body = {**body, key: value}
+        _bounded(where, value, AT_MOST.get(f"{name}.{key}", LARGEST))
         least = AT_LEAST.get(f"{name}.{key}")
         if least is not None and value < least:
             raise UserError(f"{where} must be at least {least}, not {value}.")
@@ -239,13 +264,22 @@ def _section(name: str, body: dict, source: str):
     return cls(**body)
 
 
+def _bounded(where: str, value, most: float) -> None:
+    if isinstance(value, int | float) and not isinstance(value, bool) and not abs(value) <= most:  # NaN is no answer to any comparison
+        finite = isinstance(value, int) or math.isfinite(value)
+        raise UserError(f"{where} must be {f'at most {most} either way' if finite else 'a finite number'}, not {value}.")
+
+
 def _typed(where: str, value, kind):
     if typing.get_origin(kind) is list:
         inner = typing.get_args(kind)[0]
         if isinstance(value, list):
             return [_typed(where, item, inner) for item in value]
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
     elif type(value) is kind:
         return value
     wanted = getattr(kind, "__name__", str(kind)) if typing.get_origin(kind) is None else str(kind)

@@ -19,13 +19,24 @@ def data_uri(content: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def printable(name: str) -> str:
+    """A file's name as text: what of it is not UTF-8 becomes U+FFFD, since no text file or page can hold it."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def target(path: Path) -> Path:
+    """The file that is written where `path` is: the one it links to, there already or not, as an editor would. A link stays a link."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes, folders above included. UserError where that cannot be done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    place = target(path)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()

@@ -13,7 +13,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Chunk:
-    """`chunk_s` of video. `start_s`, `end_s` count from read_chunks' `start_s`; `times_s` is the file's clock, 0 = its first frame."""
+    """`chunk_s` of video. `start_s`, `end_s` count from read_chunks' `start_s`, and where the picture begins after the sound, from as much before it:
+    that is the time players show. `times_s` is the picture's clock, 0 = its first frame."""
 
     index: int
     start_s: float

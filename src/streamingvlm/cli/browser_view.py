@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
 from streamingvlm.streaming import captions
 
@@ -46,7 +47,8 @@ class Browser:
                             "or none for any that is free.") from None
         self.server.browser = self
         self.url = f"http://127.0.0.1:{self.server.server_port}/"
-        self.publish("begin", {"title": job.file.name, "policy": job.policy.name, "of": captions.timestamp(job.info.duration_s)[:-4]})
+        self.publish("begin", {"title": files.printable(job.file.name), "policy": job.policy.name,
+                               "of": captions.timestamp(job.info.start_s + job.info.duration_s)[:-4]})
 
     def __enter__(self) -> Browser:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -91,7 +91,7 @@ def _common() -> Parser:
     from streamingvlm.cli.run_command import DEFAULT_MODEL
 
     common = Parser(add_help=False)
-    common.add_argument("file", type=Path, metavar="VIDEO", help="any video file")
+    common.add_argument("file", type=_video, metavar="VIDEO", help="any video file")
     common.add_argument("--model", metavar="NAME", help=f"a model folder or a name on the hub (default: {DEFAULT_MODEL} in this clone)")
     common.policy = common.add_argument("--policy", metavar="NAME", default="streaming", help="what the cache keeps")
     common.add_argument("--out", type=Path, metavar="FILE", help="the WebVTT file; the JSONL file stands beside it (default: VIDEO.said.vtt, here)")
@@ -103,11 +103,26 @@ def _common() -> Parser:
     return common
 
 
+def _video(word: str) -> Path:
+    """A file's name; UserError for an address."""
+    address = re.match(r"([a-z][a-z0-9+.-]*)://", word, re.IGNORECASE)
+    if address and not os.path.exists(word):
+        if address[1].lower() == "file":
+            raise UserError(f"{word} is an address: write the path alone, without {address[0]}.")
+        raise UserError(f"{word} is an address, and this watches files: live sources are not read yet, and a film is downloaded first.")
+    return Path(word)
+
+
+def _named(words: list[str], options) -> list[str]:
+    """The words, with ./ before a file whose name looks like an option and is none."""
+    return [f"./{word}" if word.startswith("-") and word not in options and os.path.isfile(word) else word for word in words]
+
+
 def main(argv: list[str] | None = None) -> int:
     """-> the exit status: 0, 2 for what the caller can mend, 130 after Ctrl-C, 141 where nobody reads on; `doctor` has its own 1."""
     try:
         known = parser()
-        args = known.parse_args(argv)
+        args = known.parse_args(_named(sys.argv[1:] if argv is None else argv, known.known))
         if args.command is None:
             known.print_help()
             return 2

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamingvlm.base import config
+from streamingvlm.base import config, files
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.streaming import captions
@@ -47,16 +48,20 @@ def prepare(args: argparse.Namespace) -> Job:
 
     cfg = settings(args.params)
     chosen = policy.get(args.policy)
-    info = file_index.scan(args.file).info
-    file_index.check_rate(info, cfg.video.fps)
+    index = file_index.scan(args.file)
     vtt, jsonl = captions.names(args.out or Path(f"{args.file.stem}.said.vtt"))
     for path in (vtt, jsonl):
         captions.check_writable(path)
+    if len({os.path.realpath(path) for path in (args.file, vtt, jsonl)}) < 3:  # through a link, that is
+        raise UserError(f"{vtt} and {jsonl} must be two files, neither of them the video; name another place with --out.")
     if args.html:
         captions.check_writable(args.html, "--html")
-        if args.html.resolve() in {path.resolve() for path in (args.file, vtt, jsonl)}:
+        if os.path.realpath(args.html) in {os.path.realpath(path) for path in (args.file, vtt, jsonl)}:
             raise UserError(f"{args.html} is the video or what is said of it; name another place with --html.")
-    return Job(args.file, info, cfg, chosen, model_path(args.model), vtt, jsonl, args.html)
+    job = Job(args.file, index.info, cfg, chosen, model_path(args.model), vtt, jsonl, args.html)
+    for note in (*index.info.notes, *file_index.check_rate(index, cfg.video.fps)):
+        print(f"{args.file.name}: {note}.", file=sys.stderr)
+    return job
 
 
 def settings(params: Path | None) -> config.Config:
@@ -119,7 +124,7 @@ def run_to_files(job: Job, comments: Iterable[Comment], show: Callable[[Comment]
         if job.html and written:
             from streamingvlm.reporting import player
 
-            player.write(job.html, job.file.name, job.file, [comment.line() for comment in written])
+            player.write(job.html, files.printable(job.file.name), job.file, [comment.line() for comment in written])
     spoken = sum(bool(comment.text) for comment in written)
     return f"{spoken} comments in {job.vtt} and {job.jsonl}" + (f"; to be watched: {job.html}" if job.html else "")
 
@@ -138,7 +143,8 @@ def run(args: argparse.Namespace) -> None:
     from streamingvlm.base import progress
     from streamingvlm.media import reader
 
-    said = watcher.stream_chunks(job.file.stem, reader.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
+    name = files.printable(job.file.stem)
+    said = watcher.stream_chunks(name, reader.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
     total = max(1, round(job.info.duration_s / job.cfg.video.chunk_s))
-    followed = progress.bar(said, total, job.file.name, lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
+    followed = progress.bar(said, total, files.printable(job.file.name), lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
     print(run_to_files(job, followed, line), file=sys.stderr)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
 from streamingvlm.cli import run_command
 from streamingvlm.cli.view import LatencyStats, View
@@ -75,7 +76,7 @@ def watch(args: argparse.Namespace) -> None:
     try:
         with view(job, args) as shown:
             streamer = run_command.streamer(job, args)
-            said = comments(streamer, job.file.stem, *_source(job, args, shown))
+            said = comments(streamer, files.printable(job.file.stem), *_source(job, args, shown))
             where = run_command.run_to_files(job, tally.of(said), lambda comment: shown.say(comment, tally))
         print(where, file=sys.stderr)
     finally:

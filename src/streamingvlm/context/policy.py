@@ -133,7 +133,8 @@ def recomputed(planner: Planner) -> Planner:
 
 
 def _window(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
-    """Nothing leaves until the window is full; then everything said and seen does, and the stream starts again from its header."""
+    """Nothing leaves until the window is full; then everything said and seen does, and the stream starts again from its header: system prompt and the
+    text from before the stream, whole."""
     if upcoming == 0 or upcoming % cache.restart_rounds:
         return None
     return Plan(tuple(_whole(extents, i) for i, e in enumerate(extents) if e.round == d.HEADER), recompute=True)
@@ -176,7 +177,7 @@ POLICIES = {
     for policy in (
         Policy("streaming", "the paper's method: sink + text window + the last rounds, contiguous positions", _streaming),
         Policy("full", "baseline (a): everything is kept", _full, forgets=False),
-        Policy("window", "baseline (b): restarts when its window is full, nothing carried over", _window),
+        Policy("window", "baseline (b): restarts from its header when its window is full; what was said and seen since is gone", _window),
         Policy("overlap", "baseline (c): what `streaming` keeps, recomputed before each chunk", recomputed(_streaming), needs_pixels=True),
         Policy("upstream", "the released code, token for token", _upstream, (("pin_query", False),), verbatim=True),
         Policy("upstream_growing", "`upstream`, but positions only grow", growing(_upstream), (("pin_query", False),), verbatim=True),

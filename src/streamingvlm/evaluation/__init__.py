@@ -1,7 +1,8 @@
-"""Who watches what (`runs`), who commentates better (`judge`, `chat`), and what that says of the published claims (`claims`, `ledger_inputs`).
+"""Who watches what (`runs`), who commentates better (`judge`, `chat`), and what that says of the published claims (`claims`, the numbers it is given:
+`ledger_inputs`, its text: `ledger_text`). Knows no picture and no page.
 
-Door: `runs.stream_row`, `judge.win_rate`, `claims.ledger`.
+Door: `runs.stream_row`, `judge.win_rate`, `claims.ledger`. `judge` follows the protocol of Inf-Streams-Eval, but has seen none of its data.
 
 A new metric: one line in the world's `scoring.METRICS`; tables, figures, the page and the ledger's numbers take it from there. A new claim: a row of
-claims.yaml.
+claims.yaml, with its decisive check marked.
 """

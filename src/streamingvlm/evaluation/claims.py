@@ -2,46 +2,44 @@
 
 The claims and their rules are data (claims.yaml); this file only applies them. It knows neither models nor streams: it is given a flat
 dict of metric -> number. A number that is missing, NaN or not a number makes the verdict "not measured"; nothing but a number can make it
-"reproduced". Every computed verdict carries the words "tiny scale": a direction shown on a toy is not the published figure.
+"reproduced". Every computed verdict says of what kind it is: a direction shown on a toy is not the published figure.
 
     rows = ledger({"stream.minutes": 10.7, ...}, {"hardware": ..., "dtype": ..., "model": ..., "data": ..., "command": ...})
-    write(rows, root / "reports")      # claims.md, claims.json
+    ledger_text.write(rows, root / "reports")      # claims.md, claims.json
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from statistics import fmean, stdev
 
-from streamingvlm.base import files
 from streamingvlm.base.numbers import number
 
-REPRODUCED = "reproduced (direction, tiny scale)"
-PARTLY = "partly reproduced (direction, tiny scale)"
+SCALE = "direction, tiny scale"
+REPRODUCED = f"reproduced ({SCALE})"
+PARTLY = f"partly reproduced ({SCALE})"
 NOT_REPRODUCED = "not reproduced (tiny scale)"
 NOT_MEASURED = "not measured"
 NOT_ATTEMPTED = "not attempted at this scale"
-CONDITIONS = ("hardware", "dtype", "model", "data", "command")
-PREFACE = ("What the two source documents claim, and what this run measured. A verdict with \"tiny scale\" is about the direction of an "
-           "effect on a toy model; no published figure of a large model was reproduced. Where several seeds were run, apart from this run "
-           "(`python bench/ablation.py`, reports/reference/ablation_seeds.json), their mean and its 95 % interval stand beside.")
-COLUMNS = {"id": "", "claim": "claim", "metric": "metric", "published": "published", "measured": "measured here", "verdict": "verdict",
-           "why": "why", "see": "see"}
+NEEDS = "need what isn't here"
+KINDS = ("reproduced", "partly reproduced", "not reproduced", NOT_MEASURED, NEEDS, NOT_ATTEMPTED)
+CONDITIONS = ("date", "hardware", "dtype", "model", "data", "command")
+NOISE = "timings.noise"  # how many times as long one model takes as another of the same shape: the smallest ratio of times that says anything
+TIME = "chunk_ms_p50"
+PARTS = ("requires", "checks", "aside")
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # Student's t, two-sided, by degrees of freedom
+Repeats = Mapping[str, Sequence[dict]]  # among what (seeds, hours) -> flat dicts of metric -> number, each of one independent repetition
 
 
 def claims() -> dict:
-    """claims.yaml as it stands: {sources: {name: title}, claims: {id: row}}."""
+    """claims.yaml as it stands: {sources: {name: {title, about}}, claims: {id: row}}."""
     from ruamel.yaml import YAML
 
     return YAML(typ="safe").load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
-
-
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}  # Student's t, two-sided, by degrees of freedom
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:
@@ -50,53 +48,114 @@ def interval(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": round(fmean(values), 4), "half_width": half if half is None else round(half, 4)}
 
 
-def ledger(measured: dict, context: dict, repeats: Sequence[dict] = ()) -> list[dict]:
+def kind(verdict: str) -> str:
+    """The verdict in a few words, one of KINDS: to count and to filter by."""
+    return NEEDS if verdict.startswith("needs") else verdict.partition(" (")[0]
+
+
+def counts(rows: Sequence[dict]) -> dict[str, int]:
+    """How many rows of each kind, in the order of KINDS, those there are none of left out."""
+    found = Counter(kind(row["verdict"]) for row in rows)
+    return {name: found[name] for name in KINDS if found[name]}
+
+
+def ledger(measured: dict, context: dict, repeats: Repeats | None = None) -> list[dict]:
     """One row per claim, in the order of claims.yaml. `context`: the CONDITIONS; a dict at `context[claim id]` goes before them.
 
-    `repeats`: flat dicts like `measured`, each of one independent repetition (a seed). A number that all of them have gets its mean and 95 %
-    interval there; a difference is taken within each, so that what they share cancels. Verdicts are of `measured` alone."""
-    return [_row(name, claim, measured, context, repeats) for name, claim in claims()["claims"].items()]
+    `repeats["seeds"]` and `["hours"]`: flat dicts like `measured`, each of one independent repetition. A number that all seeds have gets its mean
+    and 95 % interval there; a difference is taken within each, so that what they share cancels. Verdicts are of `measured`, but for checks that
+    say `among`: those are of the repetitions."""
+    return [_row(name, claim, measured, context, repeats or {}) for name, claim in claims()["claims"].items()]
 
 
-def _row(name: str, claim: dict, measured: dict, context: dict, repeats: Sequence[dict]) -> dict:
-    checks, asides = claim.get("requires", []) + claim.get("checks", []), claim.get("aside", [])
-    values = {check["label"]: _value(check, measured) for check in checks + asides}
-    known = {label: value for label, value in values.items() if value is not None}
-    again = {check["label"]: [value for one in repeats if (value := _value(check, one)) is not None] for check in checks + asides}
-    spread = {label: interval(found) | {"n": len(found)} for label, found in again.items() if len(found) > 1}
-    verdict, why = _verdict(claim, values)
+def _row(name: str, claim: dict, measured: dict, context: dict, repeats: Repeats) -> dict:
+    numbers = [_number(check, role, measured, repeats) for role in PARTS for check in claim.get(role, [])]
+    known = [one for one in numbers if one["value"] is not None]
+    verdict, why = _verdict(claim, numbers)
     here = {**context, **context.get(name, {})} if known else {}
     return {
-        "id": name, **{key: claim.get(key) for key in ("source", "claim", "metric", "published", "baseline", "direction")},
-        "measured": "; ".join(f"{label} {number(value)}{_spread(spread.get(label))}" for label, value in known.items()) or None,
-        "values": known, "intervals": spread,
+        "id": name, **{key: claim.get(key) for key in ("source", "short", "claim", "metric", "published", "baseline", "direction")},
+        "ours": bool(claim.get("ours")), "numbers": numbers, "values": {one["name"]: one["value"] for one in known},
+        "measured": "; ".join(said(one) for one in known) or None,
         **{key: here.get(key) for key in CONDITIONS}, "verdict": verdict, "why": why,
         "notebook": claim.get("notebook") if known else None, "figure": claim.get("figure") if known else None,
     }
 
 
-def _verdict(claim: dict, values: dict) -> tuple[str, str]:
+def _number(check: dict, role: str, measured: dict, repeats: Repeats) -> dict:
+    """A check as the ledger shows it: its words, its numbers, what was wanted and whether it holds (None: nothing was wanted, or no number)."""
+    among = check.get("among")
+    found = [value for one in repeats.get(among or "seeds", ()) if (value := _value(check, one)) is not None]
+    spread = interval(found) | {"n": len(found), "of": among or "seeds"} if len(found) > 1 else None
+    value = (spread and spread["mean"]) if among else _value(check, measured)
+    one = {"role": role, "label": check["label"], "than": check.get("than"), "name": _name(check), "value": value, "spread": spread,
+           "among": among, "parts": _parts(check, repeats.get(among, ()) if among else [measured]) if value is not None else [],
+           "sign": "minus" if "minus" in check else "over" if "over" in check else None, "wanted": _wanted(check),
+           "decisive": bool(check.get("decisive")), "essential": bool(check.get("essential")), "noise": _within_noise(check, value, measured)}
+    return one | {"holds": None if value is None or one["wanted"] is None else _holds(check, one)}
+
+
+def _name(check: dict) -> str:
+    """What the value of a check is called where only its value stands."""
+    than = check.get("than", "of")
+    return check["label"] if than == "of" else f"{check['label']} {'minus' if 'minus' in check else 'over'} {than}"
+
+
+def said(one: dict) -> str:
+    """A number in plain words: "right names without the sink: 0.01, with it 1.00"."""
+    if one["value"] is None:
+        return f"{one['label']}: not measured"
+    first, other = [*map(number if one["than"] == "of" else _plain, one["parts"]), None][:2] if one["than"] else (_plain(one["value"]), None)
+    text = f"{one['label']}: {first}" + (f", {one['than']} {other}" if one["than"] and one["than"] != "of" else f" of {other}" if other else "")
+    if one["sign"] == "over" and one["than"] != "of" and other:
+        text += f" ({number(one['value'])} times)"
+    spread = one["spread"]
+    if spread:
+        what = {"minus": "difference ", "over": "ratio "}.get(one["sign"], "") if one["than"] else ""
+        text += f" ({spread['n']} {'seeds' if spread['of'] == 'seeds' else 'matches'}: {what}{spread['mean']:.3f} ± {spread['half_width']:.3f})"
+    return text + (" (within this machine's noise)" if one["noise"] else "")
+
+
+def _plain(value: float) -> str:
+    """Shares with two digits always, 1.00 beside 0.01, and three where two would read as all or nothing."""
+    if not 0.001 <= abs(value) <= 1:
+        return "0.00" if value == 0 else number(value)
+    return f"{value:.2f}" if value == 1 or 0.005 <= abs(value) < 0.995 else f"{value:.3f}"
+
+
+def _verdict(claim: dict, numbers: list[dict]) -> tuple[str, str]:
     """-> (verdict, reason). The only place where a measured number becomes a judgement."""
     if "needs" in claim:
         return f"needs {claim['needs']}", claim["why"]
     if "checks" not in claim:
         return NOT_ATTEMPTED, claim["why"]
-    requires, checks = claim.get("requires", []), claim["checks"]
-    missing = [check["label"] for check in requires + checks if values[check["label"]] is None]
+    requires, checks = ([one for one in numbers if one["role"] == role] for role in PARTS[:2])
+    missing = [one["name"] for one in requires + checks if one["value"] is None]
     if missing:
         return NOT_MEASURED, f"no number for: {', '.join(missing)}"
-    too_small = [check for check in requires if not _holds(check, values)]
+    too_small = [one for one in requires if not one["holds"]]
     if too_small:
-        return NOT_MEASURED, f"the run is too small to tell: {_wanted(too_small, values)}"
-    failed = [check for check in checks if not _holds(check, values)]
-    caveats = [claim[key] for key in ("limit", "caveat") if key in claim]
+        return NOT_MEASURED, f"the run is too small to tell: {_missed(too_small)}"
+    failed = [one for one in checks if not one["holds"]]
+    caveats, scale = [claim[key] for key in ("limit", "caveat") if key in claim], claim.get("scale", SCALE)
     if failed:
-        lost = len(failed) == len(checks) or any(check.get("essential") for check in failed)
-        return NOT_REPRODUCED if lost else PARTLY, "; ".join([f"failed: {_wanted(failed, values)}", *caveats])
-    bounds = ", ".join(f"{check['label']} {_bounds(check)}" for check in checks)
+        lost = len(failed) == len(checks) or any(one["essential"] for one in failed)
+        verdict = f"not reproduced ({scale.removeprefix('direction, ')})" if lost else f"partly reproduced ({scale})"
+        return verdict, "; ".join([f"{len(failed)} of {len(checks)} checks failed: {_missed(failed)}", *caveats])
     if "limit" in claim:
         caveats[0] = f"only partly, because: {caveats[0]}"
-    return PARTLY if "limit" in claim else REPRODUCED, "; ".join([f"all hold: {bounds}", *caveats])
+    holds = f"all {len(checks)} checks hold" if len(checks) > 1 else "the check holds"
+    return f"{'partly ' if 'limit' in claim else ''}reproduced ({scale})", "; ".join([holds, *caveats])
+
+
+def _missed(numbers: list[dict]) -> str:
+    return "; ".join(f"{said(one)}, wanted {one['wanted']}" for one in numbers)
+
+
+def _parts(check: dict, rows: Sequence[dict]) -> list[float]:
+    """The numbers behind a value: of several repetitions, their means."""
+    keys = [check[key] for key in ("metric", "minus", "over") if key in check]
+    return [round(fmean(row[key] for row in rows if _value(check, row) is not None), 9) for key in keys]
 
 
 def _value(check: dict, measured: dict) -> float | None:
@@ -110,56 +169,34 @@ def _value(check: dict, measured: dict) -> float | None:
     return round(float(parts[0] / parts[1] if "over" in check else parts[0] - parts[1] if "minus" in check else parts[0]), 9)
 
 
-def _holds(check: dict, values: dict) -> bool:
-    return check.get("at_least", -math.inf) <= values[check["label"]] <= check.get("at_most", math.inf)
+def _within_noise(check: dict, value: float | None, measured: dict) -> bool:
+    """Whether this is a ratio of two times that equal models reach too."""
+    floor = measured.get(NOISE)
+    times = "over" in check and all(check[key].endswith(TIME) for key in ("metric", "over"))
+    return bool(times and value and floor) and 1 / floor <= value <= floor
 
 
-def _bounds(check: dict) -> str:
-    low, high = (number(check[key]) if key in check else None for key in ("at_least", "at_most"))
-    return f"{low} to {high}" if low and high else f">= {low}" if low else f"<= {high}"
+def _holds(check: dict, one: dict) -> bool:
+    """Of repetitions: only if all of the interval is within the bound. A ratio within the noise shows nothing."""
+    reach = one["spread"]["half_width"] if one["among"] else 0.0
+    return not one["noise"] and check.get("at_least", -math.inf) <= one["value"] - reach and one["value"] + reach <= check.get("at_most", math.inf)
 
 
-def _wanted(checks: list[dict], values: dict) -> str:
-    return ", ".join(f"{check['label']} is {number(values[check['label']])}, wanted {_bounds(check)}" for check in checks)
+def _wanted(check: dict) -> str | None:
+    """The rule in words: of a difference "lower by 0.1 or more", of a ratio "at least 2 times", of a number its bounds."""
+    low, high = check.get("at_least"), check.get("at_most")
+    if low is None and high is None:
+        return None
+    text = _bounds(low, high)
+    if "minus" in check:
+        bound = low if high is None else high
+        side, other = ("higher", "lower") if high is None else ("lower", "higher")
+        text = side if bound == 0 else f"{side} by {number(abs(bound))} or more" if (bound > 0) == (high is None) \
+            else f"at most {number(abs(bound))} {other}"
+    elif "over" in check:
+        text = f"{text} times" if check.get("than") != "of" else "all"
+    return f"{text}, by the whole interval" if "among" in check else text
 
 
-def _spread(found: dict | None) -> str:
-    return f" ({found['n']} seeds: {found['mean']:.3f} ± {found['half_width']:.3f})" if found else ""
-
-
-def to_json(rows: list[dict]) -> str:
-    return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def to_markdown(rows: list[dict], base: str = "../") -> str:
-    """The ledger to read. `base`: the way from the folder that holds it to the root of the repository, for links."""
-    kinds = Counter("need what isn't here" if row["verdict"].startswith("needs") else row["verdict"] for row in rows)
-    tested = {tuple(row[key] for key in CONDITIONS) for row in rows if row["measured"]}
-    lines = ["# Claim ledger", "", PREFACE, "", "; ".join(f"{count} {kind}" for kind, count in kinds.items()) + "."]
-    for source, title in claims()["sources"].items():
-        chosen = [row for row in rows if row["source"] == source]
-        lines += ["", f"## {title}", "", _line(COLUMNS.values()), "|" + " --- |" * len(COLUMNS)]
-        lines += [_line(_readable(row, base)[key] for key in COLUMNS) for row in chosen]
-    lines += ["", "## Measured on", ""]
-    for where in sorted(tested, key=str):
-        lines.append("- " + "; ".join(f"{key}: {value or 'unknown'}" for key, value in zip(CONDITIONS, where, strict=True)))
-    return "\n".join(lines if tested else [*lines, "Nothing was measured."]) + "\n"
-
-
-def _line(cells) -> str:
-    texts = ("—" if cell is None else " ".join(str(cell).replace("|", "\\|").split()) for cell in cells)
-    return "| " + " | ".join(texts) + " |"
-
-
-def _readable(row: dict, base: str) -> dict:
-    links = [f"[{key}]({base}{row[key]})" for key in ("notebook", "figure") if row[key]]
-    published = row["published"] if row["baseline"] is None else f"{row['published']} (baseline {row['baseline']})"
-    return {**row, "published": published, "see": ", ".join(links) or None}
-
-
-def write(rows: list[dict], folder: Path, base: str = "../") -> None:
-    """claims.md and claims.json, each whole or not at all."""
-    files.write(Path(folder) / "claims.md", to_markdown(rows, base))
-    files.write(Path(folder) / "claims.json", to_json(rows))
-
-
+def _bounds(low: float | None, high: float | None) -> str:
+    return f"at most {number(high)}" if low is None else f"at least {number(low)}" if high is None else f"{number(low)} to {number(high)}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ from streamingvlm.base import config, machine, timing
 from streamingvlm.base.numbers import flat
 from streamingvlm.base.paths import Paths, repository_root
 from streamingvlm.context.policy import POLICIES
+from streamingvlm.evaluation import claims
 from streamingvlm.evaluation.runs import STUDENTS, WARM_CHUNKS
 from streamingvlm.streaming import captions
 from streamingvlm.worlds.match import game, scoring
-from streamingvlm.worlds.match.dataset import LONG
 from streamingvlm.worlds.match.game import Said
 
 TOLERANCE = 0.02  # of a share, or of a number above 1
@@ -68,24 +69,40 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 
 def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], cfg: config.Config) -> dict[str, float]:
     """The flat dict of metric -> number: qualities from metrics.json, timings from those contract lines that are of the long stream and of the
-    model trained to stream."""
-    lines = [line for line in lines if line["stream"] == LONG and line["student"] == "overlapped"]
-    values = flat({name: numbers[name] for name in ("ablation", "compress")})
+    model trained to stream, and the noise of those timings."""
+    long, lines = lines, [line for line in lines if line["pass"] == "alone"]
+    values = flat({name: numbers[name] for name in ("ablation", "compress", "city") if name in numbers})
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
-        values["stream.minutes"] = sum(line["policy"] == policy for line in lines) * cfg.video.chunk_s / 60
+    values["stream.minutes"] = sum(line["policy"] == "streaming" for line in lines) * cfg.video.chunk_s / 60
+    turns = chunk_ms(long, [])["ablation"]
+    values |= {f"turns.{policy}.chunk_ms_p50": of["overlapped"]["chunk_ms_p50"] for policy, of in turns.items() if "overlapped" in of}
+    floor = noise(long)
+    values |= {claims.NOISE: floor} if floor else {}
     return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
+
+
+def noise(lines: Sequence[dict]) -> float | None:
+    """How many times as long the slowest of the three students takes as the fastest, in medians over the chunks that all of them have under
+    `streaming`. They have the same shape and the same cache: so far apart are two times that differ by nothing. None without at least two of them."""
+    found: dict[str, dict[int, float]] = {}
+    for line in lines:
+        if line["policy"] == "streaming" and line["pass"] == "in turns":
+            found.setdefault(line["student"], {})[line["chunk"]] = line["ms"]["total"]
+    shared = sorted(set.intersection(*(set(of) for of in found.values())))[WARM_CHUNKS:] if len(found) > 1 else []
+    medians = [float(np.median([of[k] for k in shared])) for of in found.values()] if shared else []
+    return round(max(medians) / min(medians), 4) if medians else None
 
 
 def chunk_ms(lines: Sequence[dict], compress_ms: Sequence[dict]) -> dict:
     """Median milliseconds per chunk of the long stream for each (policy, student), set up once left out, and of each compressed model: a file of
-    its own beside metrics.json, because no two runs agree on it."""
+    its own beside metrics.json, because no two runs agree on it. `noise`: as many times as long equal models took."""
     watched: dict[str, dict[str, list[float]]] = {}
-    for line in lines:
+    for line in (line for line in lines if line["pass"] == "in turns"):
         watched.setdefault(line["policy"], {}).setdefault(line["student"], []).append(line["ms"]["total"])
     return {"ablation": {policy: {student: {"chunk_ms_p50": round(float(np.median(ms[WARM_CHUNKS:] or ms)), 2)} for student, ms in of.items()}
                          for policy, of in watched.items()},
-            "compress": {row["variant"]: {"chunk_ms_p50": row["chunk_ms_p50"]} for row in compress_ms}}
+            "compress": {row["variant"]: {"chunk_ms_p50": row["chunk_ms_p50"]} for row in compress_ms}, "noise": noise(lines)}
 
 
 def moved(found: dict, reference: dict, tolerance: float = TOLERANCE) -> list[str]:
@@ -111,26 +128,49 @@ def compare(root: Path) -> str:
     return "\n".join([head, *lines])
 
 
-def real_lm(folder: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """What `make real-lm` measured when it last ran, as ledger metrics, and where it ran; nothing where `folder` has no real_lm.json."""
-    path = folder / "real_lm.json"
-    found = json.loads(path.read_text()) if path.exists() else None
-    if found is None:
-        return {}, {}
-    where = {"hardware": found["hardware"]["text"], "dtype": found["dtype"], "model": found["model"], "command": "make real-lm",
-             "data": f"{found['text']}, {found['tokens']:,} tokens"}
-    return {f"real_lm.{key}": value for key, value in found.items() if isinstance(value, float)}, where
+# --- what was measured apart from this run: files in reports/reference, and the claim each is for ---
 
 
-def repeats(folder: Path) -> list[dict[str, float | None]]:
-    """What `python bench/ablation.py` measured when it last ran, one flat dict of ledger metrics a seed; none where `folder` has no such file."""
-    path = folder / "ablation_seeds.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
+    """What other commands measured when they last ran -> ledger metrics, and by claim where that was. A file that is missing adds nothing."""
+    numbers, where = {}, {}
+    for claim, name in (("P0", "conformance"), ("P0R", "rerun"), ("P6R", "real_lm")):
+        found = _read(folder / f"{name}.json")
+        if found:
+            numbers |= {f"{name}.{key}": value for key, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+            where[claim] = {"date": found.get("date"), "hardware": found["hardware"]["text"], "dtype": found.get("dtype", "float32"),
+                            "model": found["model"], "data": found.get("data") or f"{found['text']}, {found['tokens']:,} tokens",
+                            "command": found.get("command", "make real-lm")}
+    hours, seeds = _read(folder / "ablation_hours.json"), _read(folder / "ablation_seeds.json")
+    if hours:
+        numbers |= {"hours.minutes": hours["minutes"], "hours.kv_tokens_max": _most_tokens(hours)}
+        numbers |= {"hours.kv_ratio": numbers["hours.kv_tokens_max"] / _most_tokens(seeds)} if seeds else {}
+        where["P1H"] = {"date": None, "hardware": hours["hardware"]["text"], "command": "python bench/ablation.py --minutes 120",
+                        "data": f"arena matches of {hours['minutes']:g} minutes, {len(hours['seeds'])} seeds",
+                        "model": f"tiny Qwen2.5-VL, SFT anew for each seed (git {hours['git']['revision'][:10]})"}
+    return numbers, where
+
+
+def repeats(folder: Path) -> dict[str, list[dict[str, float | None]]]:
+    """What `python bench/ablation.py` measured when it last ran: seeds (matches as long as the run's) and hours, a flat dict of ledger metrics
+    for each seed; empty where `folder` has no such file."""
+    return {name: _by_seed(_read(folder / f"ablation_{name}.json")) for name in ("seeds", "hours")}
+
+
+def _by_seed(found: dict | None) -> list[dict]:
     seeds: dict[int, dict] = {}
-    for row in rows:
+    for row in found["rows"] if found else []:
         scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student"}}
         seeds.setdefault(row["seed"], {}).update(flat(scores, f"ablation.{row['policy']}.{row['student']}"))
     return list(seeds.values())
+
+
+def _most_tokens(found: dict) -> int:
+    return max(row["kv_tokens"] for row in found["rows"] if row["policy"] == "streaming")
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
@@ -138,7 +178,8 @@ def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
     facts = machine.provenance(params)
     revision = facts["git"]["revision"][:10] + (" with uncommitted changes" if facts["git"]["dirty"] else "")
     dtype = json.loads((paths.sft / "model" / "config.json").read_text()).get("dtype", "float32")
-    return {"hardware": facts["hardware"]["text"], "dtype": dtype, "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
+    return {"date": datetime.date.today().isoformat(), "hardware": facts["hardware"]["text"], "dtype": dtype,
+            "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
             "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams and colours never seen in training", "command": "dvc repro"}
 
 

@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from streamingvlm.base import config
-from streamingvlm.base.records import Comment
+from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.context import policy
 from streamingvlm.media.reader import read_chunks
+from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming import captions
-from streamingvlm.streaming.stream import Streamer
-from streamingvlm.worlds.match import game, scoring
+from streamingvlm.streaming.stream import Streamer, stream_side_by_side
 from streamingvlm.worlds.match.dataset import LONG
+from streamingvlm.worlds.match.task import MATCH
+from streamingvlm.worlds.task import Task
 
 STUDENTS = {"overlapped": "model", "tiled": "tiled", "base": "base"}  # who watches, and its folder below artifacts/sft
+TURNS = 80  # chunks of each stream that is timed in turn with the others
 WARM_CHUNKS = 5  # the first chunks of a stream pay for what is set up once; timings leave them out
+
+
+def begin(vlm: VLM, row: dict, name: str, cfg: config.Config) -> Streamer:
+    """A stream of this row that has just started, under the policy `name`."""
+    streamer = Streamer(vlm, policy.get(name), cfg.cache, cfg.video, cfg.stream)
+    streamer.start(row["previous_text"], row["query"])
+    return streamer
+
+
+def chunks_of(row: dict, cfg: config.Config, root: Path) -> Iterator[Chunk]:
+    return read_chunks(root / row["video"], cfg.video, row["start_s"], row["end_s"])
 
 
 def stream_row(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -> Iterator[Comment]:
     """Stream one row's video through the model under the policy `name`."""
-    streamer = Streamer(vlm, policy.get(name), cfg.cache, cfg.video, cfg.stream)
-    streamer.start(row["previous_text"], row["query"])
-    chunks = read_chunks(root / row["video"], cfg.video, row["start_s"], row["end_s"])
-    return streamer.stream_chunks(row["id"], chunks, ahead=vlm.device.type == "cuda")
+    return begin(vlm, row, name, cfg).stream_chunks(row["id"], chunks_of(row, cfg, root), ahead=vlm.device.type == "cuda")
 
 
-def score(texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict:
-    """Score what was said, chunk by chunk, against what happened."""
-    said = [game.parse(text) for text in texts]
-    return scoring.score_all(said, scoring.truth_of(row)[: len(said)], tolerance_s)
-
-
-def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> tuple[dict, list[float]]:
-    """Stream every row with the `streaming` policy -> (scores, the mean of the matches'; milliseconds of every chunk, reading left out)."""
-    results, ms = [], []
-    for row in rows:
-        comments = list(stream_row(vlm, row, "streaming", cfg, root))
-        results.append(score([c.text for c in comments], row))
-        ms += [c.ms["total"] - c.ms["read"] for c in comments[WARM_CHUNKS:]]
+def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path, task: Task = MATCH) -> dict:
+    """Stream every row with the `streaming` policy -> its scores, the mean of the rows'."""
+    results = [task.score([c.text for c in stream_row(vlm, row, "streaming", cfg, root)], row) for row in rows]
     mean = {key: [r[key] for r in results if r[key] is not None] for key in results[0]}
-    return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}, ms
+    return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}
+
+
+def held_out_of(folder: Path, rows: Sequence[dict], cfg: config.Config, root: Path) -> dict:
+    """`held_out` of the model in a folder: a job for `base.workers`."""
+    return held_out(loading.load(folder, loading.pick_device(cfg.run.device), decode=cfg.run.decode), rows, cfg, root)
 
 
 def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, str]]:
@@ -54,8 +61,54 @@ def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, s
             *((student, row, name) for student in STUDENTS if student != "overlapped" for row in long for name in stream.controls)]
 
 
-def stream_to_files(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path, folder: Path) -> Iterator[Comment]:
-    """Stream one row and leave <id>.<policy>.vtt and .jsonl (without timings: those bytes must not change) in `folder`."""
+GROUP = 5  # streams of one model and one video that share their passes; fixed, so that no number of cores changes a bit
+
+
+def grouped(wanted: Sequence[tuple[str, dict, str]]) -> list[tuple[str, dict, list[str]]]:
+    """(student, row, policies): jobs of one student and one row, up to GROUP of them together, the longest first."""
+    together: dict[tuple[str, str], tuple[str, dict, list[str]]] = {}
+    for student, row, name in wanted:
+        together.setdefault((student, row["id"]), (student, row, []))[2].append(name)
+    groups = [(student, row, names[i : i + GROUP]) for student, row, names in together.values() for i in range(0, len(names), GROUP)]
+    return sorted(groups, key=lambda group: -len(group[2]) * (group[1]["end_s"] - group[1]["start_s"]))
+
+
+def stream_group(model: Path, row: dict, names: Sequence[str], cfg: config.Config, root: Path, folder: Path) -> Iterator[list[Comment]]:
+    """Stream one row under several policies in shared passes, leaving each one's words in `folder`: a job for `base.workers`."""
+    vlm = loading.load(model, loading.pick_device(cfg.run.device), decode=cfg.run.decode)
+    groups = stream_side_by_side([begin(vlm, row, name, cfg) for name in names], row["id"], chunks_of(row, cfg, root))
+    said: list[list[Comment]] = []
+    for comments in groups:
+        said.append(comments)
+        yield comments
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{row['id']}.{name}"
-    return captions.write_captions(stream_row(vlm, row, name, cfg, root), folder / f"{stem}.vtt", folder / f"{stem}.jsonl", timed=False)
+    for name, own in zip(names, zip(*said, strict=True), strict=True):
+        stem = f"{row['id']}.{name}"  # without timings: those bytes must not change
+        for _ in captions.write_captions(own, folder / f"{stem}.vtt", folder / f"{stem}.jsonl", timed=False):
+            pass
+
+
+def interleaved(streams: Sequence[tuple[str, Streamer, int]], name: str, chunks: Iterable[Chunk]) -> Iterator[tuple[str, Comment]]:
+    """Step streams of one video chunk by chunk in turn, each alone, so that what slows the machine slows all of them: (label, its comment).
+
+    (label, streamer, for how many chunks). The one that begins changes from chunk to chunk."""
+    for k, chunk in enumerate(chunks):
+        left = [(label, streamer) for label, streamer, limit in streams if k < limit]
+        if not left:
+            return
+        for label, streamer in left[k % len(left) :] + left[: k % len(left)]:
+            yield label, streamer.step(name, chunk)
+
+
+def timed(models: dict[str, VLM], row: dict, cfg: config.Config, root: Path) -> Iterator[dict]:
+    """Contract lines with timings of the row that everybody watches, nothing else running: first `in turns`, every (student, policy) chunk by chunk
+    for TURNS chunks; then `alone`, the trained student under each of `policies`, one after another, for `timed_s` seconds."""
+    chunks = list(islice(chunks_of(row, cfg, root), round(cfg.stream.timed_s / cfg.video.chunk_s)))
+    wanted = dict.fromkeys((student, name) for student, _, name in jobs([row], cfg.stream))
+    streams = [(each, begin(models[each[0]], row, each[1], cfg), TURNS) for each in wanted]
+    for (student, _), comment in interleaved(streams, row["id"], chunks):
+        yield {"student": student, "pass": "in turns", **comment.line()}
+    del streams
+    for name in cfg.stream.policies:
+        for comment in begin(models["overlapped"], row, name, cfg).stream_chunks(row["id"], chunks):
+            yield {"student": "overlapped", "pass": "alone", **comment.line()}

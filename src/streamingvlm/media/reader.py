@@ -1,13 +1,12 @@
-"""file -> timestamped uint8 frames -> Qwen patches. The only module that knows decord.
+"""A file -> timestamped uint8 frames in chunks.
 
-It knows samples, chunks and pixels; it knows no model, no token and no text. PyAV is asked first (`container`): it says what is wrong with a
-file, and its packet timestamps are the clock. decord then reads the frames, where it is installed and can read that file exactly, else PyAV
-does. Neither is imported before a file is opened, so `to_patches` works where only torch is installed.
+It knows samples, chunks and pixels; it knows no model, no token and no text. `file_index` is asked first: it says what is wrong with a file, and the
+packets' timestamps are the clock. decord then reads the frames where it is proven right for that file (`decord_reader`), else PyAV does: correct
+before fast. Neither is imported before a file is opened.
 
-    for chunk in read_chunks("match.mp4", config.Video()):
-        patches, grid_thw = to_patches(chunk.frames)      # [P, 1176] float32, (t, h, w)
+    for chunk in read_chunks("match.mp4", config.Video()): ...
 
-Letters for shapes: F frames, H W pixels, C channels, P patches.
+Letters for shapes: F frames, H W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -24,14 +23,11 @@ from streamingvlm.base.config import Video
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.patches import smart_size
 from streamingvlm.base.records import Chunk
-from streamingvlm.media import file_index
+from streamingvlm.media import decord_reader, file_index
 from streamingvlm.media.file_index import Index, Info
 
 # Containers round timestamps to their own ticks, at worst Matroska's 1 ms. No round number, so that no sample falls exactly on the edge.
 TOLERANCE_S = 0.00073
-BATCH_BYTES, BATCH_FRAMES = 64 << 20, 16
-# decord seeks before every group of pictures; where its demuxer has no exact index it lands on wrong frames (MPEG-TS: 30 frames off).
-DECORD_FORMATS = ("mov", "matroska", "avi")
 
 
 def probe(path: str | Path) -> Info:
@@ -77,11 +73,13 @@ def read_chunks(path: str | Path, video: Video, start_s: float = 0.0, end_s: flo
                 backend: str | None = None) -> Iterator[Chunk]:
     """The video between `start_s` and `end_s` (seconds after its first frame) in chunks of `video.chunk_s`, resized by `smart_size`.
 
-    `backend`: "decord", "pyav", or None = decord where it is installed, exact for this file and lean (up to about 720p), else PyAV.
-    Chunks count from 0 at `start_s`.
+    `backend`: "decord", "pyav", or None = decord where it is installed, proven for this file and lean (up to about 720p), else PyAV.
+    Chunks count from 0 at `start_s`; their times do too, but that a picture which begins after the sound begins there (`Info.start_s`).
     Checks the file and the arguments at once, before the first chunk is asked for: `UserError`. Memory does not grow with the video.
     """
     index = file_index.scan(path)
+    if not (0 < video.fps < math.inf and 0 < video.chunk_s < math.inf):
+        raise UserError(f"`video.fps` and `video.chunk_s` must be numbers above 0, not {video.fps} and {video.chunk_s}: change them.")
     if round(video.fps * video.chunk_s) < 1:
         raise UserError(f"fps {video.fps} x chunk_s {video.chunk_s} leaves no frame per chunk: raise `video.fps` or `video.chunk_s`.")
     end = index.info.duration_s if end_s is None else end_s
@@ -98,11 +96,10 @@ def _reader(index: Index, backend: str | None):
     if backend not in (None, "decord", "pyav"):
         raise UserError(f"There is no video backend {backend!r}: choose decord or pyav.")
     # Of large frames decord keeps hundreds of megabytes, more by the minute, and PyAV reads them faster: decord only where it is asked for.
-    small = index.first.nbytes * BATCH_FRAMES <= BATCH_BYTES
-    if _exact_seeks(index) and (backend == "decord" or (backend is None and small)):
-        reader = _open_decord(index)
+    if backend == "decord" or (backend is None and decord_reader.lean(index)):
+        reader = decord_reader.open_proven(index, _read_pyav)
         if reader is not None:
-            return lambda wanted: _read_decord(index, reader, wanted)
+            return lambda wanted: decord_reader.read(index, reader, wanted, _read_pyav)
     if backend == "decord":
         raise UserError(f"{index.info.path}: decord is not installed or does not read this file exactly; leave the backend open.")
     return lambda wanted: _read_pyav(index, wanted)
@@ -116,7 +113,7 @@ def _read_pyav(index: Index, wanted: np.ndarray, seek: bool = True) -> Iterator[
             break
         while n < len(targets) and pts >= targets[n]:
             # Where a packet gave no frame, what was on display stays.
-            yield file_index.rgb(frame if pts == targets[n] or before is None else before)
+            yield file_index.rgb(frame if pts == targets[n] or before is None else before, index.turn)
             n += 1
         if n == len(targets):
             return
@@ -125,45 +122,6 @@ def _read_pyav(index: Index, wanted: np.ndarray, seek: bool = True) -> Iterator[
         yield from _read_pyav(index, wanted, seek=False)
         return
     raise file_index.damaged(index.info.path, f"no frame comes after {index.times_s[wanted[n - 1]] if n else 0:.0f} s")
-
-
-def _exact_seeks(index: Index) -> bool:
-    """Whether nothing known says that decord would seek to a wrong frame."""
-    # Of an open group of pictures it counts the frames that precede the key frame on screen as if they followed it.
-    return index.clocked and index.closed and index.kind in DECORD_FORMATS and (index.forward or index.kind != "avi")
-
-
-def _open_decord(index: Index):
-    """A reader whose count of frames and first frame are right, or None: decord refuses some good files and misreads others."""
-    try:
-        import decord
-    except (ImportError, OSError):
-        return None
-    decord.logging.set_level(decord.logging.QUIET)
-    try:
-        reader = decord.VideoReader(index.info.path, num_threads=1)
-        first = reader.get_batch([0]).asnumpy()[0]
-        same = len(reader) == index.info.frames and first.shape == index.first.shape
-        reader.seek(0)
-    except decord.DECORDError:
-        return None
-    return reader if same and np.abs(first.astype(np.int16) - index.first).mean() < 2 else None
-
-
-def _read_decord(index: Index, reader, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    import decord
-
-    step = max(1, min(BATCH_FRAMES, BATCH_BYTES // index.first.nbytes))
-    for begin in range(0, len(wanted), step):
-        try:
-            batch = reader.get_batch(wanted[begin : begin + step].tolist()).asnumpy()  # [step, H, W, C]
-            reader.seek(0)  # else decord goes on decoding into memory: gigabytes in a long file
-        except decord.DECORDError:
-            # The rest through PyAV: it reads on where decord alone is at fault, and else says where the damage is.
-            yield from _read_pyav(index, wanted[begin:])
-            return
-        yield from batch
-        del batch  # before the next one is made
 
 
 def _resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -182,4 +140,5 @@ def _chunks(index: Index, chosen: np.ndarray, pictures: Iterator[np.ndarray], ch
             if number != shown:
                 picture, shown = next(pictures), number
             frames.append(picture)
-        yield Chunk(k, k * chunk_s, (k + 1) * chunk_s, np.stack(frames), tuple(index.times_s[row].tolist()))
+        at_s = index.info.start_s + k * chunk_s
+        yield Chunk(k, at_s, index.info.start_s + (k + 1) * chunk_s, np.stack(frames), tuple(index.times_s[row].tolist()))

@@ -33,7 +33,8 @@ def loop(source: str | Path, target: str | Path, loop_s: float, max_pixels: int 
     width, height = (max(2, int(side * scale) // 2 * 2) for side in (index.info.width, index.info.height))
     ticks = np.round(index.times_s * 90000).astype(int)
     with _appearing(target) as part, _appearing(f"{target}.once", keep=False) as once:
-        shown = ((int(ticks[np.searchsorted(index.pts, pts)]), file_index.rgb(frame, width, height)) for pts, frame in file_index.decode(index))
+        shown = ((int(ticks[np.searchsorted(index.pts, pts)]), file_index.rgb(frame, index.turn, width, height))
+                 for pts, frame in file_index.decode(index))
         kept = ((tick, frame) for tick, frame in shown if tick < loop_s * 90000)
         _encode(once, kept, Fraction(index.info.fps).limit_denominator(1001), Fraction(1, 90000))
         _repeat(once, part, loop_s, index.info.duration_s)

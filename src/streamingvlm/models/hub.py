@@ -11,10 +11,13 @@ def folder(name: str) -> Path:
     """The folder into which the hub's model was downloaded, now or earlier. One question without retries first: offline, the answer comes at once."""
     import httpx
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError
 
     try:
         HfApi().model_info(name, timeout=10)
         reachable = True
+    except GatedRepoError:
+        raise UserError(f"The hub gives `{name}` only to those who agreed to its terms: agree on its page, then `hf auth login`.") from None
     except (OSError, ValueError, httpx.HTTPError):
         reachable = False
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.reporting.figures import canvas
+from streamingvlm.reporting.drawing import canvas
 from streamingvlm.streaming.trace import GROUPS, PROMPT, SINK, SYSTEM, VISION, WINDOW, WORDS, Moment, one_life
 
 # Okabe and Ito's, but for two greys: what carries no news steps back.

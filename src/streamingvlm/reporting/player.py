@@ -70,7 +70,7 @@ def _source(video: Path, folder: Path) -> str:
             return files.data_uri(video.read_bytes(), mimetypes.guess_type(video.name)[0] or "video/mp4")
     except OSError as error:
         raise UserError(f"{video} cannot be read ({error.strerror}); name a video that is there.") from error
-    return quote(Path(os.path.relpath(video, folder)).as_posix())
+    return quote(os.fsencode(Path(os.path.relpath(video, folder)).as_posix()))  # bytes: a name need not be UTF-8
 
 
 def _line(row: dict, true: str | None, right: bool) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -20,22 +19,28 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.files import fingerprint
 from streamingvlm.base.numbers import number
 from streamingvlm.base.paths import Paths, repository_root
-from streamingvlm.evaluation import claims
+from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 from streamingvlm.streaming import captions
 
-QUALITIES = {"event_f1": "event F1", "who": "who", "score": "score", "increment": "increment"}
-VERDICTS = ("reproduced", "partly reproduced", "not reproduced", claims.NOT_MEASURED, "need what isn't here", claims.NOT_ATTEMPTED)
-# Below reports/, in the order of the page, and what each shows; the numbers are in its title. Timings are drawn from the file that is named.
+# Event F1 stands last: nearly every cache has it at 1, so it tells little apart.
+QUALITIES = {"who": "right names", "score": "exact scores", "increment": "score given the last", "event_f1": "event F1"}
+BASELINES = {"ablation": ("streaming", "overlapped"), "compress": ("float32",)}  # whose time another's is held against, noise or not
+# Below reports/, in the order of the page, and what each shows; one sentence with its numbers is its title.
 FIGURES = {
-    "figures/ablation": "What each part of the cache carries. One match, watched under every policy by the model that was trained to stream.",
+    "figures/ablation": "What each part of the cache carries. One match, watched under every policy by the model trained to stream; beside each "
+                        "bar what was taken away (-) or added (+). “Sink” means here the first words, where the team names stand.",
     "figures/filmstrip": "Eight seconds of the held-out match, and below each what the model said and what was true. Blue: right. Orange: wrong.",
-    "figures/quality": "Minute by minute: a method that forgets what it needs decays; one whose cache grows leaves the lengths it was trained on.",
-    "timings/latency": "Time for each second of video, from the frames to the words. The dashed line is the clock.",
+    "figures/quality": "Minute by minute (running mean of five): a method that forgets what it needs decays. full, whose cache only grows, leaves "
+                       "the lengths it was trained on within half a minute; that it fails does not say that forgetting is better than remembering.",
+    "timings/latency": "Time for each second of video, from the frames to the words: each chunk a dot, the lines running medians of 31.",
     "timings/memory": "What the cache holds, and what the whole process holds.",
     "timings/stages": "Where the time of a chunk goes.",
     "figures/training": "Supervised fine-tuning on overlapped windows, on top of the base model.",
     "figures/compress": "Int8 weights and pruning, on held-out matches.",
+    "city/wall": "The second document's system: eight cameras of a city it never saw, what it found (boxes) and what it holds to be wrong (orange).",
+    "city/attention": "Who looks at whom across these cameras at a clone: a row and a column a person.",
 }
+STILL = {"figures/filmstrip", "city/wall", "city/attention"}  # pictures without an interactive twin
 SLACK_S = 60  # a copied tree has its files in any order; a run takes minutes
 AGAIN = "`make repro` sets it right"
 TIMED_AGAIN = "`make repro ARGS=\"-f -s compress stream evaluate\"` sets it right"  # DVC does not watch timings and the ledger
@@ -81,13 +86,12 @@ def _load(path: Path, root: Path, remedy: str = AGAIN):
 
 def ledger(paths: Paths, numbers: dict) -> list[dict]:
     """The rows of claims.json. UserError unless the numbers and timings beside it give the same values and verdicts."""
-    from streamingvlm.evaluation import ledger_inputs
-
     rows = _load(paths.reports / "claims.json", paths.root, TIMED_AGAIN)
     lines = _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN)
     compress_ms = _load(paths.timings / "compress.json", paths.root, TIMED_AGAIN)
     measured = ledger_inputs.measured(numbers, lines, compress_ms, config.load(paths.root / "params.yaml"))
-    fresh = claims.ledger(measured | ledger_inputs.real_lm(paths.reports / "reference")[0], {})
+    reference = paths.reports / "reference"
+    fresh = claims.ledger(measured | ledger_inputs.apart(reference)[0], {}, ledger_inputs.repeats(reference))
     for old, new in zip(rows, fresh, strict=False):
         if any(old[key] != new[key] for key in ("id", "values", "verdict")):
             raise UserError(f"reports/claims.json is of another run: {old['id']} does not follow from the numbers beside it; {TIMED_AGAIN}.")
@@ -101,13 +105,21 @@ def figure(paths: Paths, name: str, caption: str) -> dict:
     timed = name.startswith("timings/")
     remedy = TIMED_AGAIN if timed else AGAIN
     png, page = (paths.reports / f"{name}.{ending}" for ending in ("png", "html"))
-    if not name.endswith("filmstrip"):
+    if name not in STILL:
         _existing(page, paths.root, remedy)
     made = min(path.stat().st_mtime for path in (_existing(png, paths.root, remedy), page) if path.exists())
     if timed and made < (paths.timings / "stream.jsonl").stat().st_mtime - SLACK_S:
         raise UserError(f"{png.relative_to(paths.root)} is older than reports/timings/stream.jsonl, which it should show: {remedy}.")
     return {"id": png.stem, "png": files.data_uri(png.read_bytes()), "caption": caption,
             "alt": _title(page) or caption, "html": f"{name}.html" if page.exists() else None, "path": f"reports/{name}.png"}
+
+
+def band(paths: Paths) -> dict:
+    """{png, alt} of the picture the page opens with. UserError where it is missing or older than the ledger it shows."""
+    png, text = (_existing(paths.timings / f"band.{ending}", paths.root, TIMED_AGAIN) for ending in ("png", "txt"))
+    if png.stat().st_mtime < (paths.reports / "claims.json").stat().st_mtime - SLACK_S:
+        raise UserError(f"reports/timings/band.png is older than reports/claims.json, which it should show: {TIMED_AGAIN}.")
+    return {"png": files.data_uri(png.read_bytes()), "alt": text.read_text(encoding="utf-8").strip()}
 
 
 def _title(page: Path) -> str:
@@ -117,11 +129,6 @@ def _title(page: Path) -> str:
 
 
 # --- what the page says ----------------------------------------------------------------------------------------------------------
-
-def kind(verdict: str) -> str:
-    """The verdict in a few words, to count and to filter by."""
-    return "need what isn't here" if verdict.startswith("needs") else verdict.partition(" (")[0]
-
 
 def _optional(path: Path, root: Path):
     return _load(path, root, TIMED_AGAIN) if path.is_file() else {}
@@ -139,8 +146,6 @@ def versions(root: Path) -> list[dict]:
 
 def gather(root: Path) -> dict:
     """All that the page shows."""
-    from streamingvlm.evaluation import ledger_inputs
-
     paths = Paths(root)
     outs = tracked(root)
     numbers = _load(paths.reports / "metrics.json", root)
@@ -149,21 +154,42 @@ def gather(root: Path) -> dict:
     for row in rows:
         for shown in filter(None, (row["notebook"] and f"reports/{row['notebook']}", row["figure"])):
             _existing(root / shown, root, TIMED_AGAIN)
+    cfg, ms = config.load(root / "params.yaml"), _optional(paths.reports / "timings.json", root)
     return {
-        **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures},
-        "numbers": numbers, "qualities": QUALITIES, "ms": _optional(paths.reports / "timings.json", root),
+        **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures}, "band": band(paths),
+        "numbers": numbers, "qualities": QUALITIES, "ms": ms, "noisy": _noisy(ms), "windows": round(cfg.data.long_s / cfg.sft.window_s),
         "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json", root), "compared": ledger_inputs.compare(root).splitlines(),
         "notebooks": [path.stem for path in sorted((paths.reports / "notebooks").glob("*.ipynb"))],
     }
 
 
 def _verdicts(rows: list[dict]) -> dict:
-    """The ledger's rows with their kind and the number of the conditions they were measured under, and those conditions."""
+    """The ledger's rows, each with its kind, its decisive number and the number of the conditions it was measured under; how many of each kind in
+    each source (ours apart); and those conditions."""
     where = list(dict.fromkeys(_conditions(row) for row in rows if row["measured"]))
-    counts = Counter(kind(row["verdict"]) for row in rows)
-    return {"rows": [{**row, "kind": kind(row["verdict"]), "where": where.index(_conditions(row)) + 1 if row["measured"] else None} for row in rows],
-            "kinds": {name: counts[name] for name in VERDICTS if counts[name]}, "where": [dict(one) for one in where],
-            "sources": claims.claims()["sources"], "preface": claims.PREFACE}
+    shown = [{**row, "kind": claims.kind(row["verdict"]), "where": where.index(_conditions(row)) + 1 if row["measured"] else None,
+              "decisive": ledger_text.one_number(row),
+              "numbers": [{**one, "said": claims.said(one)} for one in row["numbers"] if one["value"] is not None]}
+             for row in rows]
+    sources = {name: {**about, "counted": ledger_text.counted([row for row in rows if row["source"] == name and not row["ours"]])}
+               for name, about in claims.claims()["sources"].items()}
+    return {"rows": shown, "kinds": claims.counts(rows), "where": [dict(one) for one in where], "sources": sources, "preface": ledger_text.PREFACE,
+            "ours": ledger_text.counted([row for row in rows if row["ours"]]), "date": next((row["date"] for row in rows if row["id"] == "P1"), None)}
+
+
+def _noisy(ms: dict) -> set[tuple[str, ...]]:
+    """What takes as long as its baseline, as far as this machine can tell: (part of timings.json, names...)."""
+    floor, found = ms.get("noise"), set()
+    for part, baseline in BASELINES.items():
+        times = {key: value for key, value in _leaves(ms.get(part, {}))}
+        if floor and times.get(baseline):
+            found |= {(part, *key) for key, value in times.items() if key != baseline and 1 / floor <= value / times[baseline] <= floor}
+    return found
+
+
+def _leaves(tree: dict, *names: str):
+    for name, inner in tree.items():
+        yield from [((*names, name), inner[claims.TIME])] if claims.TIME in inner else _leaves(inner, *names, name)
 
 
 def _conditions(row: dict) -> tuple:

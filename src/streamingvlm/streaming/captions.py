@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,9 +40,12 @@ def names(out: Path) -> tuple[Path, Path]:
 def check_writable(path: Path, option: str = "--out") -> None:
     """UserError, which names the option, unless `path` could be written; nothing is left behind."""
     try:
-        probe = path.with_name(f".{path.name}.{os.getpid()}")
+        place = files.target(path)
+        probe = place.with_name(f".{place.name}.{os.getpid()}")
         probe.touch()
         probe.unlink()
+        if os.path.lexists(path) and not os.path.exists(path) and place.is_symlink():
+            os.stat(path)  # raises what is wrong with a circle of links
         if path.is_dir():
             raise IsADirectoryError
     except OSError as error:
@@ -50,8 +54,9 @@ def check_writable(path: Path, option: str = "--out") -> None:
 
 def write_captions(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:
     """Pass comments through, writing both files as they come. They appear under their names when the stream ends, also when it ends early:
-    what was said so far is kept, a file that was begun before the first comment is not."""
-    parts = [path.with_name(path.name + ".part") for path in (vtt, jsonl)]
+    what was said so far is kept, a file that was begun before the first comment is not. A link is written through."""
+    places = [files.target(path) for path in (vtt, jsonl)]
+    parts = [place.with_name(place.name + ".part") for place in places]
     said = 0
     try:
         with parts[0].open("w", encoding="utf-8") as captions, parts[1].open("w", encoding="utf-8") as lines:
@@ -66,9 +71,9 @@ def write_captions(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: b
         said = 0
         raise UserError(f"Writing {vtt.name} failed ({error.strerror}); free some room or name another place with --out.") from error
     finally:
-        for part, path in zip(parts, (vtt, jsonl), strict=True):
+        for part, place in zip(parts, places, strict=True):
             if said:
-                os.replace(part, path)
+                os.replace(part, place)
             else:
                 part.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ class Streamer:
             coming = self._read(source)
             if coming is not None and not isinstance(coming, Exception):
                 with self.clock("encode"):
-                    seen = self.vlm.encode_aside(functools.partial(self._pixels, coming))
+                    seen = self.vlm.encode_aside(functools.partial(self.pack, coming))
 
         coming = self._read(source)
         while coming is not None:
@@ -166,13 +166,13 @@ class Streamer:
         self.spans = spans
         self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.retention.vision_rounds}
 
-    def _pixels(self, chunk: Chunk) -> Pixels:
+    def pack(self, chunk: Chunk) -> Pixels:
         """Packed where the model is: a GPU packs a second of video a hundred times faster, and gets bytes instead of floats."""
         return to_patches(torch.as_tensor(chunk.frames).to(self.vlm.device))
 
     def _look(self, chunk: Chunk, seen: Seen | None = None) -> Round[dict[int, Tensor]]:
         """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
-        pixels, tokens = seen() if seen else (self._pixels(chunk), None)
+        pixels, tokens = seen() if seen else (self.pack(chunk), None)
         first = self.spans[-1].role != dialogue.END
         query = self.query if first and (self.round == 0 or self.retention.pin_query) else ""
         turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], query, first)
@@ -264,3 +264,14 @@ class Streamer:
 
 
 STATE = ("query", "next_position", "round", "pixels", "stale")  # of a stream, besides its spans and its cache
+
+
+def stream_side_by_side(streamers: Sequence[Streamer], name: str, chunks: Iterable[Chunk]) -> Iterator[list[Comment]]:
+    """Streams of one model over one video, each under its policy, chunk by chunk in shared passes: a chunk is cut into patches and encoded once.
+
+    Their times are those of the group, not of a stream alone."""
+    vlm = streamers[0].vlm
+    for chunk in chunks:
+        pixels = streamers[0].pack(chunk)
+        tokens = vlm.encode([pixels])[0]
+        yield run_batched(vlm, [streamer.round_of(name, chunk, lambda seen=(pixels, tokens): seen) for streamer in streamers])

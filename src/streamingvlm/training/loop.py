@@ -31,7 +31,7 @@ class CommentaryLoss(nn.Module):
 
     `told` its events through `labels`, the language model learns to commentate before it can see; `labels` then are what the vision tower aims at."""
 
-    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, events: int, seed: int = 0):
+    def __init__(self, hf: Qwen2_5_VLForConditionalGeneration, events: int = 1, seed: int = 0):
         super().__init__()
         self.hf = hf
         self.labels = nn.Embedding(events, hf.config.text_config.hidden_size, device=hf.device)

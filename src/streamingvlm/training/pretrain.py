@@ -28,34 +28,36 @@ from streamingvlm.training import windowing
 from streamingvlm.training.loop import NAME, TELL, Checkpoint, CommentaryLoss, Phase, Trainer
 from streamingvlm.training.sft import LATEST_CLOCK_S
 from streamingvlm.training.windowing import Batch
-from streamingvlm.worlds.match import game, practice
+from streamingvlm.worlds.match.task import MATCH
+from streamingvlm.worlds.task import Task
 
 SEEDS = 1_000_000  # matches of the base's own: no seed of the pipeline's data comes near
 
 
 class PretrainBatches:
-    """Draws the batches of all phases."""
+    """Draws the batches of all phases from the videos of a task."""
 
-    def __init__(self, talk: Dialogue, cfg: config.Config):
-        self.talk, self.video, self.settings = talk, cfg.video, cfg.pretrain
+    def __init__(self, talk: Dialogue, cfg: config.Config, task: Task = MATCH):
+        self.talk, self.video, self.settings, self.task = talk, cfg.video, cfg.pretrain, task
 
     def drill(self, rng: np.random.Generator) -> Batch:
         """Short windows from the kickoff of lively matches: a name is asked for in most seconds, with little said to confuse it."""
         length = max(1, self.settings.window_s // 2)
-        matches = [game.Match(SEEDS + int(rng.integers(2**40)), 2 * length, lively=True) for _ in range(2 * self.settings.batch)]
-        return self._windows(rng, [practice.blind_video(match, self.video, game.EVENTS) for match in matches], length, look=False)
+        seeds = [SEEDS + int(rng.integers(2**40)) for _ in range(2 * self.settings.batch)]
+        return self._windows(rng, [self.task.blind_video(seed, 2 * length, self.video, lively=True) for seed in seeds], length, look=False)
 
     def narration(self, rng: np.random.Generator) -> Batch:
         """Windows of matches that were never drawn, half of them lively: fresh ones in every step."""
         s = self.settings
-        matches = [game.Match(SEEDS + int(rng.integers(2**40)), s.latest_s + s.window_s, lively=bool(i % 2)) for i in range(s.batch)]
-        return self._windows(rng, [practice.blind_video(match, self.video, game.EVENTS) for match in matches], s.window_s, look=False)
+        seeds = [SEEDS + int(rng.integers(2**40)) for _ in range(s.batch)]
+        videos = [self.task.blind_video(seed, s.latest_s + s.window_s, self.video, lively=bool(i % 2)) for i, seed in enumerate(seeds)]
+        return self._windows(rng, videos, s.window_s, look=False)
 
     def drawn(self) -> list[LabelledVideo]:
         """The matches that the second and the third phase look at."""
         s = self.settings
         numbers = progress.bar(range(s.matches), s.matches, "drawing matches")
-        return [practice.drawn_video(game.Match(SEEDS + i, s.match_s), self.video, game.EVENTS) for i in numbers]
+        return [self.task.drawn_video(SEEDS + i, s.match_s, self.video) for i in numbers]
 
     def both(self, rng: np.random.Generator, drawn: Sequence[LabelledVideo]) -> Batch:
         return self._windows(rng, [drawn[i] for i in rng.choice(len(drawn), self.settings.batch)], self.settings.window_s, look=True)
@@ -63,7 +65,7 @@ class PretrainBatches:
     def seconds(self, rng: np.random.Generator, drawn: Sequence[LabelledVideo]) -> Batch:
         """Single seconds, nothing but their vision tokens; every label equally often: goals are rare, and no rarer to learn."""
         picked = []
-        for label in rng.choice(len(game.EVENTS), self.settings.vision_batch):
+        for label in rng.choice(len(self.task.labels), self.settings.vision_batch):
             lesson = drawn[rng.integers(len(drawn))]
             found = [k for k, at in enumerate(lesson.labels) if at == label] or range(len(lesson.labels))
             k = int(rng.choice(found))
@@ -88,13 +90,13 @@ def phases(batches: PretrainBatches) -> list[Phase]:
             Phase("both", s.both_steps, s.both_lr, lambda rng: batches.both(rng, drawn), lambda st: st.hf.parameters())]
 
 
-def trainer(cfg: config.Config, checkpoint: Path | None) -> tuple[VLM, Trainer]:
+def trainer(cfg: config.Config, checkpoint: Path | None, task: Task = MATCH) -> tuple[VLM, Trainer]:
     """A model of random weights and what trains it."""
-    vlm = loading.build(cfg.model, tokenizer.build(game.WORDS))
+    vlm = loading.build(cfg.model, tokenizer.build(task.words))
     vlm = VLM(vlm.hf.to(loading.pick_device(cfg.run.device)), vlm.tokenizer)
     recipe = {name: asdict(getattr(cfg, name)) for name in ("video", "model", "pretrain")}
-    student = CommentaryLoss(vlm.hf, len(game.EVENTS), cfg.pretrain.seed)
-    batches = PretrainBatches(Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps)), cfg)
+    student = CommentaryLoss(vlm.hf, len(task.labels), cfg.pretrain.seed)
+    batches = PretrainBatches(Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps)), cfg, task)
     return vlm, Trainer(student, phases(batches), cfg.pretrain.seed, checkpoint and Checkpoint(checkpoint, recipe))
 
 

@@ -10,7 +10,7 @@ lower rate. Two controls: windows that do not overlap (`stride_s` = `window_s`),
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,11 +24,11 @@ from streamingvlm.base.paths import repository_root
 from streamingvlm.context.dialogue import Dialogue
 from streamingvlm.data import labelled, stream_rows
 from streamingvlm.data.labelled import LabelledVideo
+from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.training import windowing
 from streamingvlm.training.loop import Checkpoint, CommentaryLoss, Phase, Trainer
 from streamingvlm.training.windowing import Batch
-from streamingvlm.worlds.match import game
 
 LATEST_CLOCK_S = 7200  # windows are told they start up to two hours into a broadcast: streams are longer than training videos
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -92,7 +92,7 @@ def trainer(vlm: VLM, bulk: Sequence[LabelledVideo], clean: Sequence[LabelledVid
     phases = [Phase("windows", sft.steps, sft.lr, Windows(talk, bulk, cfg).draw, learns)]
     if sft.anneal_steps:
         phases.append(Phase("annealing", sft.anneal_steps, sft.anneal_lr, Windows(talk, clean, cfg).draw, learns))
-    student = CommentaryLoss(vlm.hf, len(game.EVENTS), sft.seed)
+    student = CommentaryLoss(vlm.hf, seed=sft.seed)
     finish = (lambda: merge(adapted)) if merged else (lambda: None)
     return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype), finish)
 
@@ -102,11 +102,24 @@ def recipe(cfg: config.Config, data: str) -> dict:
     return {"data": data, **{name: asdict(getattr(cfg, name)) for name in ("video", "cache", "sft")}}
 
 
+def taught(rows: Sequence[dict], cfg: config.Config, frames: Path) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
+    """(bulk, clean) of training rows whose frames `labelled.decode` has put into `frames`."""
+    return tuple([labelled.mapped(row, cfg.video, frames) for row in rows if row["split"] == split] for split in ("train", "clean"))
+
+
+def study(rows: Sequence[dict], cfg: config.Config, frames: Path, root: Path, data: str, checkpoint: Path | None, folder: Path) -> Iterator[dict]:
+    """Teach one student, from the base to a folder: yields a row per step, and writes the model when the last is done. `data`: see `recipe`.
+
+    A whole training in one call, so that several students can learn side by side (`base.workers`)."""
+    vlm = loading.load(root / cfg.sft.base, loading.pick_device(cfg.run.device), torch.float32)
+    kept = Checkpoint(checkpoint, recipe(cfg, data)) if checkpoint else None
+    yield from trainer(vlm, *taught(rows, cfg, frames), cfg, kept).run()
+    vlm.save(folder)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Train on `artifacts/subset/train.parquet` with params.yaml and save a model: one process of as many as `accelerate launch` starts."""
     from accelerate import PartialState
-
-    from streamingvlm.models.qwen25 import loading
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the model goes")
@@ -117,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = stream_rows.read(root / "artifacts" / "subset" / "train.parquet")
     taught: dict[str, list[LabelledVideo]] = {"train": [], "clean": []}
     for row in progress.bar(rows, len(rows), "decoding", lambda row: row["id"]):
-        taught[row["split"]].append(labelled.load(row, cfg.video, root, game.EVENTS))
+        taught[row["split"]].append(labelled.load(row, cfg.video, root))
     device = PartialState(cpu=loading.pick_device(cfg.run.device).type == "cpu").device  # this process's own, where there are several
     vlm = loading.load(root / cfg.sft.base, device, torch.float32)
     training = trainer(vlm, taught["train"], taught["clean"], cfg, merged=False)
@@ -129,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if training.accelerator.is_main_process:
         whole = loading.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
         adapted = adapt(whole, cfg.sft)
-        CommentaryLoss(whole.hf, len(game.EVENTS)).load_state_dict(weights)
+        CommentaryLoss(whole.hf).load_state_dict(weights)
         merge(adapted)
         whole.save(args.folder)
     training.accelerator.end_training()

@@ -18,6 +18,7 @@ from streamingvlm.base import config
 from streamingvlm.base.patches import PATCH_PX, TEMPORAL
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of
+from streamingvlm.context.policy import Piece, sink_and_window
 from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25.pixels import to_patches
 
@@ -38,8 +39,9 @@ def window_spans(talk: Dialogue, lesson: LabelledVideo, start: int, stop: int, c
     `clock_s` is added to the clock."""
     before = [talk.encode(lesson.previous)] + [talk.spoken(words)[: -len(talk.silence)] for words in lesson.words[:start]]
     previous = [token for ids in before for token in ids]
-    if cache and len(previous) > cache.text_sink + cache.text_window:
-        previous = previous[: cache.text_sink] + previous[len(previous) - cache.text_window :]
+    if cache:
+        whole = Piece(0, 0, len(previous), dialogue.PREVIOUS, dialogue.HEADER)
+        previous = [token for part in sink_and_window([whole], cache.text_sink, cache.text_window) for token in previous[part.start : part.stop]]
     spans = talk.header(previous)
     for k in range(start, stop):
         chunk = lesson.chunks[k]

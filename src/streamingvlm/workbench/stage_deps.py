@@ -24,7 +24,7 @@ PACKAGE = "streamingvlm"
 RUNNER = "workbench/run_notebook.py"
 # Progress, tracking, widgets and the figures of timings change no declared output of these stages.
 SHOWN = {"base/progress.py", "workbench/tracking.py", "workbench/cache_explorer.py"}
-REPORTED = {"reporting/figures.py", "evaluation/ledger_inputs.py", "evaluation/claims.py", "evaluation/claims.yaml"}
+REPORTED = {"reporting/figures.py", "reporting/drawing.py", "evaluation/ledger_inputs.py", "evaluation/claims.py", "evaluation/claims.yaml"}
 REPORTING = {"05_evaluate", "06_inside_the_cache"}  # whose figures and ledger are outputs
 
 

@@ -82,7 +82,7 @@ def _table(rows: list[dict], varied: list[str], shown: list[str]) -> str:
 
 def figure(rows: list[dict], sweep: Sweep, shown: list[str], folder: Path, of: int, name: str = "coordinates") -> Path:
     """Both twins. rows: runs with a number for `shown[0]`, which colours the lines; `of`: how many runs there were."""
-    from streamingvlm.reporting.figures import save_page
+    from streamingvlm.reporting.drawing import save_page
 
     metric, others = shown[0], [key for key in shown[1:] if all(finite(row["metrics"].get(key)) for row in rows)]
     others = [key for key in others if len({row["metrics"][key] for row in rows}) > 1]  # a number all runs share tells none from another
@@ -125,7 +125,7 @@ def _png(path: Path, axes: list[Axis], values: list[float], metric: str, title: 
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    from streamingvlm.reporting.figures import canvas
+    from streamingvlm.reporting.drawing import canvas
 
     width = max(7.0, 1.7 * len(axes) + 1)
     shade = ScalarMappable(Normalize(min(values), max(values)), LinearSegmentedColormap.from_list("sweep", COLORS))

@@ -13,12 +13,15 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
+import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 COUNT = 8  # runs of a random sweep, where neither --count nor run_cap says
 DRAWS = {"uniform": lambda s, rng: rng.uniform(s["min"], s["max"]),
          "int_uniform": lambda s, rng: rng.randint(s["min"], s["max"]),
@@ -70,7 +73,7 @@ def read(path: Path) -> Sweep:
 
 
 def _read_yaml(path: Path):
-    import yaml  # what W&B reads it with: to this reader `1e-3` is a string, and so it must be here
+    import yaml  # what W&B reads it with: to this reader `1e-3` is a string, see `number`
 
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -108,6 +111,7 @@ def _checked(path: Path, name: str, spec: dict, method: str) -> dict:
         if not fits or (weights is not None and (method == "grid" or not sum(weights))):
             raise UserError(f"{where}: `probabilities` wants `method: random` and one number for each of the `values`, not all of them 0.")
         return spec
+    spec = {key: number(value) for key, value in spec.items()}
     whole = all(type(spec.get(end)) is int for end in ("min", "max"))
     kind = spec.get("distribution", "int_uniform" if whole else "uniform")
     bare = str(kind).removeprefix("q_")
@@ -152,17 +156,26 @@ def runs(sweep: Sweep, params: dict, count: int | None = None, seed: int = 0) ->
 def settled(one: dict, params: dict, source: str) -> tuple[dict, dict]:
     """-> (all params of a run, its changes), checked and with numbers of the right type; an unknown name or a wrong type is a `UserError`."""
     sections = {name: dict(body) for name, body in params.items()}
-    for name, value in one.items():
+    for name, given in one.items():
         section, dot, key = name.partition(".")
         if not dot:
             raise UserError(f"{source}: `{name}` must be section.key, such as cache.text_window.")
-        was = sections.get(section, {}).get(key)
+        was, value = sections.get(section, {}).get(key), number(given) if _wants_number(section, key) else given
         if type(was) is int and isinstance(value, float) and value.is_integer():  # W&B's server turns 4 into 4.0 at times
             sections[section][key] = int(value)
         else:
             sections.setdefault(section, {})[key] = value
     whole = as_dict(config.from_dict(sections, source))
     return whole, {name: whole[name.partition(".")[0]][name.partition(".")[2]] for name in one}
+
+
+def _wants_number(section: str, key: str) -> bool:
+    return section in config.SECTIONS and typing.get_type_hints(config.SECTIONS[section]).get(key) in {int, float}
+
+
+def number(value):
+    """`1e-4`, which W&B's YAML takes for text, as the number that it is to DVC, here and where W&B's agent hands it on. Other things as given."""
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
 
 
 def as_dict(cfg: config.Config) -> dict:

@@ -91,7 +91,20 @@ def _start(stage: str, params: dict, name: str):
     root = repository_root()
     facts = machine.provenance(params)
     group = os.environ.get("WANDB_RUN_GROUP") or f"{facts['git']['revision']}-{files.fingerprint(root / 'params.yaml')[:8]}"
-    # Half a minute for a server that does not answer, one to send the rest: a pipeline starts several runs, and what was not sent stays on disk.
-    return wandb.init(project=os.environ.get("WANDB_PROJECT", "streamingvlm"), group=group, job_type=stage, name=name,
-                      dir=os.environ.get("WANDB_DIR", str(root)), config={**params, "provenance": facts},
-                      settings=wandb.Settings(init_timeout=30, finish_timeout=60))
+    with _nobody_to_ask():
+        # Half a minute for a server that does not answer, one to send the rest: a pipeline starts several runs, and what was not sent stays on disk.
+        return wandb.init(project=os.environ.get("WANDB_PROJECT", "streamingvlm"), group=group, job_type=stage, name=name,
+                          dir=os.environ.get("WANDB_DIR", str(root)), config={**params, "provenance": facts},
+                          settings=wandb.Settings(init_timeout=30, finish_timeout=60))
+
+
+@contextmanager
+def _nobody_to_ask() -> Iterator[None]:
+    """Without a key W&B asks the terminal for one, and waits for ever; where no terminal listens it says what is missing."""
+    asked = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nobody:
+        sys.stdin = nobody
+        try:
+            yield
+        finally:
+            sys.stdin = asked

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLConfi
 
 from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
-from streamingvlm.models import hub
+from streamingvlm.models import checkpoint, hub
 from streamingvlm.models.qwen25.vlm import VLM
 
 # What transformers, safetensors and torch raise of a folder whose files are missing, cut or do not fit together.
@@ -35,9 +35,9 @@ def tiny_config(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **token)
 
 
-def build(m: config.Model, tokenizer: PreTrainedTokenizerBase) -> VLM:
-    """A randomly initialised tiny model; `m.seed` decides every weight."""
-    hf = Qwen2_5_VLForConditionalGeneration(tiny_config(m, tokenizer))
+def build(m: config.Model, tokenizer: PreTrainedTokenizerBase, shape: Qwen2_5_VLConfig | None = None) -> VLM:
+    """A randomly initialised tiny model; `m.seed` decides every weight. `shape`: `tiny_config(m, tokenizer)` with something changed."""
+    hf = Qwen2_5_VLForConditionalGeneration(shape or tiny_config(m, tokenizer))
     _initialise(hf, torch.Generator().manual_seed(m.seed))
     return VLM(hf, tokenizer)
 
@@ -71,16 +71,28 @@ def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = Non
     from streamingvlm.models.qwen25 import compress
 
     folder = Path(name) if os.path.isdir(name) else hub.folder(str(name))
+    checkpoint.check(folder, name)
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type", "unknown")
         if kind != "qwen2_5_vl":  # transformers would build one all the same, of random weights
             raise UserError(f"{name} holds a model of type `{kind}`, not `qwen2_5_vl`; name a Qwen2.5-VL.")
         vlm = compress.load(folder, device) if compress.is_compressed(folder) else _from_folder(folder, device, dtype)
     except BROKEN as error:
-        raise UserError(f"{name} holds no complete Qwen2.5-VL model; run `make repro`, or name a folder that does.") from error
+        raise UserError(f"{name} holds no complete Qwen2.5-VL model, or files that do not fit together: copy or download it again, "
+                        "or, if it is the workbench's own, run `make repro`.") from error
     if vlm.tokenizer.convert_tokens_to_ids("<|video_pad|>") != vlm.hf.config.video_token_id:  # where files are missing, transformers makes one up
         raise UserError(f"{name} lacks its tokenizer's files, or they are another model's; name a folder that has them.")
+    if broken := _not_finite(vlm.hf):
+        raise UserError(f"{name} holds numbers that are not finite, in {broken}: its training diverged or the file is damaged; name another model.")
     return VLM(vlm.hf, vlm.tokenizer, decode)
+
+
+def _not_finite(hf: torch.nn.Module) -> str | None:
+    """The name of the first weight with a NaN or an infinity in it: a model with one says nothing, for ever. One pass; the sum tells."""
+    for name, weight in (*hf.named_parameters(), *hf.named_buffers()):
+        if weight.is_floating_point() and not torch.isfinite(weight.sum(dtype=torch.float32)) and not torch.isfinite(weight).all():
+            return name
+    return None
 
 
 def _from_folder(folder: Path, device: torch.device, dtype: torch.dtype | None) -> VLM:

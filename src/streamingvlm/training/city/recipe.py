@@ -104,7 +104,7 @@ def main() -> None:
     eyes = vision_trainer(network, recipe, artifacts / "vision.pt")
     _run(eyes, "learning to see")
     told = recipe.memory
-    worlds = [list(progress.follow(recordings(network, first, count, told.frames, artifacts / "features"), count, "looking at cities"))
+    worlds = [list(progress.bar(recordings(network, first, count, told.frames, artifacts / "features"), count, "looking at cities"))
               for first, count in ((MEMORY_SEEDS, told.worlds), (VALIDATION_SEEDS, told.validation_worlds))]
     known, held = (Recorded.join(recorded) for recorded in worlds)
     network.memory = fresh(recipe)
@@ -122,7 +122,7 @@ def main() -> None:
 
 
 def _run(trainer: Trainer, title: str) -> None:
-    for _ in progress.follow(trainer.run(), trainer.steps, title, lambda row: f"loss {row['loss']:.3f}"):
+    for _ in progress.bar(trainer.run(), trainer.steps, title, lambda row: f"loss {row['loss']:.3f}"):
         pass
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from streamingvlm.base import config
+from streamingvlm.base import config, workers
 from streamingvlm.media import writer
 from streamingvlm.worlds.match import rendering
 from streamingvlm.worlds.match.game import FPS, Match
@@ -32,10 +32,11 @@ def render(match: Match, path: Path) -> None:
 
 
 def match_rows(data: config.Data, folder: Path, root: Path, splits: Container[str] = SPLITS) -> Iterator[dict]:
-    """Render every match of these splits below `folder`, yielding its row."""
-    for split, name, match in matches(data):
-        if split not in splits:
-            continue
-        path = folder / f"{name}.mp4"
-        render(match, path)
-        yield match.row(name, str(path.relative_to(root))) | {"split": split}
+    """Render every match of these splits below `folder`, on every core, yielding its row."""
+    wanted = [(split, name, match, folder / f"{name}.mp4", root) for split, name, match in matches(data) if split in splits]
+    return workers.ordered(_rendered_row, wanted)
+
+
+def _rendered_row(split: str, name: str, match: Match, path: Path, root: Path) -> dict:
+    render(match, path)
+    return match.row(name, str(path.relative_to(root))) | {"split": split}

@@ -15,6 +15,8 @@ from streamingvlm.data.stream_rows import words_by_chunk
 from streamingvlm.worlds.match import game
 from streamingvlm.worlds.match.game import Said
 
+METRICS = ("score", "who", "increment", "event_f1", "event_accuracy")  # what `score_all` gives, the hardest first
+
 
 def truth_of(row: dict, chunk_s: float = 1.0) -> list[Said]:
     """What a stream row says happened, chunk by chunk."""

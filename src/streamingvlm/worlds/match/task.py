@@ -1,0 +1,28 @@
+"""The match as a task: what `training` and `evaluation` are given of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamingvlm.base import config
+from streamingvlm.data.labelled import LabelledVideo
+from streamingvlm.worlds.match import game, practice, scoring
+
+
+class MatchTask:
+    """See `worlds.task.Task`."""
+
+    labels, words, metrics = game.EVENTS, game.WORDS, scoring.METRICS
+
+    def blind_video(self, seed: int, seconds: int, video: config.Video, lively: bool = False) -> LabelledVideo:
+        return practice.blind_video(game.Match(seed, seconds, lively=lively), video, self.labels)
+
+    def drawn_video(self, seed: int, seconds: int, video: config.Video) -> LabelledVideo:
+        return practice.drawn_video(game.Match(seed, seconds), video, self.labels)
+
+    def score(self, texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict[str, float | None]:
+        said = [game.parse(text) for text in texts]
+        return scoring.score_all(said, scoring.truth_of(row)[: len(said)], tolerance_s)
+
+
+MATCH = MatchTask()

@@ -1,0 +1,60 @@
+"""Work on many cores: the same results in the same order as on one, errors that arrive, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from streamingvlm.base import config, workers
+from streamingvlm.base.errors import UserError
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_results_come_in_the_order_of_the_jobs(count):
+    assert list(workers.ordered(pow, [(2, n) for n in range(7)], count)) == [2**n for n in range(7)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_items_of_each_generator_come_in_order(count):
+    items = list(workers.spread(range, [(4,), (0,), (6,)], count))
+    assert [[item for number, item in items if number == job] for job in range(3)] == [[*range(4)], [], [*range(6)]]
+
+
+def test_what_goes_wrong_in_a_worker_is_raised_here():
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(workers.ordered(int, [("1",), ("x",)], 2))
+    with pytest.raises(ValueError, match="zero"):
+        list(workers.spread(range, [(0, 3, 0), (0, 3, 1)], 2))
+    with pytest.raises(UserError, match="STREAMINGVLM_WORKERS=1"):
+        list(workers.ordered(os._exit, [(1,), (1,)], 2))
+
+
+def test_params_travel():
+    cfg = config.Config({"video": config.Video(fps=3.0)})
+    assert [one.fps for one in workers.ordered(getattr, [(cfg, "video"), (cfg, "video")], 2)] == [3.0, 3.0]
+
+
+def test_the_number_of_workers_is_a_number(monkeypatch):
+    monkeypatch.setenv("STREAMINGVLM_WORKERS", "1")
+    assert workers.cores() == 1
+    monkeypatch.setenv("STREAMINGVLM_WORKERS", "many")
+    with pytest.raises(UserError, match="'many'"):
+        workers.cores()
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    code = "from streamingvlm.base import workers; import time; list(workers.ordered(time.sleep, [(600,), (600,)], 2))"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    children, until = [], time.monotonic() + 60
+    while len(children) < 4 and time.monotonic() < until:  # the fork server, the resource tracker, two workers
+        time.sleep(0.2)
+        children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    gone, left = psutil.wait_procs(children, timeout=30)
+    assert len(gone) >= 4 and not left
