@@ -116,6 +116,12 @@ pretrain: repository $(STAMP)  ## train the base model in data/tiny-base again, 
 	@$(PY) -m streamingvlm.training.pretrain
 	@$(PY) -m dvc commit --force --quiet data.dvc
 
+city-base: $(STAMP)  ## train the multi-camera model in data/city-base again, its ablations and the frame-based VLM: an hour of two cores
+	@$(PY) -m streamingvlm.training.city.recipe
+	@$(PY) -m streamingvlm.training.city.variants
+	@$(PY) -m streamingvlm.training.frame_vlm.train data/city-base/frame-vlm
+	@$(PY) -m dvc commit --force --quiet data.dvc
+
 lint: $(STAMP)  ## check the style, who may import whom, and the sizes of modules and rooms
 	@$(PY) -m ruff check . $(ARGS)
 	@$(VENV)/bin/lint-imports --no-cache

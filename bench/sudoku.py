@@ -1,6 +1,6 @@
-"""Does the recursion recurse? 4x4 Sudoku, whose cells hang on each other: solved whole only by a net that comes back to its own answer.
+"""Does the recursion recurse? 4x4 Sudoku, whose cells hang on each other, solved by nets of one recursion and of four.
 
-    python -m bench.sudoku            # about a minute; prints held-out puzzles solved, by recursions at inference
+    python -m bench.sudoku            # about a minute; prints held-out puzzles solved whole after each recursion
 
 All 288 grids; a fifth of them, whole, is never trained on. A TRM with attention over the 16 cells, deep supervision, EMA.
 Letters: B puzzles, T cells (16), E hidden size.
@@ -48,12 +48,12 @@ class Solver(nn.Module):
 
 
 def puzzles(solved: Tensor, blanks: int, rng: torch.Generator) -> Tensor:
-    """Each grid with `blanks` of its cells empty. Other solutions than the grid's own are rare at 8 blanks and count as wrong."""
+    """Each grid with `blanks` of its cells empty. Other solutions than the grid's own are rare at 6 blanks and count as wrong."""
     hidden = torch.rand(solved.shape, generator=rng).argsort(1)[:, :blanks]
     return solved.scatter(1, hidden, 4)
 
 
-def learn(depth: int, steps: int, batch: int = 64, blanks: int = 8, seed: int = 0) -> tuple[Solver, Tensor]:
+def learn(depth: int, steps: int, batch: int = 64, blanks: int = 6, seed: int = 0) -> tuple[Solver, Tensor]:
     """A trained solver (its EMA) and the grids that it never saw."""
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -72,12 +72,12 @@ def learn(depth: int, steps: int, batch: int = 64, blanks: int = 8, seed: int = 
         optimizer.step()
         optimizer.zero_grad()
         for kept, new in zip(mean.parameters(), solver.parameters(), strict=True):
-            kept.data.lerp_(new.data, 0.02 if step < steps // 2 else 0.005)
+            kept.data.lerp_(new.data, max(0.01, 9 / (9 + step)))  # the first weights of all are not worth remembering
     return mean.eval(), held
 
 
 @torch.inference_mode()
-def solved(solver: Solver, held: Tensor, blanks: int = 8, rounds: int = 4) -> list[float]:
+def solved(solver: Solver, held: Tensor, blanks: int = 6, rounds: int = 4) -> list[float]:
     """The share of held-out puzzles solved whole after each recursion."""
     rng = torch.Generator().manual_seed(1)
     true = held.repeat(rounds, 1)
@@ -86,7 +86,7 @@ def solved(solver: Solver, held: Tensor, blanks: int = 8, rounds: int = 4) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--depths", type=int, nargs="+", default=[1, 4])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
