@@ -34,7 +34,7 @@ from streamingvlm.worlds.city.world import CLASSES, City
 SEEDS = 7_000_000  # evaluation cities count from here
 BOX_STEP = 6  # boxes are scored in every so many-th frame
 ASK_STEP = 32  # the frame-based VLM is asked about every so many-th frame: an answer of it takes as long as a dozen of ours
-LATE = 24  # frames: how late the other streams are shown to `shuffled`
+LATE = 128  # frames, 16 s: how late the other streams are shown to `shuffled`
 
 
 def city(seed: int, frames: int) -> City:
