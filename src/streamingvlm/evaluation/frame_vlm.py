@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=8, help="every so many frames are asked about")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    vlm = loading.load(asked.folder, torch.device("cpu"), decode="graph")
+    vlm = loading.load(asked.folder, torch.device("cpu"))
     first, second = ([City(VALIDATION + k, frames=asked.frames) for k in part] for part in (
         range(asked.cities // 2), range(asked.cities // 2, asked.cities)))
     tuned = assess(vlm, first, every=asked.every)

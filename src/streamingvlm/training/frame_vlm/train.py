@@ -45,7 +45,7 @@ class Recipe:
     name_steps: int = 600
     name_batch: int = 32
     name_lr: float = 2e-3
-    look_steps: int = 660
+    look_steps: int = 560
     look_batch: int = 32
     look_lr: float = 1.5e-3
     model: config.Model = field(default_factory=lambda: SHAPE)
