@@ -47,8 +47,8 @@ def test_it_says_what_transformers_says(random_vlm, pictures):
     ids = torch.tensor([prompt.ids])
     out = hf.generate(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=patches(pictures[:1]), image_grid_thw=torch.tensor([GRID]),
                       mm_token_type_ids=(ids == hf.config.image_token_id).int(), max_new_tokens=12, do_sample=False, eos_token_id=prompt.end)
-    theirs = random_vlm.tokenizer.decode(out[0, len(prompt.ids) :], skip_special_tokens=True).split()[:-1]  # the last one may go on
-    assert len(theirs) > 1 and list(answers(random_vlm, pictures[:1])[0].words[: len(theirs)]) == theirs
+    theirs = "".join(random_vlm.tokenizer.decode(out[0, len(prompt.ids) :]).split()).rstrip("\ufffd")  # half a letter
+    assert len(theirs) > 3 and "".join(answers(random_vlm, pictures[:1])[0].words).startswith(theirs)
 
 
 def test_what_cannot_be_read_is_counted(random_vlm, city):

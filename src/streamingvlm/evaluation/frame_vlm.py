@@ -164,18 +164,19 @@ def milliseconds(vlm: VLM, frames: np.ndarray, together: int, times: int = 15) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cities", type=int, default=8)
-    parser.add_argument("--frames", type=int, default=96)
+    parser.add_argument("--cities", type=int, default=12, help="half of them to find thresholds with, the others for the scores")
+    parser.add_argument("--frames", type=int, default=192, help="of each city")
+    parser.add_argument("--every", type=int, default=8, help="every so many frames are asked about")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    vlm = loading.load(asked.folder, torch.device("cpu"), decode="graph")
+    vlm = loading.load(asked.folder, torch.device("cpu"))
     first, second = ([City(VALIDATION + k, frames=asked.frames) for k in part] for part in (
         range(asked.cities // 2), range(asked.cities // 2, asked.cities)))
-    tuned = assess(vlm, first)
+    tuned = assess(vlm, first, every=asked.every)
     limits = {kind: alarms.threshold(tuned["sure"][..., k], tuned["true"][..., k]) for k, kind in enumerate(ANOMALIES)
               if tuned["true"][..., k].any()}
     limits = dict.fromkeys(ANOMALIES, 0.5) | limits
-    out = assess(vlm, second, limits) | {"limits": limits}
+    out = assess(vlm, second, limits, asked.every) | {"limits": limits}
     frames = np.stack([city.draw(camera, 40) for city, camera in _streams(second)])
     out["ms"] = {str(together): milliseconds(vlm, frames, together) for together in (1, 8)}
     print(json.dumps({name: value for name, value in out.items() if name not in {"sure", "true"}}, indent=1))

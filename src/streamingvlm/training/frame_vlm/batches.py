@@ -74,12 +74,16 @@ class Labels:
         return kind, box
 
 
+def waves(px: Tensor) -> Tensor:
+    """Numbers [...] -> their sines and cosines [..., 2 * periods]."""
+    turn = px[..., None] * (2 * torch.pi / torch.tensor(PERIODS_PX))
+    return torch.cat((turn.sin(), turn.cos()), -1)
+
+
 def codes(kind: Tensor, box: Tensor) -> Tensor:
     """kind [..., SLOTS], box [..., SLOTS, 4] -> the code [..., CODE] of each cell, zero where nothing is."""
-    turn = box[..., None] * (2 * torch.pi / torch.tensor(PERIODS_PX))  # [..., SLOTS, 4, periods]
-    waves = torch.cat((turn.sin(), turn.cos()), -1).flatten(-2)
-    there = torch.nn.functional.one_hot(kind.clamp(min=0), KINDS).to(waves.dtype)
-    return (torch.cat((there, waves), -1) * (kind >= 0)[..., None]).flatten(-2)
+    there = torch.nn.functional.one_hot(kind.clamp(min=0), KINDS).to(box.dtype)
+    return (torch.cat((there, waves(box).flatten(-2)), -1) * (kind >= 0)[..., None]).flatten(-2)
 
 
 @dataclass(frozen=True)
