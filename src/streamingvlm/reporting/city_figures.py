@@ -65,7 +65,7 @@ def attention(path: Path, weights: np.ndarray, seen: np.ndarray, alarms: Sequenc
     names = [f"camera {k}" + (" !" if alarms[k] else "") for k, _ in middles]
     axis.set_yticks([middle for _, middle in middles], names)
     axis.set_xticks([middle for _, middle in middles], [str(k) for k, _ in middles])
-    axis.set(xlabel="looked at", title="At a clone, one person's attention falls on the other who looks the same")
+    axis.set(xlabel="looked at", title="At a clone, attention falls on who looks the same")
     figure.colorbar(image, label="share of attention")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
