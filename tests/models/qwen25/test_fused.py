@@ -45,7 +45,7 @@ def test_a_replaced_layer_and_one_that_is_listened_to_are_called():
     assert fused(x).shape == (3, 10)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_a_block_is_transformers_layer(words):
     vlm = loading.build(TINY, words)
     layer, x = vlm.hf.model.language_model.layers[0], torch.randn(5, TINY.hidden)
@@ -56,8 +56,11 @@ def test_a_block_is_transformers_layer(words):
     torch.testing.assert_close(block.finish(x, mixed), after + layer.mlp(layer.post_attention_layernorm(after)))
 
 
-def test_a_model_that_has_streamed_saves_whole(vlm, tmp_path):
-    vlm.blocks[0].project(torch.randn(2, TINY.hidden))
+def test_a_model_that_has_streamed_learns_on_and_saves_whole(words, tmp_path):
+    vlm = loading.build(TINY, words)
+    with torch.inference_mode():
+        vlm.blocks[0].project(torch.randn(2, TINY.hidden))
+    vlm.blocks[0].project(torch.randn(2, TINY.hidden)).sum().backward()
     vlm.save(tmp_path)
     loaded = loading.load(tmp_path, torch.device("cpu")).hf.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in vlm.hf.state_dict().items())

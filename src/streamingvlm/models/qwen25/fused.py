@@ -31,6 +31,7 @@ class Fused:
             return torch.cat([part(x) for part in parts], dim=-1)
         return F.linear(x, self.weight, self.bias)
 
+    @torch.inference_mode(False)  # weights that were made in inference could never learn again
     @torch.no_grad()
     def _fuse(self, parts: Sequence[nn.Linear]) -> bool:
         """Move the weights into one matrix, if all of them are plain tensors, with a bias or without."""
