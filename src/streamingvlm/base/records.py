@@ -1,4 +1,4 @@
-"""What rooms hand each other: a chunk of video on its way in, a comment on its way out. Plain data; knows no file and no model.
+"""What rooms hand each other: a chunk of video or a live frame on its way in, a comment on its way out. Plain data; knows no file and no model.
 
 Letters for shapes: F frames, H W pixels, C channels.
 """
@@ -43,3 +43,27 @@ class Comment:
         """As one JSON line of the contract; without what differs from run to run unless `timed`."""
         row = dataclasses.asdict(self)
         return row if timed else {key: value for key, value in row.items() if key not in {"ms", "memory_mb"}}
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A live frame without its picture. `index` counts a stream's frames, `epoch` its connections; `pts_s` is the sender's clock, which begins anew
+    with each of them. `captured_at` and `received_at` are seconds since 1970, the first by the clock of `captured_by`: sender or receiver. `fps`:
+    as measured by the timestamps so far, 0 while unknown."""
+
+    stream: str
+    index: int
+    epoch: int
+    pts_s: float
+    captured_at: float
+    captured_by: str
+    received_at: float
+    fps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A live frame: pixels [H, W, C] uint8 RGB."""
+
+    stamp: Stamp
+    pixels: np.ndarray
