@@ -1,4 +1,4 @@
-"""`streamingvlm serve`: many live cameras, a page, and an end in order. Everything that can be wrong with the file is looked at before a model is loaded.
+"""`streamingvlm serve`: many live cameras, a page, and an end in order. What can be wrong with the file is looked at before a model is loaded.
 
     streamingvlm serve cameras.yaml        streamingvlm serve --demo
 """
@@ -9,13 +9,16 @@ import argparse
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
+
+if TYPE_CHECKING:
+    from streamingvlm.serving.cameras import Settings
 
 MODEL, COMMENTATOR = "data/city-base", "data/city-commentator"
 
@@ -25,51 +28,36 @@ def serve(args: argparse.Namespace) -> None:
     from streamingvlm.serving import cameras
 
     if args.demo == bool(args.file):
-        raise UserError("Name a cameras.yaml, or say --demo: eight made-up cameras, no file.")
+        raise UserError("Name a cameras.yaml, or say --demo, which needs none.")
     settings = cameras.parse({}) if args.demo else cameras.load(args.file)
     changes = {key: value for key, value in (("port", args.port), ("host", args.host)) if value is not None}
     settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(settings, args))
+    asyncio.run(_run(settings, args))
 
 
-async def _run(settings, args: argparse.Namespace) -> None:
+async def _run(settings: Settings, args: argparse.Namespace) -> None:
+    from streamingvlm.serving.api.app import application
+    from streamingvlm.serving.api.listen import bound, listening
     from streamingvlm.serving.live import demo
     from streamingvlm.serving.live.service import Service
 
-    listening = _listen(settings.service.host, settings.service.port)
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    told, loop, service = asyncio.Event(), asyncio.get_running_loop(), settings.service
+    bound(service.host, service.port).close()  # a port that is taken is said before a model is loaded
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
         if args.demo:
             settings = settings.model_copy(update={"cameras": await stack.enter_async_context(demo.cameras(args.cameras))})
-        service = Service(settings, _folder(settings.service.model, MODEL), _commentator(settings.service.commentator), _store(settings.service))
-        stack.push_async_callback(service.stop)
-        await service.start()
-        await _doors(service, settings, listening, stack)
-        address = f"http://{settings.service.host}:{listening.getsockname()[1]}"
+        running = Service(settings, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
+        stack.push_async_callback(running.stop)
+        await running.start()
+        address = await stack.enter_async_context(listening(application(running), service.host, service.port))
         print(f"{len(settings.cameras)} cameras at {address}   Ctrl-C ends it", flush=True)
         if not args.no_open:
             webbrowser.open(address)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), args.seconds)
-        print("ending", file=sys.stderr)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """The socket of the page, taken first: a port in use is said before a model is loaded."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listening.close()
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{host}:{port} cannot be listened at ({reason}): choose another with --port, or 0 for any that is free.") from None
-    return listening
+        print("Ending.", file=sys.stderr)
 
 
 def _folder(named: str, usual: str) -> Path:
@@ -83,32 +71,12 @@ def _folder(named: str, usual: str) -> Path:
 
 
 def _commentator(named: str) -> Path | None:
-    """None where nothing is named and none is packaged: then nobody speaks."""
+    """None where none is named and none is packaged: then nobody speaks."""
     folder = _folder(named, COMMENTATOR)
     return folder if named or folder.is_dir() else None
 
 
-def _store(service):
+def _store(where: str, keep_s: float):
     from streamingvlm.serving.store import Store
 
-    return Store(service.store, keep_s=service.keep_s) if service.store else None
-
-
-async def _doors(service, settings, listening: socket.socket, stack: contextlib.AsyncExitStack) -> None:
-    """HTTP and WebSocket, and gRPC if it has a port."""
-    import uvicorn
-
-    from streamingvlm.serving.api import application
-
-    server = uvicorn.Server(uvicorn.Config(application(service), log_level="warning", lifespan="off", ws_per_message_deflate=False,
-                                           timeout_graceful_shutdown=2))
-    server.capture_signals = contextlib.nullcontext  # ours are set already
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-
-    async def close() -> None:
-        server.should_exit = True
-        await task
-
-    stack.push_async_callback(close)
-    while not server.started and not task.done():
-        await asyncio.sleep(0.01)
+    return Store(where, keep_s=keep_s) if where else None

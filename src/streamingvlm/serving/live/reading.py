@@ -50,3 +50,69 @@ class Reading:
         """One of a file's frames was decided."""
         if not self.source.live:
             self.credit.release()
+
+    def due(self, now: float) -> list[tuple[Frame, float]]:
+        """Frames that are to be released by `now` (seconds since 1970), each with when it was due."""
+        with self.lock:
+            return self.buffer.release(now)
+
+    @property
+    def next_at(self) -> float:
+        """When the next frame is due; far away if none waits."""
+        with self.lock:
+            return self.buffer.next_at()
+
+    def lost(self) -> dict[str, int]:
+        """What was left out since last asked, by cause."""
+        with self.lock:
+            losses, self.losses = self.losses, Counter()
+        return dict(losses)
+
+    def _run(self) -> None:
+        for item in watched(self.source, self.stop):
+            if isinstance(item, Change):
+                self._changed(item)
+            else:
+                self._picture(item)
+
+    def _changed(self, change: Change) -> None:
+        epoch = self.first_epoch + change.epoch
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.times.clear()
+            self.pacer = Pacer(self.camera.fps)
+        self.send("change", self.name, Change(change.state, change.reason, epoch, change.at), self.size)
+
+    def _picture(self, taken: Picture) -> None:
+        self.index += 1
+        if taken.corrupt or taken.image is None:
+            return self._lose("decode_error")
+        self.times.append(taken.pts_s)
+        if not self.pacer.keeps(taken.pts_s):
+            return self._lose("subsampled")
+        if not self.source.live:
+            self.credit.acquire()
+        frame = Frame(self._stamp(taken), pictures.fitted(taken.image, *self.shape[:2]))
+        with self.lock:
+            for cause, count in self.buffer.put(frame, taken.pts_s, self.epoch, time.time()).items():
+                self.losses[cause] += count
+        self.wake()
+        self._preview(taken, frame.stamp)
+
+    def _stamp(self, taken: Picture) -> Stamp:
+        elapsed_s = self.times[-1] - self.times[0]
+        fps = (len(self.times) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        captured = (taken.received_at, "receiver") if taken.captured_at is None else (taken.captured_at, "sender")
+        return Stamp(self.name, self.index - 1, self.epoch, taken.pts_s, *captured, taken.received_at, fps)
+
+    def _preview(self, taken: Picture, stamp: Stamp) -> None:
+        now = time.time()
+        if now < self.wanted_until or now >= self.preview_at + PREVIEW_S:
+            self.preview_at = now
+            image = taken.image
+            self.size = (image.width, image.height) if hasattr(image, "width") else (image.shape[1], image.shape[0])
+            self.send("picture", self.name, {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s}, pictures.preview(image))
+
+    def _lose(self, cause: str) -> None:
+        with self.lock:
+            self.losses[cause] += 1
