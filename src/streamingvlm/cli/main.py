@@ -38,9 +38,9 @@ CAMERAS is a YAML file; two lines are enough:
   cameras:
     - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
 
-Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes to the page), file:clip.mp4?loop=1, pattern:640x360@30.
-More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may set port, host,
-grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
+Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
+pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
+set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),

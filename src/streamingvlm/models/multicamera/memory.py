@@ -125,7 +125,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look across streams brought that the caller took, gathered by time: context [B, E], same [B, S], verdict [B, 2], for those `there` [B]."""
+    """What a look across streams brought that the caller took: context [B, E], same [B, S], verdict [B, 2], for the streams `there` [B]."""
 
     context: Tensor
     same: Tensor

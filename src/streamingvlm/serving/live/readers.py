@@ -30,12 +30,12 @@ REFUSED = {"not_found": NotFound, "conflict": Conflict}
 
 @dataclass(frozen=True)
 class Heard:
-    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count)`, `changed(stream, change, size)`,
+    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count)`, `changed(stream, change)`,
     `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
 
     frame: Callable[[Stamp, int, int, float], None]
     lost: Callable[[str, str, int], None]
-    changed: Callable[[str, Change, tuple[int, int]], None]
+    changed: Callable[[str, Change], None]
     picture: Callable[[str, dict, bytes], None]
     held: Callable[[int], set[int]]
 
@@ -44,11 +44,10 @@ class Readers:
     def __init__(self, count: int, shape: tuple[int, int, int], heard: Heard, more: Mapping[str, Callable] | None = None):
         self.heard, self.restarts, self.stopped = heard, 0, False
         self.pools = [Slots.make(context(), SLOTS, shape) for _ in range(count)]
-        self.workers = [Worker(f"reader-{k}", ingest.work, (self.pools[k], k, dict(more or {})), lambda message, k=k: self._message(k, message),
+        self.workers = [Worker(f"reader-{k}", ingest.work, (self.pools[k], dict(more or {})), lambda message, k=k: self._message(k, message),
                                lambda code, k=k: self._gone(k, code)) for k in range(count)]
         self.cameras: dict[str, tuple[Camera, int]] = {}
         self.newest: dict[str, tuple[int, int]] = {}  # epoch and index of a camera's last frame: a new process goes on behind them
-        self.late: dict[str, int] = {}
         self.tickets = itertools.count()
         self.asked: dict[int, asyncio.Future] = {}
 
@@ -73,8 +72,7 @@ class Readers:
 
     def remove(self, name: str) -> None:
         _, at = self.cameras.pop(name)
-        for held in (self.late, self.newest):
-            held.pop(name, None)
+        del self.newest[name]
         self.workers[at].send(("remove", name))
 
     def landed(self, name: str) -> None:
@@ -111,23 +109,16 @@ class Readers:
                     self.heard.frame(stamp, at, slot, released_at)
                 else:  # removed while it was in the pipe
                     self.pools[at].free(slot)
-            case ("lost", name, cause, count):
-                if name in self.cameras:
-                    self.heard.lost(name, cause, count)
-            case ("late", name, count):
-                self.late[name] = self.late.get(name, 0) + count
-            case ("change", name, change, size):
-                if name in self.cameras:
-                    self.heard.changed(name, change, size)
-            case ("picture", name, header, jpeg):
-                if name in self.cameras:
-                    self.heard.picture(name, header, jpeg)
-            case ("answer", ticket, result):
-                if ticket in self.asked and not self.asked[ticket].done():
-                    self.asked[ticket].set_result(result)
-            case ("refused", ticket, kind, reason):
-                if ticket in self.asked and not self.asked[ticket].done():
-                    self.asked[ticket].set_exception(REFUSED.get(kind, UserError)(reason))
+            case (("lost" | "changed" | "picture") as kind, name, *what) if name in self.cameras:
+                getattr(self.heard, kind)(name, *what)
+            case ("answer", ticket, result) if self._open(ticket):
+                self.asked[ticket].set_result(result)
+            case ("refused", ticket, kind, reason) if self._open(ticket):
+                self.asked[ticket].set_exception(REFUSED.get(kind, UserError)(reason))
+
+    def _open(self, ticket: int) -> bool:
+        """Whether somebody still waits for this answer."""
+        return ticket in self.asked and not self.asked[ticket].done()
 
     def _gone(self, at: int, code: int | None) -> None:
         """A reader ended unasked: its cameras are read anew, and slots that nobody holds are free again."""
@@ -138,7 +129,8 @@ class Readers:
         loop = asyncio.get_running_loop()
         for name, (_, reader) in self.cameras.items():
             if reader == at:
-                self.heard.changed(name, Change("waiting", "The process that reads it ended and is started again.", max(self.newest[name][0], 0), time.time()), (0, 0))
+                reason = "The process that reads it ended and is started again."
+                self.heard.changed(name, Change("waiting", reason, max(self.newest[name][0], 0), time.time()))
         loop.call_later(RESTART_S, self._again, at, loop)
 
     def _again(self, at: int, loop: asyncio.AbstractEventLoop) -> None:

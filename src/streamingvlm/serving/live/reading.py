@@ -11,9 +11,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.media.buffer import JitterBuffer
-from streamingvlm.media.pacing import Pacer
+from streamingvlm.media.pacing import Pace
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera
@@ -32,12 +34,11 @@ class Reading:
         self.camera, self.name, self.shape, self.send, self.wake = camera, camera.name, shape, send, wake
         self.first_epoch, self.epoch, self.index = epoch, epoch, index
         self.source = kinds.source(camera.url, more=more)
-        self.buffer, self.pacer = JitterBuffer(camera.delay_s), Pacer(camera.fps)
+        self.buffer, self.pace = JitterBuffer(camera.delay_s), Pace(camera.fps)
         self.lock, self.stop, self.credit = threading.Lock(), threading.Event(), threading.Semaphore(CREDIT)
         self.losses: Counter[str] = Counter()
         self.times: deque[float] = deque(maxlen=32)  # pts of the newest pictures
         self.wanted_until = self.preview_at = 0.0
-        self.size = (0, 0)
         self.thread = threading.Thread(target=self._run, name=camera.name, daemon=True)
         self.thread.start()
 
@@ -52,15 +53,15 @@ class Reading:
             self.credit.release()
 
     def due(self, now: float) -> list[tuple[Frame, float]]:
-        """Frames that are to be released by `now` (seconds since 1970), each with when it was due."""
+        """Frames that are due by `now` (monotonic), each with when it was released."""
         with self.lock:
-            return self.buffer.release(now)
+            return self.buffer.pop(now)
 
     @property
-    def next_at(self) -> float:
-        """When the next frame is due; far away if none waits."""
+    def next_at(self) -> float | None:
+        """When the next frame is due; None if none waits."""
         with self.lock:
-            return self.buffer.next_at()
+            return self.buffer.next_at
 
     def lost(self) -> dict[str, int]:
         """What was left out since last asked, by cause."""
@@ -80,22 +81,22 @@ class Reading:
         if epoch != self.epoch:
             self.epoch = epoch
             self.times.clear()
-            self.pacer = Pacer(self.camera.fps)
-        self.send("change", self.name, Change(change.state, change.reason, epoch, change.at), self.size)
+            self.pace.restart()
+        self.send("changed", self.name, Change(change.state, change.reason, epoch, change.at))
 
     def _picture(self, taken: Picture) -> None:
         self.index += 1
         if taken.corrupt or taken.image is None:
             return self._lose("decode_error")
         self.times.append(taken.pts_s)
-        if not self.pacer.keeps(taken.pts_s):
+        if not self.pace.keeps(taken.pts_s):
             return self._lose("subsampled")
         if not self.source.live:
             self.credit.acquire()
         frame = Frame(self._stamp(taken), pictures.fitted(taken.image, *self.shape[:2]))
         with self.lock:
-            for cause, count in self.buffer.put(frame, taken.pts_s, self.epoch, time.time()).items():
-                self.losses[cause] += count
+            for _, cause in self.buffer.push(frame, self.epoch, taken.pts_s, time.monotonic()):
+                self.losses[cause] += 1
         self.wake()
         self._preview(taken, frame.stamp)
 
@@ -110,8 +111,9 @@ class Reading:
         if now < self.wanted_until or now >= self.preview_at + PREVIEW_S:
             self.preview_at = now
             image = taken.image
-            self.size = (image.width, image.height) if hasattr(image, "width") else (image.shape[1], image.shape[0])
-            self.send("picture", self.name, {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s}, pictures.preview(image))
+            width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else (image.width, image.height)
+            header = {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s, "width": width, "height": height}
+            self.send("picture", self.name, header, pictures.preview(image))
 
     def _lose(self, cause: str) -> None:
         with self.lock:

@@ -4,8 +4,8 @@
     await service.add({"name": "gate", "url": "rtsp://..."}); service.cameras()
     await service.stop()
 
-It joins four parts that know nothing of each other: `readers` (processes that read cameras), `decider` (the scheduler and the model's process), `speech`
-(the commentator) and `results`. Knows neither HTTP nor gRPC: they sit on top of it (`serving.api`).
+It joins four parts that know nothing of each other: `readers` (processes that read cameras), `decider` (the scheduler and the model's process),
+`speech` (the commentator) and `results`. Knows neither HTTP nor gRPC: they sit on top of it (`serving.api`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving import events
 from streamingvlm.serving.api.service import Conflict, NotFound
-from streamingvlm.serving.live import analysis, ingest
+from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
+from streamingvlm.serving.live.pushed import Pushed, unpacked
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.results import Results
@@ -35,16 +36,16 @@ READY_S = 60.0  # for the model to be loaded
 
 
 class Service:
-    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of sources by scheme, beyond those of `media`."""
+    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme."""
 
     def __init__(self, settings: config.Settings, model: Path, commentator: Path | None = None, store: Store | None = None,
                  more: Mapping[str, Callable] | None = None):
         self.settings, self.first, self.store = settings.service, settings.cameras, store
         self.results, self.watched = Results(), {}
         self.release, self.capture = Latency(), Latency()
-        self.more = dict(more or {}) | dict.fromkeys(ingest.PUSHED, ingest.pushed)
-        self.readers = Readers(self.settings.io_workers, analysis.SHAPE,
-                               Heard(self._frame, self._lost, self._changed, self._picture, lambda pool: self.decider.held(pool)), more)
+        self.more = dict(more or {}) | {"push": Pushed}
+        heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
+        self.readers = Readers(self.settings.io_workers, analysis.SHAPE, heard, more)
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused))
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.begun = time.monotonic()
@@ -69,7 +70,7 @@ class Service:
     # What the API asks
 
     def cameras(self) -> list[dict]:
-        return [watched.row(self._counts(name)) | {"late": self.readers.late.get(name, 0)} for name, watched in self.watched.items()]
+        return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
 
     async def add(self, camera: dict) -> dict:
         """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken or there are too many."""
@@ -111,7 +112,7 @@ class Service:
         await self.readers.ask(resource.rpartition("~")[0], "hang_up", resource)
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
-        image = ingest.unpack(picture, width, height)
+        image = unpacked(picture, width, height)
         await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
 
     def stats(self) -> dict:
@@ -146,7 +147,7 @@ class Service:
             self.readers.add(camera)
 
     def _refused(self, stream: str, reason: str) -> None:
-        self._changed(stream, Change("failed", reason, 0, time.time()), (0, 0))
+        self._changed(stream, Change("failed", reason, 0, time.time()))
 
     def _frame(self, stamp: Stamp, pool: int, slot: int, released_at: float) -> None:
         if self.speech and self.watched[stamp.stream].camera.comment:
@@ -162,14 +163,15 @@ class Service:
         if stamp.stream in self.watched:
             self.watched[stamp.stream].dropped_before[cause] += 1
 
-    def _changed(self, stream: str, change: Change, size: tuple[int, int]) -> None:
-        watched = self.watched[stream]
-        if size[0]:
-            watched.width, watched.height = size
-        self.results.publish(watched.changed(change))
+    def _changed(self, stream: str, change: Change) -> None:
+        self.results.publish(self.watched[stream].changed(change))
 
     def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
-        self.watched[stream].preview = (header, jpeg)
+        watched = self.watched[stream]
+        watched.preview, watched.width, watched.height = (header, jpeg), header["width"], header["height"]
+
+    def _held(self, pool: int) -> set[int]:
+        return self.decider.held(pool)
 
     def _decided(self, stamp: Stamp, answer: dict, ms: dict[str, float]) -> None:
         self.readers.landed(stamp.stream)
