@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm.media.buffer import JitterBuffer
-from streamingvlm.media.pacing import Pace
+from streamingvlm.media.buffer import JitterBuffer, Pace
 
 
 def drain(buffer: JitterBuffer, arrivals: list[tuple[float, int, float]], step_s: float = 0.001) -> list[tuple[float, float, float]]:

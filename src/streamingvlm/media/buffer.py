@@ -1,8 +1,10 @@
-"""The jitter buffer of one live stream, in seconds: frames come when the network likes and leave evenly, in order. Pure: the clock is the caller's.
+"""Between a live source and those who use its frames: in order and evenly (`JitterBuffer`), and no more of them than wanted (`Pace`). Pure: the
+clock is the caller's; knows no picture, thread or socket.
 
     buffer = JitterBuffer(delay_s=0.2)
     lost = buffer.push(frame, epoch, pts_s, now)          # (item, cause) of each frame that will never leave
     for item, released_at in buffer.pop(now): ...         # call again at buffer.next_at
+    pace = Pace(8.0); kept = [frame for frame in frames if pace.keeps(frame.pts_s)]
 
 A frame is due at `pts + offset + delay_s`. The offset takes the stream's clock to ours: the least (arrival - pts) of the last WINDOW_S, that is, of
 the frame that the network held least, since a first frame can come late (a reader that probes hands over a burst) or, against all that follow,
@@ -22,6 +24,8 @@ Item = TypeVar("Item")
 WINDOW_S = 10.0  # clocks drift, routes change: what the network did before does not count
 JUMP_S = 10.0  # timestamps that part from the clock by more than this begin anew, as with a new connection
 LONGEST_S = 10.0  # of a delay
+EARLY = 1 / 8  # of a step of a pace: so much before its place a frame may come; cameras do not keep time to the microsecond
+BREAK_S = 1.0  # timestamps that go back further than this begin a pace anew
 TICK_S = 1e-6  # two times no further apart are one: sums of them are rounded
 
 
@@ -129,3 +133,31 @@ class JitterBuffer(Generic[Item]):
         if recent[0][1] < self._offsets.get(self._part, math.inf):
             self._told_at = now
         self._offsets[self._part] = recent[0][1]
+
+
+class Pace:
+    """Fewer frames a second, chosen by timestamp: exact in the long run, whatever the source's rate. Places lie at first + k / fps; each
+    takes the first frame at it or beyond. A source slower than `fps` keeps all of its frames."""
+
+    def __init__(self, fps: float):
+        if not 0 < fps < math.inf:
+            raise ValueError(f"a rate is a number of frames a second above 0, not {fps}")
+        self.fps = fps
+        self.restart()
+
+    def restart(self) -> None:
+        """The next frame is a first one, as after a reconnection."""
+        self._first: float | None = None
+        self._place = 0  # the next one to fill
+        self._last = -math.inf
+
+    def keeps(self, pts_s: float) -> bool:
+        """Is this frame one of those that stay? Ask once a frame, in order."""
+        if self._first is None or pts_s < self._last - BREAK_S:
+            self._first, self._place = pts_s, 0
+        self._last = pts_s
+        at = (pts_s - self._first) * self.fps + EARLY
+        if at < self._place:
+            return False
+        self._place = math.floor(at) + 1
+        return True
