@@ -46,7 +46,7 @@ class Scheduler:
         self._batches = 0
         self._gone = Counts()  # of streams that were closed or never admitted
         self._expected: list[tuple[float, int, StreamQueue]] = []  # heap of next arrivals; one that no longer holds is told by its time
-        self._arrivals = 0
+        self._started = 0  # frames, ever: what breaks a tie of two times in the heap
         self._held_since = math.nan  # since when frames wait for a batch although the machine is free
         self._wake: float | None = None
         self._gave_place = False  # did the last batch have a starving stream in place of a more urgent one?
@@ -128,12 +128,6 @@ class Scheduler:
         if dropped:
             self._drop(dropped, out)
         self._ready[queue.name] = queue
-        expected, now = self._expected, self.now
-        while expected and expected[0][0] < now:
-            heappop(expected)
-        if queue.settings.live:
-            self._arrivals += 1
-            heappush(expected, (queue.expected_at, self._arrivals, queue))
 
     def _lost(self, event: events.FrameLost, out: list[Action]) -> None:
         _, count, cause = event
@@ -258,11 +252,16 @@ class Scheduler:
         return chosen
 
     def _start(self, chosen: list[StreamQueue], out: list[Action]) -> None:
-        batch = []
+        now, expected, batch = self.now, self._expected, []
+        while expected and expected[0][0] < now:
+            heappop(expected)
         for queue in chosen:
-            batch.append((queue, queue.run(self.now)))
+            batch.append((queue, queue.run(now)))
             if not queue.waiting:
                 del self._ready[queue.name]
+            if queue.expected_at < math.inf:
+                self._started += 1
+                heappush(expected, (queue.expected_at, self._started, queue))
         self._held_since, self._wake = math.nan, None
         self._batches += 1
         self._batch = (self._batches, batch)

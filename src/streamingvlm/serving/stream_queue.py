@@ -11,6 +11,7 @@ from collections import deque
 from streamingvlm.serving.events import Counts, FrameArrived, Settings
 
 RATE_MEMORY = 0.1  # share of a new interval between frames in their running mean
+PAUSE = 4.0  # times the mean: a longer interval is a pause, and says little of the rate
 Dropped = tuple[FrameArrived, str]
 
 
@@ -49,8 +50,11 @@ class StreamQueue:
         return self.waiting[0].released_at + self.budget_s
 
     def urgency(self, now: float) -> tuple[float, float]:
-        """Smallest first: priority, then the deadline. A newer frame takes the turn of the one that it replaced, or a stream under load had none."""
-        return -self.priority(now), min(self.waiting[0].released_at, self.unserved_since) + self.budget_s
+        """Smallest first: priority, then the deadline. One that has passed says nothing: such streams take turns. A newer frame takes the turn of
+        the one that it replaced, or a stream under load would have none."""
+        released = self.waiting[0].released_at
+        since = self.unserved_since if released + self.budget_s < now else min(released, self.unserved_since)
+        return -self.priority(now), since + self.budget_s
 
     def priority(self, now: float) -> float:
         return self.settings.priority + (self._boost if now < self._boost_until else 0.0)
@@ -69,7 +73,7 @@ class StreamQueue:
         self._counts.frames_in += 1
         interval = now - self._last_arrival
         if interval > 0:  # not of the first one
-            self._interval_s += RATE_MEMORY * (interval - self._interval_s)
+            self._interval_s += RATE_MEMORY * (min(interval, PAUSE * self._interval_s) - self._interval_s)
         self._last_arrival = now
         self.expected_at = now + self._interval_s if self.settings.live else math.inf
         if not frame.released_at <= now:  # the future, or no number: it may run now, so its budget runs now
