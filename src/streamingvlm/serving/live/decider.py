@@ -19,7 +19,6 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.serving import events
 from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.processes import Worker
 from streamingvlm.serving.live.slots import Slots
 from streamingvlm.serving.scheduler import Scheduler
@@ -53,7 +52,7 @@ class Told:
 class Decider:
     def __init__(self, model: Path, pools: Sequence[Slots], told: Told):
         self.pools, self.told = pools, told
-        self.worker = Worker("analysis", analysis.work, (model, pools), self._message, self._gone)
+        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools), self._message, self._gone)
         self.scheduler: Scheduler | None = None
         self.ready: asyncio.Future | None = None
         self.flying: dict[int, Flying] = {}
