@@ -140,13 +140,20 @@ class Outcome:
     `over`: of the covered, those beyond their budget; `goodput`: decided within it."""
 
     decided: Latencies = field(default_factory=Latencies)
-    covered: Latencies = field(default_factory=Latencies)
+    dropped: Latencies = field(default_factory=Latencies)  # of those covered by a newer one
     over: int = 0
     goodput: int = 0
     seconds: float = 0.0
     busy_s: float = 0.0
     batches: int = 0
     counts: Counts = field(default_factory=Counts)
+
+    @property
+    def covered(self) -> Latencies:
+        out = Latencies()
+        out.merge(self.decided)
+        out.merge(self.dropped)
+        return out
 
 
 class _Books:
@@ -166,10 +173,12 @@ class _Books:
         waiting = self._uncovered[stream]
         while waiting and waiting[0] <= released_at:
             self._cover(stream, waiting.popleft(), now)
-        ms = (now - released_at) * 1e3
-        self.outcome.decided.record(ms)
-        self.outcome.goodput += ms <= self.budget_ms[stream]
-        self._cover(stream, released_at, now)
+        ms, outcome = (now - released_at) * 1e3, self.outcome
+        outcome.decided.record(ms)
+        if ms <= self.budget_ms[stream]:
+            outcome.goodput += 1
+        else:
+            outcome.over += 1
 
     def dropped(self, frame: FrameArrived) -> None:
         waiting = self._uncovered.get(frame.stream)
@@ -186,7 +195,7 @@ class _Books:
 
     def _cover(self, stream: str, released_at: float, now: float) -> None:
         ms = (now - released_at) * 1e3
-        self.outcome.covered.record(ms)
+        self.outcome.dropped.record(ms)
         self.outcome.over += ms > self.budget_ms[stream]
 
 
