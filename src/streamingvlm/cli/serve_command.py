@@ -46,14 +46,15 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
-        running = Service(settings, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
+        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
-            made_up, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
-            for camera in made_up:
-                await running.add(camera.model_dump())
+            cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
         else:
+            cameras = settings.cameras
+            running.check(cameras)
             await running.start()
+        running.begin(cameras)
         address = await stack.enter_async_context(listening(application(running), service.host, service.port))
         print(f"{len(running.cameras())} cameras at {address}   Ctrl-C ends it", flush=True)
         if not args.no_open:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
@@ -79,6 +79,10 @@ class Decider:
         if self._wake:
             self._wake.cancel()
         await self.worker.stop()
+
+    def admit(self, utilisation: float | None) -> None:
+        """Streams that are added from now on may bring the machine to this share of its time, by the latency curve; None: to any."""
+        self.scheduler.limits = replace(self.scheduler.limits, utilisation=utilisation)
 
     def add(self, stream: str, settings: events.Settings) -> None:
         self.drive(events.StreamAdded(stream, settings))
