@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+import dataclasses
 import logging
 import secrets
 import threading
@@ -29,6 +31,9 @@ from streamingvlm.media.sources.protocol import Picture, SourceError
 from streamingvlm.media.sources.webrtc_tap import HZ, Tap
 
 Result = TypeVar("Result")
+NOBODY = "It waits for somebody to push to it."
+HUNG_UP = "The publisher hung up."
+REPLACED = "Another publisher took its place."
 HOLD_S = 0.5  # of pictures that nobody has taken yet
 HOLD_PICTURES = 32  # at most, whatever their timestamps say
 SILENT_S = 2.0  # without a picture: another publisher may take the camera
@@ -49,27 +54,36 @@ class Taken(UserError):
 class Session:
     """One publisher's connection: filled by the desk's event loop, emptied by the thread that reads the source, both holding `changed`."""
 
+    tap: Tap
+
     def __init__(self, connection: RTCPeerConnection, changed: threading.Condition):
         self.resource = secrets.token_urlsafe(12)
         self.connection, self.changed = connection, changed
-        self.tap: Tap | None = None
         self.ended = ""  # why
         self.told = False  # its silence was reported
+        self.draining: asyncio.Task | None = None
+        self.closing: asyncio.Task | None = None
         self.heard = time.monotonic()  # its last picture, or its offer
         self._waiting: collections.deque[Picture] = collections.deque()
-        self._overwritten = 0
+        self._lost: collections.Counter[str] = collections.Counter()  # since a picture was last taken, by cause
 
     def put(self, picture: Picture) -> None:
+        """A new picture; the oldest go for it where nobody took them in time."""
         with self.changed:
             self._waiting.append(picture)
+            self._lost.update(picture.lost)
             while len(self._waiting) > HOLD_PICTURES or picture.pts_s - self._waiting[0].pts_s > HOLD_S:
                 self._waiting.popleft()
-                self._overwritten += 1
+                self._lost["buffer_full"] += 1
             self.heard, self.told = time.monotonic(), False
             self.changed.notify_all()
 
     def take(self) -> Picture | None:
-        return self._waiting.popleft() if self._waiting else None
+        """The oldest picture that waits, with what was lost since the last call."""
+        if not self._waiting:
+            return None
+        lost, self._lost = dict(self._lost), collections.Counter()
+        return dataclasses.replace(self._waiting.popleft(), lost=lost)
 
     def end(self, reason: str) -> None:
         with self.changed:
@@ -81,7 +95,7 @@ class Session:
 
     def silence(self) -> str:
         """What its silence means."""
-        if self.tap is None or not self.tap.packets:
+        if not self.tap.heard:
             return "The publisher's offer was answered, but nothing comes from it."
         if self.tap.decoded:
             return "The publisher has stopped sending pictures."
@@ -94,7 +108,7 @@ class Seat:
     def __init__(self):
         self.changed = threading.Condition()
         self.session: Session | None = None
-        self.stop = threading.Event()  # of the source that sits here now
+        self.answering = asyncio.Lock()  # one offer at a time
 
 
 class Desk:
@@ -116,15 +130,19 @@ class Desk:
     def close(self) -> None:
         """Hang up on everybody and end the thread."""
         sessions = [seat.session for seat in self._seats.values() if seat.session]
-        asyncio.run_coroutine_threadsafe(_together([self._close(session, "The service ends.") for session in sessions]), self._loop).result(ANSWER_S)
+        asyncio.run_coroutine_threadsafe(self._hang_up(sessions, "The service ends."), self._loop).result(ANSWER_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ANSWER_S)
 
-    def seat(self, name: str, stop: threading.Event) -> Seat:
-        """The place of camera `name`, where offers are welcome until `stop`."""
-        seat = self._seats.setdefault(name, Seat())
-        seat.stop = stop
-        return seat
+    def expect(self, name: str) -> Seat:
+        """Offers for camera `name` are welcome from now on, until `forget`."""
+        return self._seats.setdefault(name, Seat())
+
+    def forget(self, name: str) -> None:
+        """The camera is gone: hang up, and refuse whoever pushes to it."""
+        seat = self._seats.pop(name, None)
+        if seat and seat.session:
+            self._loop.call_soon_threadsafe(self._part, seat.session, "The camera was removed.")
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         """(resource, SDP answer) for a WHIP client's SDP offer. Raises `UserError` with a sentence for the client."""
@@ -135,30 +153,33 @@ class Desk:
         session = next((seat.session for seat in self._seats.values() if seat.session and seat.session.resource == resource), None)
         if session is None:
             raise NoSuchCamera("There is no such session: it has ended already.")
-        await self._here(self._close(session, "The publisher hung up."))
+        await self._here(self._hang_up([session], HUNG_UP))
+
+    async def _hang_up(self, sessions: list[Session], reason: str) -> None:
+        await asyncio.gather(*[self._part(session, reason) for session in sessions], return_exceptions=True)
 
     async def _here(self, work: Coroutine[None, None, Result]) -> Result:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def _offer(self, name: str, offer: str) -> tuple[str, str]:
         seat = self._seats.get(name)
-        if seat is None or seat.stop.is_set():
+        if seat is None:
             raise NoSuchCamera(f"No camera {name!r} waits for somebody to push to it; add one with the address webrtc:.")
         check(offer)
-        before = seat.session
-        if before and not before.ended and not before.silent(SILENT_S):
-            raise Taken(f"Somebody pushes to camera {name!r} already; hang up there first, or add another camera.")
-        session = Session(RTCPeerConnection(RTCConfiguration(iceServers=[])), seat.changed)
-        with seat.changed:
-            seat.session = session  # from here on a second offer is refused
-        try:
-            answer = await asyncio.wait_for(self._answer(session, offer), ANSWER_S)
-        except Exception as error:
-            await self._close(session, "The offer was none.")
-            raise UserError(f"The offer cannot be answered ({type(error).__name__}): {HOW}.") from error
-        finally:
+        async with seat.answering:
+            before = seat.session
+            if before and not before.ended and not before.silent(SILENT_S):
+                raise Taken(f"Somebody pushes to camera {name!r} already; hang up there first, or add another camera.")
+            session = Session(RTCPeerConnection(RTCConfiguration(iceServers=[])), seat.changed)
+            try:
+                answer = await asyncio.wait_for(self._answer(session, offer), ANSWER_S)
+            except Exception as error:
+                await self._part(session, "Its offer could not be answered.")
+                raise UserError(f"The offer cannot be answered ({type(error).__name__}): {HOW}.") from error
+            with seat.changed:
+                seat.session = session
             if before:
-                await self._close(before, "Another publisher took its place.")
+                self._part(before, REPLACED)
         return session.resource, answer
 
     async def _answer(self, session: Session, offer: str) -> str:
@@ -172,35 +193,36 @@ class Desk:
                 transceiver.direction = "inactive"  # sound, and a second picture: nobody would take them
         session.tap = Tap(video)
         connection.on("connectionstatechange", lambda: self._look(session))
-        session.draining = asyncio.create_task(_drain(video.track, session))
+        session.draining = asyncio.create_task(self._drain(video.track, session))
         await connection.setLocalDescription(await connection.createAnswer())
         return connection.localDescription.sdp
 
     def _look(self, session: Session) -> None:
         state = session.connection.connectionState
-        if state == "failed":
-            session.end("The connection to the publisher could not be made, or broke.")
-        elif state == "closed":
-            session.end("The publisher hung up.")
+        if state in {"failed", "closed"}:
+            self._part(session, HUNG_UP if state == "closed" else "The connection to the publisher broke, or none came about.")
+
+    async def _drain(self, track: MediaStreamTrack, session: Session) -> None:
+        """Take every picture as soon as it is decoded: aiortc's own queue has no end."""
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                image = await track.recv()
+                received_at, captured_at = session.tap.times(image.pts)
+                session.put(Picture(image.pts / HZ, image, received_at, captured_at, image.is_corrupt, dict(session.tap.lost)))
+                session.tap.lost.clear()
+        self._part(session, HUNG_UP)
+
+    def _part(self, session: Session, reason: str) -> asyncio.Task:
+        """Begin to close the connection; `reason` is told when the last picture was taken from it."""
+        session.closing = session.closing or self._loop.create_task(self._close(session, reason))
+        return session.closing
 
     async def _close(self, session: Session, reason: str) -> None:
-        session.end(reason)
         await session.connection.close()
-
-
-async def _drain(track: MediaStreamTrack, session: Session) -> None:
-    """Take every picture as soon as it is decoded: aiortc's own queue has no end."""
-    try:
-        while True:
-            image = await track.recv()
-            received_at, captured_at = session.tap.times(image.pts)
-            session.put(Picture(image.pts / HZ, image, received_at, captured_at, image.is_corrupt))
-    except MediaStreamError:
-        session.end("The publisher hung up.")
-
-
-async def _together(work: list[Coroutine]) -> None:
-    await asyncio.gather(*work, return_exceptions=True)
+        if session.draining:
+            await asyncio.wait([session.draining], timeout=1.0)
+            session.draining.cancel()
+        session.end(reason)
 
 
 def check(offer: str) -> None:
@@ -235,35 +257,39 @@ def _with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
 
 
 class WebRTCSource:
-    """Camera `name` at `desk`: a `protocol.Source`. `stall_s` without a picture ends a connection; the publisher's session stays, and what comes from
-    it later is the next connection's."""
+    """Camera `name` at `desk`: a `protocol.Source`. A connection ends with the publisher's, or after `stall_s` without a picture; then the publisher's
+    session stays, and what comes from it later is the next connection's. When the camera goes, tell the desk to `forget` it."""
 
     live = True
 
-    def __init__(self, name: str, desk: Desk, stall_s: float = 3.0):
+    def __init__(self, name: str, desk: Desk, stall_s: float = 5.0):
         self.label = f"webrtc:{name}"
-        self._name, self._desk, self._stall_s = name, desk, stall_s
+        self._seat, self._stall_s = desk.expect(name), stall_s
 
-    def connect(self, stop: threading.Event) -> Iterator[Picture]:
-        seat, mine = self._desk.seat(self._name, stop), None
+    def connect(self, stop: threading.Event) -> Iterator[Picture | str]:
+        """Yields first what it waits for where nobody pushes yet."""
+        seat, mine = self._seat, None
+        if seat.session is None or seat.session.told:
+            yield NOBODY
         while not stop.is_set():
             with seat.changed:
                 session = seat.session
                 picture = session.take() if session and mine in (None, session) else None
                 if picture is None:
-                    self._give_up(session, mine)
-                    if session and session.ended:
-                        seat.session = None
-                        raise SourceError(session.ended)
+                    self._look(seat, mine)
                     seat.changed.wait(0.1)
             if picture:
                 mine = session
                 yield picture
 
-    def _give_up(self, session: Session | None, mine: Session | None) -> None:
-        """Raise `SourceError` where nothing more is to be hoped for from the publisher."""
+    def _look(self, seat: Seat, mine: Session | None) -> None:
+        """No picture waits: raise `SourceError` where this connection has none to hope for."""
+        session = seat.session
         if mine and session is not mine:
-            raise SourceError(mine.ended or "Another publisher took its place.")
+            raise SourceError(mine.ended or REPLACED)
+        if session and session.ended:
+            seat.session = None
+            raise SourceError(session.ended)
         if session and not session.told and session.silent(self._stall_s):
             session.told = True
             raise SourceError(session.silence())
