@@ -1,0 +1,82 @@
+"""A camera that speaks RTSP: one connection, its pictures as they come, captured when the camera's sender reports say. FFmpeg does the talking.
+
+Each call into FFmpeg ends by itself after `OPEN_S` or `READ_S`, whatever the camera does; how long a silence may last, `protocol.watched` says.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from streamingvlm.media.sources.decoding import Decoder
+from streamingvlm.media.sources.protocol import Picture, SourceError, redacted
+
+if TYPE_CHECKING:
+    import av
+
+TRANSPORTS = ("tcp", "udp")
+OPEN_S, READ_S = 5.0, 5.0
+# Nothing is looked at before the first packet is handed over (else 1-2 s of a slow camera are held back), and its sound is not sent at all.
+OPTIONS = {"probesize": "32", "analyzeduration": "0", "allowed_media_types": "video"}
+
+
+class Rtsp:
+    """`transport`: tcp (through the RTSP connection itself, nothing is lost) or udp (what is late is lost, and nothing waits for it)."""
+
+    live = True
+
+    def __init__(self, address: str, transport: str = "tcp"):
+        self.address, self.transport = address, transport
+        self.label = redacted(address)
+
+    def connect(self, stop: threading.Event) -> Iterator[Picture]:
+        import av
+
+        try:
+            with av.open(self.address, options={**OPTIONS, "rtsp_transport": self.transport}, timeout=(OPEN_S, READ_S)) as container:
+                if not container.streams.video:
+                    raise SourceError("It sends no picture.")
+                stream = container.streams.video[0]
+                decoder = Decoder(stream, CaptureClock().captured_at)
+                for packet in container.demux(stream):
+                    if stop.is_set():
+                        return
+                    if packet.size:
+                        yield from decoder.pictures(packet)
+        except (av.error.FFmpegError, OSError) as error:
+            raise SourceError(why(error, self.address)) from None
+        if not stop.is_set():
+            raise SourceError("It closed the connection.")  # FFmpeg says no more; a camera has no end
+
+
+class CaptureClock:
+    """When pictures were captured, by the camera: FFmpeg hands on its sender reports with the packets, once there was one."""
+
+    def __init__(self) -> None:
+        self.offset_s: float | None = None  # from the stream's clock to seconds since 1970
+
+    def captured_at(self, packet: av.Packet, pts_s: float) -> float | None:
+        if packet.pts is not None and packet.has_sidedata("prft"):
+            data = bytes(packet.get_sidedata("prft"))
+            if len(data) >= 8:  # AVProducerReferenceTime: microseconds since 1970, and flags
+                self.offset_s = struct.unpack_from("<q", data)[0] / 1e6 - float(packet.pts * packet.time_base)
+        return None if self.offset_s is None else pts_s + self.offset_s
+
+
+def why(error: Exception, address: str) -> str:
+    """FFmpeg's error as a sentence. Its own text repeats the address with the password."""
+    import av
+
+    known = ((av.error.HTTPUnauthorizedError, "It refuses the user name or the password (401): put the right ones into the address."),
+             (av.error.HTTPForbiddenError, "It forbids this address to this user (403)."),
+             (av.error.HTTPNotFoundError, "It has nothing at this path (404): see the camera's manual for the path."),
+             (ConnectionRefusedError, "Nothing answers at this host and port: see whether the camera is on, and whether the port is right."),
+             (av.error.ExitError, "It fell silent."),
+             (av.error.TimeoutError, "It did not answer in time."),
+             (av.error.InvalidDataError, "It accepted the connection and sent nothing that is a picture."))
+    for kind, sentence in known:
+        if isinstance(error, kind):
+            return sentence
+    return f"It cannot be read: {redacted(getattr(error, 'strerror', None) or type(error).__name__)}."
