@@ -128,9 +128,8 @@ class Desk:
         self._thread.start()
 
     def close(self) -> None:
-        """Hang up on everybody and end the thread."""
-        sessions = [seat.session for seat in self._seats.values() if seat.session]
-        asyncio.run_coroutine_threadsafe(self._hang_up(sessions, "The service ends."), self._loop).result(ANSWER_S)
+        """Hang up on everybody and end the threads; without it those of the decoders keep the process alive."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(2 * ANSWER_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(ANSWER_S)
 
@@ -154,6 +153,14 @@ class Desk:
         if session is None:
             raise NoSuchCamera("There is no such session: it has ended already.")
         await self._here(self._hang_up([session], HUNG_UP))
+
+    async def _end(self) -> None:
+        await self._hang_up([seat.session for seat in self._seats.values() if seat.session], "The service ends.")
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=1.0)
+        for task in others:
+            task.cancel()
 
     async def _hang_up(self, sessions: list[Session], reason: str) -> None:
         await asyncio.gather(*[self._part(session, reason) for session in sessions], return_exceptions=True)
@@ -220,7 +227,7 @@ class Desk:
     async def _close(self, session: Session, reason: str) -> None:
         await session.connection.close()
         if session.draining:
-            await asyncio.wait([session.draining], timeout=1.0)
+            await asyncio.wait([session.draining], timeout=1.0 if session.tap.decoded else 0.0)  # the last pictures are still to come out
             session.draining.cancel()
         session.end(reason)
 
