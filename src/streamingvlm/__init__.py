@@ -1,2 +1,2 @@
 """The StreamingVLM workbench. Rooms, each of which may import only those before it: base, media, context, models, streaming, data, worlds, training,
-evaluation, reporting, workbench, cli."""
+evaluation, serving, reporting, workbench, cli."""

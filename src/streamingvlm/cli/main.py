@@ -22,6 +22,7 @@ examples:
   streamingvlm doctor                                        is everything here that is needed?
   streamingvlm run match.mp4 --out said.vtt                  captions of a file
   streamingvlm watch match.mp4 --browser                     the same in real time, in a window of the browser
+  streamingvlm serve --demo                                  eight made-up cameras, live, on a page; nothing else needed
 
 next, in a clone of the workbench:
   make repro     trains the tiny model that these commands use, and everything else there is to see
@@ -31,11 +32,21 @@ next, in a clone of the workbench:
 RUN = "Watch VIDEO; print what is said and write it to a WebVTT and a JSONL file."
 WATCH = """Watch VIDEO at the speed at which it was filmed: each second is seen when it has passed. Shows the picture, what is said, latency (from the
 last frame's arrival to the text), lateness and cache size. Ctrl-C ends it; what was said is then in a WebVTT and a JSONL file."""
+SERVE = """Watch many live cameras: boxes, actions, alarms and a sentence a second, each within a budget, on a page and over WebSocket and gRPC.
+CAMERAS is a YAML file; two lines are enough:
+
+  cameras:
+    - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
+
+Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
+pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
+set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("run_command", "comment on a video file, as fast as it goes"),
     "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
+    "serve": ("serve_command", "watch many live cameras and show them on a page"),
 }
 
 
@@ -78,11 +89,20 @@ def parser() -> Parser:
     watch.add_argument("--browser", action="store_true", help="show it in a window of the browser, served from this machine to itself")
     watch.add_argument("--port", type=int, metavar="N", default=0, help="with --browser: the port (default: any that is free)")
     watch.add_argument("--no-open", action="store_true", help="with --browser: print the address, open nothing")
+    serve = commands.add_parser("serve", help=COMMANDS["serve"][1], allow_abbrev=False, description=SERVE,
+                                formatter_class=argparse.RawDescriptionHelpFormatter, epilog="example: streamingvlm serve cameras.yaml --port 8080")
+    serve.add_argument("file", type=Path, nargs="?", metavar="CAMERAS", help="a YAML file")
+    serve.add_argument("--demo", action="store_true", help="a made-up city, filmed live by eight cameras over RTSP on this machine")
+    serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
+    serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
+    serve.add_argument("--port", type=int, metavar="N", help="of the page; 0: any that is free (default: 8090)")
+    serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")
+    serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
     doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
     run.policy = watch.policy = common.policy
-    main.known = tuple(option for one in (main, run, watch, doctor) for option in one._option_string_actions)
+    main.known = tuple(option for one in (main, run, watch, serve, doctor) for option in one._option_string_actions)
     return main
 
 
@@ -109,7 +129,7 @@ def _video(word: str) -> Path:
     if address and not os.path.exists(word):
         if address[1].lower() == "file":
             raise UserError(f"{word} is an address: write the path alone, without {address[0]}.")
-        raise UserError(f"{word} is an address, and this watches files: live sources are not read yet, and a film is downloaded first.")
+        raise UserError(f"{word} is an address, and this watches files: live cameras are for `streamingvlm serve`, and a film is downloaded first.")
     return Path(word)
 
 

@@ -88,7 +88,7 @@ def read_chunks(path: str | Path, video: Video, start_s: float = 0.0, end_s: flo
     chosen = select(index.times_s, video.fps, video.chunk_s, start_s, end_s, index.info.duration_s)
     size = smart_size(index.info.height, index.info.width, video.max_pixels)
     reader = _reader(index, backend)
-    return _chunks(index, chosen, (_resize(frame, size) for frame in reader(np.unique(chosen))), video.chunk_s)
+    return _chunks(index, chosen, (resize(frame, size) for frame in reader(np.unique(chosen))), video.chunk_s)
 
 
 def _reader(index: Index, backend: str | None):
@@ -124,7 +124,8 @@ def _read_pyav(index: Index, wanted: np.ndarray, seek: bool = True) -> Iterator[
     raise file_index.damaged(index.info.path, f"no frame comes after {index.times_s[wanted[n - 1]] if n else 0:.0f} s")
 
 
-def _resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame [H, W, C] uint8 at another `size` (height, width), antialiased; as it is where it has that size."""
     if frame.shape[:2] == size:
         return frame
     pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float()  # [1, C, H, W]

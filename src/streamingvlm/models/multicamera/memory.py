@@ -12,6 +12,7 @@ Letters: F frames, B streams, S slots, E hidden size. Streams that are not `pres
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -92,6 +93,12 @@ class State:
         core = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
         return cls(int(tensors["frame"]), tracks, tensors["places"], core, *(tensors[name] for name in ("context", "same", "verdict", "expected")))
 
+    @classmethod
+    def join(cls, states: Sequence[State]) -> State:
+        """Streams of several states as one; its `frame` is the first one's."""
+        parts = [state.tensors() for state in states]
+        return cls.restore({name: tensor if name == "frame" else torch.cat([part[name] for part in parts]) for name, tensor in parts[0].items()})
+
     def rows(self, chosen: Tensor) -> State:
         """The state of some of the streams, or of all in another order."""
         return State.restore({name: tensor if name == "frame" else tensor[chosen] for name, tensor in self.tensors().items()})
@@ -114,6 +121,16 @@ class Decisions:
     steps: list[Tensor]
     direct: Tensor
     across: dict[int, Result]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look across streams brought that the caller took: context [B, E], same [B, S], verdict [B, 2], for the streams `there` [B]."""
+
+    context: Tensor
+    same: Tensor
+    verdict: Tensor
+    there: Tensor
 
 
 @dataclass(frozen=True)
@@ -172,11 +189,11 @@ class Memory(nn.Module):
         return Told(followed.people, probabilities(sight.scene), present)
 
     def decide(self, sight: Sight, followed: Followed, present: Tensor, state: State, told: Told, asked: Told | None = None,
-               groups: int = 1) -> tuple[Decisions, State]:
+               groups: int = 1, look: Look | None = None) -> tuple[Decisions, State]:
         """As `forward`, people being followed already; the tracks of `state` are left alone. The B streams are `groups` of as many each: only
-        those of a group see each other."""
+        those of a group see each other. With a `look`, which comes before the first frame, no other is taken."""
         embedding = (sight.embedding - self.mean) / self.deviation  # [F, B, 256]
-        context, same, verdict, held, across = self._across(told, asked, followed, present, state, groups)
+        context, same, verdict, held, across = self._across(told, asked, followed, present, state, groups, look)
         where, clocks, places = self.places(sight.columns, state.places, present)
         direct = torch.cat((sight.scene / 4, clocks.amax(-1), loudest(same), verdict / 4), -1)  # [F, B, 13]
         people = self.person(torch.cat((followed.people, same[..., None]), -1)) * (followed.people[..., SEEN, None] > 0)
@@ -197,14 +214,18 @@ class Memory(nn.Module):
         return action, anomalies, event[..., 0], clocks
 
     def _across(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int,
-                ) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[int, Result]]:
+                look: Look | None) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[int, Result]]:
         """What is held in each frame: context [F, B, E], who was seen elsewhere [F, B, S] (0 while out of sight), verdict [F, B, 2]; who was, at the
         end [B, S]; and the looks themselves, by frame."""
         held, rows, across = (state.context, state.same, state.verdict), [], {}
         for k in range(len(present)):
             there = present[k][:, None]
             held = (held[0], held[1] * ~followed.new[k], held[2])
-            if (state.frame + k) % self.knobs.period == 0 and self.knobs.hrm != "none":
+            if look is not None:
+                if k == 0:
+                    brought = (look.context, look.same, look.verdict)
+                    held = tuple(torch.where(look.there[:, None], new, old) for new, old in zip(brought, held, strict=True))
+            elif (state.frame + k) % self.knobs.period == 0 and self.knobs.hrm != "none":
                 moment, other = (x and x.map(lambda part, k=k: part[k].unflatten(0, (groups, -1))) for x in (told, asked))
                 across[k] = result = self.hrm(moment, other)
                 held = tuple(torch.where(there, new.flatten(0, 1), old) for new, old in zip((result.context, result.same, result.logits), held,

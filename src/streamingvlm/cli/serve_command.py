@@ -1,0 +1,82 @@
+"""`streamingvlm serve`: many live cameras, a page, and an end in order. What can be wrong with the file is looked at before a model is loaded.
+
+    streamingvlm serve cameras.yaml        streamingvlm serve --demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.paths import repository_root
+
+if TYPE_CHECKING:
+    from streamingvlm.serving.cameras import Settings
+
+MODEL, COMMENTATOR = "data/city-base", "data/city-commentator"
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Run until Ctrl-C, SIGTERM or, with --seconds, for so long."""
+    from streamingvlm.serving import cameras
+
+    if args.demo == bool(args.file):
+        raise UserError("Name a cameras.yaml, or say --demo, which needs none.")
+    settings = cameras.parse({}) if args.demo else cameras.load(args.file)
+    changes = {key: value for key, value in (("port", args.port), ("host", args.host)) if value is not None}
+    settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})
+    asyncio.run(_run(settings, args))
+
+
+async def _run(settings: Settings, args: argparse.Namespace) -> None:
+    from streamingvlm.serving.api.app import application
+    from streamingvlm.serving.api.listen import bound, listening
+    from streamingvlm.serving.live import demo
+    from streamingvlm.serving.live.service import Service
+
+    told, loop, service = asyncio.Event(), asyncio.get_running_loop(), settings.service
+    bound(service.host, service.port).close()  # a port that is taken is said before a model is loaded
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, told.set)
+    async with contextlib.AsyncExitStack() as stack:
+        if args.demo:
+            settings = settings.model_copy(update={"cameras": await stack.enter_async_context(demo.cameras(args.cameras))})
+        running = Service(settings, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
+        stack.push_async_callback(running.stop)
+        await running.start()
+        address = await stack.enter_async_context(listening(application(running), service.host, service.port))
+        print(f"{len(settings.cameras)} cameras at {address}   Ctrl-C ends it", flush=True)
+        if not args.no_open:
+            webbrowser.open(address)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), args.seconds)
+        print("Ending.", file=sys.stderr)
+
+
+def _folder(named: str, usual: str) -> Path:
+    """A model's folder: as named, else this clone's."""
+    if named:
+        return Path(named)
+    try:
+        return repository_root() / usual
+    except UserError:
+        raise UserError("This folder is not in a clone of the workbench, so no packaged model is at hand: name one with `service.model`.") from None
+
+
+def _commentator(named: str) -> Path | None:
+    """None where none is named and none is packaged: then nobody speaks."""
+    folder = _folder(named, COMMENTATOR)
+    return folder if named or folder.is_dir() else None
+
+
+def _store(where: str, keep_s: float):
+    from streamingvlm.serving.store import Store
+
+    return Store(where, keep_s=keep_s) if where else None

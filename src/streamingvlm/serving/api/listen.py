@@ -1,0 +1,65 @@
+"""Run an application in the event loop that is there already. Knows uvicorn's settings, no route.
+
+    async with listening(application(service), "127.0.0.1", 8000) as address: ...       # http://127.0.0.1:8000
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from streamingvlm.base.errors import UserError
+
+PING_S = 20.0  # a WebSocket whose other end is gone without a word is closed after two of these
+
+
+class _Server(uvicorn.Server):
+    """Ctrl-C is for the runtime to answer, which ends this server as well."""
+
+    @contextmanager
+    def capture_signals(self):
+        yield
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+    """Serve inside the block -> its address. `port` 0: any that is free. UserError where the port is taken."""
+    door = bound(host, port)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2,
+                            ws_ping_interval=PING_S, ws_ping_timeout=PING_S, ws_max_size=64 * 1024, ws_max_queue=4, ws_per_message_deflate=False,
+                            h11_max_incomplete_event_size=32 * 1024)
+    server = _Server(config)
+    task = asyncio.ensure_future(server.serve(sockets=[door]))
+    try:
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        if task.done():
+            task.result()
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{door.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        door.close()
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A listening socket. UserError where the port is taken or the host is not this machine's."""
+    door = None
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        door = socket.socket(family, socket.SOCK_STREAM)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
+        door.listen(256)
+        return door
+    except (OSError, OverflowError) as error:
+        if door:
+            door.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"Can't listen at {host}:{port} ({reason}): choose another port.") from None

@@ -1,0 +1,129 @@
+"""What is asked once and answered once. Knows the service by its protocol; what is wrong it raises, `app` makes sentences of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib import resources
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from streamingvlm.serving.api.parameters import AlarmsQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.api.service import NotFound, Service
+
+router = APIRouter()
+PICTURE_S = 2.0  # how long the first look at a camera may take: its previews are made only while somebody looks
+LOOKED_AT_S = 5.0
+JPEG = {"Cache-Control": "no-store"}
+
+
+def of(request: Request) -> Service:
+    return request.app.state.service
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    found = resources.files("streamingvlm.serving") / "page" / "index.html"
+    if not found.is_file():
+        raise HTTPException(404, "This service has no page; its cameras are at /api/cameras.")
+    return FileResponse(str(found), headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/healthz")
+async def health(request: Request) -> Response:
+    """200 while decisions can be made; what each camera does is told either way."""
+    service = of(request)
+    states = {camera["id"]: camera["state"] for camera in service.cameras()}
+    process = service.stats()["processes"].get("analytics", {"alive": False})
+    if process["alive"]:
+        return JSONResponse({"status": "ok", "cameras": states, "store": service.store.status() if service.store else None})
+    return JSONResponse({"error": "The analytics process is not running: no camera gets decisions until it is back.", "cameras": states}, 503)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    text, kind = request.app.state.telemetry.text(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": kind})
+
+
+@router.get("/api/cameras")
+async def cameras(request: Request) -> list[dict]:
+    return of(request).cameras()
+
+
+@router.post("/api/cameras", status_code=201)
+async def add(request: Request, camera: Annotated[dict, Body()]) -> dict:
+    """Watch one more camera: {"id", "url", …} as in cameras.yaml."""
+    return await of(request).add(camera)
+
+
+@router.delete("/api/cameras/{name}", status_code=204)
+async def remove(request: Request, name: str) -> None:
+    await of(request).remove(name)
+
+
+@router.get("/api/cameras/{name}/picture.jpg")
+async def picture(request: Request, name: str) -> Response:
+    """The newest preview."""
+    service = of(request)
+    chosen(name, service)
+    until = time.monotonic() + PICTURE_S
+    service.want_pictures([name], LOOKED_AT_S)
+    while (found := service.picture(name)) is None:
+        if time.monotonic() > until:
+            raise HTTPException(503, f"There is no picture of {name!r} yet; ask again when it is live.", {"Retry-After": "2"})
+        await asyncio.sleep(0.05)
+    stamp, jpeg = found
+    return Response(jpeg, media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
+
+
+@router.get("/api/results")
+async def results(request: Request, query: Annotated[ResultsQuery, Query()]) -> dict:
+    """Newest records behind `since`: {"records", "missed": records that are kept no longer, "newest": the newest number there is}."""
+    service = of(request)
+    reachable(query.since, service)
+    types = query.types.split(",") if query.types else None
+    newest = service.results.newest
+    records, missed = service.results.since(query.since, chosen(query.streams, service), types, query.limit)
+    return {"records": records, "missed": missed, "newest": newest}
+
+
+@router.get("/api/alarms")
+async def alarms(request: Request, query: Annotated[AlarmsQuery, Query()]) -> list[dict]:
+    """The newest alarms, newest first."""
+    service, streams = of(request), query.stream.split(",") if query.stream else None
+    found = {record["seq"]: record for record in service.results.since(0, streams, ["alarm"])[0]}
+    if service.store and len(found) < query.limit:
+        stored = await asyncio.to_thread(service.store.records, streams, ["alarm"], None, None, query.limit, True)
+        found = {record["seq"]: record for record in stored} | found
+    return [found[seq] for seq in sorted(found, reverse=True)[: query.limit]]
+
+
+@router.get("/api/alarms/{name}.jpg")
+async def alarm_picture(request: Request, name: str) -> Response:
+    service = of(request)
+    jpeg = service.results.picture(name)
+    if jpeg is None and service.store:
+        jpeg = await asyncio.to_thread(service.store.picture, name)
+    if jpeg is None:
+        raise NotFound(f"There is no picture {name[:40]!r} of an alarm, or no longer.")
+    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
+
+
+@router.get("/api/stats")
+async def stats(request: Request) -> dict:
+    return of(request).stats()
+
+
+@router.get("/api/history")
+async def history(request: Request, query: Annotated[HistoryQuery, Query()]) -> dict:
+    """What was stored between `from` and `to` (seconds since 1970), oldest first."""
+    service = of(request)
+    if service.store is None:
+        raise NotFound("This service stores nothing: start it with a place to store records.")
+    streams, types = (text.split(",") if text else None for text in (query.stream, query.types))
+    return {"records": await asyncio.to_thread(service.store.records, streams, types, query.start, query.end, query.limit, False)}

@@ -1,0 +1,75 @@
+"""What the doors may ask of the service: the seam between the network and the runtime. Plain data on both sides.
+
+`runtime.Service` is one; the tests have another, without cameras and models. Methods run in the event loop of the doors, and those that are not
+`async` answer at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol, TypedDict
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving.results import Results
+from streamingvlm.serving.store import Store
+
+
+class NotFound(UserError):
+    """What was named is not there (HTTP 404, gRPC NOT_FOUND)."""
+
+
+class Conflict(UserError):
+    """What was asked for is there already, or full (HTTP 409, gRPC ALREADY_EXISTS)."""
+
+
+class Frames(TypedDict):
+    """Conservation: in = decided + in_flight + the sum of `dropped`, by cause."""
+
+    decided: int
+    in_flight: int
+    dropped: dict[str, int]
+
+
+class Process(TypedDict):
+    alive: bool
+    restarts: int
+
+
+class Settings(Protocol):
+    title: str
+    budget_ms: float
+
+
+class Service(Protocol):
+    settings: Settings
+    results: Results
+    store: Store | None
+
+    def cameras(self) -> list[dict]:
+        """id, url (without secrets), kind, state, reason, since, fps, width, height, delay_s, priority, mode, frames ({"in": n} | Frames),
+        latency_ms ({p50, p95, p99, capture_p50, …}), action, alarms [kinds], comment."""
+
+    async def add(self, camera: dict) -> dict:
+        """As one of `cameras()`. UserError where a key is wrong, Conflict where the name is taken."""
+
+    async def remove(self, name: str) -> None:
+        """NotFound where there is no such camera."""
+
+    def picture(self, name: str) -> tuple[dict, bytes] | None:
+        """The newest preview: {stream, frame, pts_s} and a JPEG. None: none yet, ask `want_pictures` for them."""
+
+    def want_pictures(self, names: Collection[str], seconds: float) -> None:
+        """Somebody looks at these cameras for so long: make previews of them."""
+
+    async def offer(self, name: str, sdp: str) -> tuple[str, str]:
+        """WHIP: a sender's offer -> the name of its session, the answer. NotFound, Conflict, UserError."""
+
+    async def hang_up(self, resource: str) -> None:
+        """End a WHIP session. NotFound."""
+
+    async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
+        """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, UserError."""
+
+    def stats(self) -> dict:
+        """latency_ms ({release: {p50, p95, p99}, capture: {…}}), buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames),
+        late, batch ({count, mean, sizes: {"8": n}}), uptime_s, processes ({name: Process}; `analytics` decides)."""

@@ -1,0 +1,120 @@
+"""`cameras.yaml`: which cameras there are and how the service treats them, checked before anything starts. Knows no source and no model.
+
+    settings = load(Path("cameras.yaml")); camera = parse_camera({"name": "gate", "url": "rtsp://..."})
+
+A file needs two lines a camera; the rest has defaults, which `Camera` and `Service` list:
+
+    service: {port: 8090, budget_ms: 120}
+    cameras:
+      - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
+      - {name: yard, url: "https://example.org/yard.m3u8", delay_s: 2, priority: 2}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from streamingvlm.base.errors import UserError
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
+STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Camera(BaseModel):
+    """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
+    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about."""
+
+    model_config = STRICT
+    name: str = Field(pattern=NAME)
+    url: str = Field(min_length=1, max_length=2000)
+    delay_s: float = Field(0.2, ge=0, le=2)
+    priority: int = Field(1, ge=0, le=9)
+    mode: Literal["auto", "every_frame", "freshest"] = "auto"
+    fps: float = Field(8.0, gt=0, le=60)
+    budget_ms: float | None = Field(None, gt=0, le=60_000)
+    comment: bool = True
+
+
+class Service(BaseModel):
+    """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
+    `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read the cameras."""
+
+    model_config = STRICT
+    title: str = Field("StreamingVLM", max_length=100)
+    host: str = "127.0.0.1"
+    port: int = Field(8090, ge=0, le=65535)
+    grpc_port: int | None = Field(None, ge=0, le=65535)
+    budget_ms: float = Field(120.0, gt=0, le=60_000)
+    io_workers: int = Field(2, ge=1, le=16)
+    max_cameras: int = Field(32, ge=1, le=256)
+    store: str = ""
+    keep_s: float = Field(7 * 86_400, gt=0)
+    model: str = ""
+    commentator: str = ""
+    commentary: bool = True
+
+
+class Settings(BaseModel):
+    model_config = STRICT
+    service: Service = Service()
+    cameras: tuple[Camera, ...] = ()
+
+
+def load(path: Path) -> Settings:
+    """Read and check a file. UserError, in one sentence, for anything that is wrong with it."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        told = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}: write one (`streamingvlm serve --help` shows how), or try `streamingvlm serve --demo`.") from None
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{path} cannot be read as text: name another file.") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it.") from None
+    return parse({} if told is None else told, path.name)
+
+
+def parse(told: object, source: str = "cameras.yaml") -> Settings:
+    """Check what a file said. UserError also for two cameras of one name, and for more than `service.max_cameras`."""
+    settings = _checked(Settings, told, source)
+    names = [camera.name for camera in settings.cameras]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{source}: two cameras are called {twice!r}; give each a name of its own.")
+    if len(names) > settings.service.max_cameras:
+        raise UserError(f"{source}: {len(names)} cameras are more than `service.max_cameras` allows, {settings.service.max_cameras}.")
+    return settings
+
+
+def parse_camera(told: object, source: str = "camera") -> Camera:
+    """Check one camera, as the API is told of it."""
+    return _checked(Camera, told, source)
+
+
+def _checked(kind: type[BaseModel], told: object, source: str):
+    if not isinstance(told, dict):
+        raise UserError(f"{source} must hold {'keys' if kind is Camera else 'a list `cameras:`'}, not {str(told)[:40]!r}.")
+    try:
+        return kind.model_validate(told)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_sentence(error, told)}") from None
+
+
+def _sentence(error: ValidationError, told: dict) -> str:
+    """The first thing that is wrong. Never shows an address: there may be a password in it."""
+    first = error.errors(include_url=False)[0]
+    where = "`" + ".".join(str(part) for part in first["loc"]) + "`"
+    if first["type"] == "extra_forbidden":
+        kind = {"service": Service, "cameras": Camera}.get(str(first["loc"][0]), Camera if "url" in told else Settings)
+        return f"unknown key {where}; there are {', '.join(kind.model_fields)}."
+    if first["type"] == "missing":
+        return f"{where} is missing."
+    if first["loc"][-1] == "name":
+        return f"{where} must be letters, digits, spaces, dots, - and _, at most 64 of them, beginning with a letter or a digit."
+    shown = "" if first["loc"][-1] == "url" else f", not {str(first['input'])[:60]!r}"
+    return f"{where}: {first['msg'][:1].lower() + first['msg'][1:]}{shown}."

@@ -1,0 +1,70 @@
+"""The process that decides: batches of frames in shared memory in, the model's answers out. One for a device. Knows no camera and no clock of theirs.
+
+Messages in: ("run", batch, [(stamp, pool, slot)]), ("forget", stream), STOP. Out: ("ready", latency curve), ("done", batch, answers, ms),
+("failed", reason). The curve, {streams in a batch: ms}, is measured before the first batch, on pictures of nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.records import Frame, Stamp
+from streamingvlm.models.multicamera import network as networks
+from streamingvlm.serving.live.analyst import Analyst
+from streamingvlm.serving.live.processes import STOP
+from streamingvlm.serving.live.slots import Slots
+
+SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
+SHAPE = (96, 96, 3)  # pictures of the `tiny` backbone [H, W, C]
+
+
+def load(folder: Path) -> Analyst:
+    """The analyst of a packaged model. UserError where the folder holds none."""
+    try:
+        limits = json.loads((folder / "thresholds.json").read_text())["thresholds"]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{folder} holds no multi-camera model with its thresholds: name another with `service.model`.") from None
+    return Analyst(networks.load(folder), limits)
+
+
+def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:
+    """Run until told to stop, or the other end is gone."""
+    try:
+        analyst = load(folder)
+        connection.send(("ready", curve(analyst)))
+        while (message := connection.recv()) != STOP:
+            if message[0] == "forget":
+                analyst.forget(message[1])
+                continue
+            _, batch, frames = message
+            begun = time.perf_counter()
+            answers = analyst.decide([Frame(stamp, pools[pool].view(slot)) for stamp, pool, slot in frames])
+            connection.send(("done", batch, answers, (time.perf_counter() - begun) * 1e3))
+    except UserError as error:
+        connection.send(("failed", str(error)))
+    except (EOFError, BrokenPipeError):
+        pass
+
+
+def curve(analyst: Analyst, rounds: int = 5) -> dict[int, float]:
+    """Milliseconds of a batch by its size: medians, after one to warm up. The analyst is left as it was."""
+    blank, ms = np.zeros(SHAPE, np.uint8), {}
+    for size in SIZES:
+        spent = []
+        for k in range(rounds + 1):
+            frames = [Frame(Stamp(f"\0{b}", k, 0, k / 8, k / 8, "receiver", k / 8), blank) for b in range(size)]
+            begun = time.perf_counter()
+            analyst.decide(frames)
+            spent.append((time.perf_counter() - begun) * 1e3)
+        ms[size] = float(np.median(spent[1:]))
+    for stream in list(analyst.streams):
+        analyst.forget(stream)
+    analyst.gathering.next_at, analyst.looks = None, 0
+    return ms

@@ -1,0 +1,182 @@
+"""The multi-camera model on frames as they come: any streams in a batch, one frame of each; looks across streams gathered by time.
+
+    analyst = Analyst(network, thresholds)
+    decisions = analyst.decide([Frame(stamp, pixels), ...])        # one a frame, in the order given
+    analyst.forget("gate")
+
+Each stream has a state of its own, so streams come, go and stay away as they like. Every 16 frames' worth of time the streams look at each other:
+each brings its first frame from then on; who does not come within `longest_wait_s`, or shows a moment too far from the earliest, is masked. Where
+nothing is late, this is `Network.forward` over all streams at once, to the bit of its sums (a test holds it). Knows no process, queue or clock.
+Letters: B streams, K things, S slots.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamingvlm.base.records import Frame
+from streamingvlm.models.multicamera.hrm import Told
+from streamingvlm.models.multicamera.memory import Look, State, follow
+from streamingvlm.models.multicamera.network import Network
+from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES, FPS
+
+SURE = 0.3  # of a box that is handed on
+
+
+@dataclass
+class Gathering:
+    """Who has brought a frame to the next look: pure bookkeeping in seconds of capture time, `now` being the caller's clock."""
+
+    period_s: float
+    tolerance_s: float = 0.5
+    longest_wait_s: float = 0.25
+    next_at: float | None = None
+    waiting: dict[str, float] = field(default_factory=dict)  # stream -> when its frame was taken
+    since: float = 0.0  # when the first of them came
+    last: dict[str, float] = field(default_factory=dict)  # stream -> its newest frame's time
+
+    def bring(self, stream: str, at: float, now: float) -> bool:
+        """A frame of `stream` taken `at` came -> whether it is its frame for the look."""
+        self.last[stream] = at
+        if self.next_at is None:
+            self.next_at = at
+        early_s = self.period_s / 32  # half a frame of 16: cameras' clocks are not exact
+        if stream in self.waiting or at < self.next_at - early_s:
+            return False
+        if not self.waiting:
+            self.since = now
+        self.waiting[stream] = at
+        return True
+
+    def ready(self, now: float) -> bool:
+        """Whether all who are alive have come, or the wait has been long enough."""
+        if not self.waiting:
+            return False
+        newest = max(self.last.values())
+        alive = {stream for stream, at in self.last.items() if at > newest - self.period_s}
+        return alive <= self.waiting.keys() or now - self.since >= self.longest_wait_s
+
+    def take(self) -> list[str]:
+        """The streams that look at each other now, in the order of their names; the next look is a period after the earliest of them."""
+        earliest = min(self.waiting.values())
+        chosen = sorted(stream for stream, at in self.waiting.items() if at <= earliest + self.tolerance_s)
+        self.waiting, self.next_at = {}, earliest + self.period_s
+        return chosen
+
+    def forget(self, stream: str) -> None:
+        self.waiting.pop(stream, None)
+        self.last.pop(stream, None)
+
+
+@dataclass
+class _Stream:
+    """What is kept of a stream: its state, what it tells the next look, and what a look it was late for has brought it."""
+
+    state: State
+    epoch: int
+    told: Told | None = None
+    born: Tensor | None = None  # [S] slots that hold somebody new since `told`
+    brought: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+class Analyst:
+    """`thresholds`: of each kind of anomaly, from validation. `gathering`: when streams look at each other."""
+
+    def __init__(self, network: Network, thresholds: Mapping[str, float], gathering: Gathering | None = None):
+        self.network, self.memory = network.eval(), network.memory
+        self.limits = torch.tensor([thresholds[kind] for kind in ANOMALIES])
+        self.gathering = gathering or Gathering(self.memory.knobs.period / FPS)
+        self.streams: dict[str, _Stream] = {}
+        self.looks = 0
+
+    @torch.inference_mode()
+    def decide(self, frames: Sequence[Frame], now: float | None = None) -> list[dict]:
+        """At most one frame a stream, [H, W, C] uint8 of the network's size each -> the model's share of each decision (see `row`)."""
+        if len({frame.stamp.stream for frame in frames}) < len(frames):
+            raise ValueError("A batch holds at most one frame of a stream.")
+        begun = time.perf_counter()
+        pictures = torch.from_numpy(np.stack([frame.pixels for frame in frames]))  # [B, H, W, C]
+        sight, things = self.network.see(pictures)
+        seen = time.perf_counter()
+        kept = [self._stream(frame) for frame in frames]
+        state, present = State.join([one.state for one in kept]), torch.ones(1, len(frames), dtype=torch.bool)
+        sight = sight.map(lambda x: x[None])  # [1, B, ...]
+        followed, tracks = follow(sight.people, state.tracks, present)
+        told = self.memory.told(sight, followed, present)
+        look = self._look(frames, kept, told.map(lambda x: x[0]), followed.new[0], begun if now is None else now)
+        decisions, state = self.memory.decide(sight, followed, present, state, told, look=look)
+        state = replace(state, tracks=tracks)
+        for b, one in enumerate(kept):
+            one.state = state.rows(torch.tensor([b]))
+        done = time.perf_counter()
+        ms = {"see": round((seen - begun) * 1e3, 3), "memory": round((done - seen) * 1e3, 3)}
+        return [self._row(decisions, things, b) | {"ms": dict(ms)} for b in range(len(frames))]
+
+    def forget(self, stream: str) -> None:
+        """A stream that has gone."""
+        self.streams.pop(stream, None)
+        self.gathering.forget(stream)
+
+    def save(self, stream: str) -> dict[str, Tensor]:
+        """A stream's state by name, for another analyst to `restore` it."""
+        return self.streams[stream].state.tensors()
+
+    def restore(self, stream: str, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        self.streams[stream] = _Stream(State.restore(dict(tensors)), epoch)
+
+    def _stream(self, frame: Frame) -> _Stream:
+        """A stream's own, begun anew with each of its connections: what was seen before a gap says nothing of now."""
+        stamp = frame.stamp
+        kept = self.streams.get(stamp.stream)
+        if kept is None or kept.epoch != stamp.epoch:
+            self.forget(stamp.stream)
+            kept = self.streams[stamp.stream] = _Stream(self.memory.start(1), stamp.epoch)
+        return kept
+
+    def _look(self, frames: Sequence[Frame], kept: list[_Stream], told: Told, born: Tensor, now: float) -> Look:
+        """Gather, look if it is time, and hand each stream of this batch what it has not had yet."""
+        for b, (frame, one) in enumerate(zip(frames, kept, strict=True)):
+            if one.born is not None:
+                one.born |= born[b]
+            if self.gathering.bring(frame.stamp.stream, frame.stamp.captured_at, now):
+                one.told, one.born = told.map(lambda x, b=b: x[b]), torch.zeros_like(born[b])
+        if self.memory.knobs.hrm != "none" and self.gathering.ready(now):
+            self._take(self.gathering.take())
+        width, rows = self.memory.knobs.trm.width, []
+        for b, one in enumerate(kept):
+            nothing = (torch.zeros(width), torch.zeros(born.shape[1]), torch.zeros(2))
+            rows.append((one.brought or nothing) + (torch.tensor(one.brought is not None),))
+            if one.brought is not None:
+                context, same, verdict = one.brought
+                rows[b] = (context, same * ~one.born, verdict, torch.tensor(True))
+                one.brought, one.born = None, None
+        return Look(*(torch.stack(part) for part in zip(*rows, strict=True)))
+
+    def _take(self, names: list[str]) -> None:
+        """One look across these streams; each finds what it brought when its next frame is decided."""
+        chosen = [self.streams[name] for name in names]
+        told = Told(*(torch.stack([getattr(one.told, part) for one in chosen]) for part in ("people", "scene", "present")))
+        result = self.memory.hrm(told)
+        for b, one in enumerate(chosen):
+            one.brought = (result.context[b], result.same[b], result.logits[b])
+        self.looks += 1
+
+    def _row(self, decisions, things, b: int) -> dict:
+        """The JSON of one frame: boxes as shares of the picture, action, scores of anomalies, alarms, event score, surprise."""
+        scores = decisions.anomalies[0, b].sigmoid()
+        boxes = zip(things.box[b].tolist(), things.score[b].tolist(), things.label[b].tolist(), strict=True)
+        return {
+            "boxes": [{"box": [round(x, 4) for x in box], "label": CLASSES[label], "score": round(score, 3)} for box, score, label in boxes
+                      if score > SURE],
+            "action": ACTIONS[int(decisions.action[0, b].argmax())],
+            "anomalies": {kind: round(score, 4) for kind, score in zip(ANOMALIES, scores.tolist(), strict=True)},
+            "alarms": [kind for kind, on in zip(ANOMALIES, (scores >= self.limits).tolist(), strict=True) if on],
+            "event_score": round(float(decisions.event[0, b].sigmoid()), 4),
+            "future": round(float(decisions.future[0, b]), 4),
+        }

@@ -1,0 +1,96 @@
+"""One camera as the service knows it: its state, how late its decisions are, what was last seen and said. Bookkeeping; knows no process.
+
+Times in seconds since 1970, latencies in milliseconds. `row` is what the page, the API and Prometheus are told.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+
+from hdrh.histogram import HdrHistogram
+
+from streamingvlm.base.records import Stamp
+from streamingvlm.media.sources.protocol import Change, redacted
+from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.events import Counts
+
+LONGEST_US = 3_600_000_000
+QUANTILES = (50, 95, 99)
+
+
+class Latency:
+    """A distribution of latencies, to three digits, in constant memory."""
+
+    def __init__(self):
+        self.histogram = HdrHistogram(1, LONGEST_US, 3)
+
+    def add(self, ms: float) -> None:
+        self.histogram.record_value(min(max(int(ms * 1e3), 1), LONGEST_US))
+
+    def percentiles(self) -> dict[str, float]:
+        """{} before the first one."""
+        if not self.histogram.get_total_count():
+            return {}
+        return {f"p{q}": round(self.histogram.get_value_at_percentile(q) / 1e3, 2) for q in QUANTILES}
+
+    def buckets(self, width: float = 1.25) -> list[list[float]]:
+        """[[ms up to which, how many], ...]: steps of `width` from 1 ms to the longest."""
+        edges, counts, longest = [1.0], [0], self.histogram.get_max_value() / 1e3
+        while edges[-1] < longest:
+            edges.append(edges[-1] * width)
+            counts.append(0)
+        for item in self.histogram.get_recorded_iterator():
+            ms, k = item.value_iterated_to / 1e3, 0
+            while k < len(edges) - 1 and ms > edges[k]:
+                k += 1
+            counts[k] += item.count_added_in_this_iter_step
+        return [[round(edge, 2), count] for edge, count in zip(edges, counts, strict=True)]
+
+
+class Watched:
+    """`now`: since when, in seconds since 1970."""
+
+    def __init__(self, camera: Camera, now: float):
+        self.camera = camera
+        self.state, self.reason, self.since, self.epoch = "connecting", "", now, 0
+        self.fps, self.width, self.height = 0.0, 0, 0
+        self.release, self.capture = Latency(), Latency()
+        self.dropped_before: Counter[str] = Counter()
+        self.action, self.alarms, self.comment, self.sentences = "", [], "", 0
+        self.preview: tuple[dict, bytes] | None = None
+        self.wanted_until = 0.0
+
+    @property
+    def kind(self) -> str:
+        head = self.camera.url.partition(":")[0].lower()
+        return "hls" if head in {"http", "https"} else head if ":" in self.camera.url else "file"
+
+    def changed(self, change: Change) -> dict:
+        """Take over a new state -> its record."""
+        self.state, self.reason, self.since, self.epoch = change.state, change.reason, change.at, change.epoch
+        return {"type": "state", "stream": self.camera.name, "state": change.state, "reason": change.reason, "epoch": change.epoch}
+
+    def decided(self, stamp: Stamp, answer: dict, timed: dict[str, float]) -> list[dict]:
+        """Take over an answer -> its record, and one for each alarm that begins or ends. `timed`: ms `wait`, `release` and `capture`."""
+        self.release.add(timed["release"])
+        self.capture.add(timed["capture"])
+        self.fps = stamp.fps or self.fps
+        decision = {"type": "decision", "frame": stamp.index} | {key: value for key, value in asdict(stamp).items() if key not in {"index", "fps"}}
+        decision |= answer | {"ms": answer["ms"] | {key: round(ms, 2) for key, ms in timed.items()}, "dropped_before": dict(self.dropped_before)}
+        self.dropped_before.clear()
+        edges = [(kind, "on") for kind in answer["alarms"] if kind not in self.alarms]
+        edges += [(kind, "off") for kind in self.alarms if kind not in answer["alarms"]]
+        self.action, self.alarms = answer["action"], answer["alarms"]
+        return [decision, *({"type": "alarm", "stream": stamp.stream, "kind": kind, "state": state, "frame": stamp.index, "pts_s": stamp.pts_s,
+                             "score": answer["anomalies"][kind], "picture": None} for kind, state in edges)]
+
+    def row(self, counts: Counts) -> dict:
+        """The camera in one JSON object."""
+        told = self.camera.model_dump(include={"delay_s", "priority", "mode"})
+        frames = {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight,
+                  "dropped": {cause: count for cause, count in counts.dropped.items() if count}}
+        latency = self.release.percentiles() | {f"capture_{q}": ms for q, ms in self.capture.percentiles().items()}
+        return {"id": self.camera.name, "url": redacted(self.camera.url), "kind": self.kind, "state": self.state, "reason": self.reason,
+                "since": self.since, "fps": round(self.fps, 2), "width": self.width, "height": self.height, **told, "frames": frames,
+                "latency_ms": latency, "action": self.action, "alarms": list(self.alarms), "comment": self.comment}

@@ -1,0 +1,37 @@
+"""The process that speaks: a second of some streams in, a sentence of each out. Knows no camera; it is never waited for by those who decide.
+
+Messages in: ("say", number, {stream: Chunk}), ("forget", stream), STOP. Out: ("ready", seconds a chunk, frames a chunk), ("said", number, [Comment]),
+("failed", reason).
+"""
+
+from __future__ import annotations
+
+import os
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving.live.processes import STOP
+from streamingvlm.streaming.commentator import Commentator
+
+LESS_URGENT = 5  # nice: a sentence a second may wait for a decision
+
+
+def work(connection: Connection, folder: Path) -> None:
+    """Run until told to stop, or the other end is gone."""
+    try:
+        if hasattr(os, "nice"):
+            os.nice(LESS_URGENT)
+        commentator = Commentator.load(folder)
+        video = commentator.settings.video
+        connection.send(("ready", video.chunk_s, round(video.fps * video.chunk_s)))
+        while (message := connection.recv()) != STOP:
+            if message[0] == "forget":
+                commentator.leave(message[1])
+                continue
+            _, number, chunks = message
+            connection.send(("said", number, list(commentator.say(chunks).values())))
+    except UserError as error:
+        connection.send(("failed", str(error)))
+    except (EOFError, BrokenPipeError):
+        pass

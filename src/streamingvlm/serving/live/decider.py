@@ -1,0 +1,182 @@
+"""The scheduler at work: frames that were released in, batches to the model's process, answers and drops out. Runs in the service's loop.
+
+The scheduler decides; this hands it what happens with the time at which it happened, does what it answers, and keeps where each frame's picture lies
+until nobody needs it. Knows the model's process and the pools of slots; no source, and nobody who reads results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.records import Stamp
+from streamingvlm.serving import events
+from streamingvlm.serving.latency_curve import LatencyCurve
+from streamingvlm.serving.live import analysis
+from streamingvlm.serving.live.processes import Worker
+from streamingvlm.serving.live.slots import Slots
+from streamingvlm.serving.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+LARGEST = 16  # streams in a batch
+SEVERITY = 1.0  # what an alarm adds to a stream's priority for a while
+RESTART_S = 0.5  # between the end of the model's process and its next beginning
+WALL = time.time() - time.monotonic()  # what the scheduler's clock lacks to seconds since 1970
+
+
+@dataclass(frozen=True)
+class Flying:
+    """A frame that is neither decided nor dropped, and where its picture is."""
+
+    stamp: Stamp
+    pool: int
+    slot: int
+    released_at: float  # monotonic
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `Decider` calls in the loop: `decided(stamp, answer, ms)`, `dropped(stamp, cause)`, `refused(stream, reason)`."""
+
+    decided: Callable[[Stamp, dict, dict[str, float]], None]
+    dropped: Callable[[Stamp, str], None]
+    refused: Callable[[str, str], None]
+
+
+class Decider:
+    def __init__(self, model: Path, pools: Sequence[Slots], told: Told):
+        self.pools, self.told = pools, told
+        self.worker = Worker("analysis", analysis.work, (model, pools), self._message, self._gone)
+        self.scheduler: Scheduler | None = None
+        self.ready: asyncio.Future | None = None
+        self.flying: dict[int, Flying] = {}
+        self.running: tuple[int, tuple[events.FrameArrived, ...], float] | None = None
+        self.numbers = itertools.count()
+        self.batches: Counter[int] = Counter()
+        self.restarts, self.stopped = 0, False
+        self._wake: asyncio.TimerHandle | None = None
+        self._waiting: events.Run | None = None  # a batch that came while the model's process was away
+
+    async def start(self, seconds: float) -> None:
+        """Wait for the model. UserError where it cannot be loaded."""
+        loop = asyncio.get_running_loop()
+        self.ready = loop.create_future()
+        self.worker.start(loop)
+        try:
+            curve = await asyncio.wait_for(self.ready, seconds)
+        except TimeoutError:
+            raise UserError(f"The model was not ready within {seconds:g} s: is the machine overloaded?") from None
+        self.scheduler = Scheduler(LatencyCurve(curve, LARGEST))
+
+    async def stop(self) -> None:
+        self.stopped = True
+        if self._wake:
+            self._wake.cancel()
+        await self.worker.stop()
+
+    def add(self, stream: str, settings: events.Settings) -> None:
+        self.drive(events.StreamAdded(stream, settings))
+
+    def remove(self, stream: str) -> None:
+        self.drive(events.StreamRemoved(stream))
+        self.worker.send(("forget", stream))
+
+    def frame(self, stamp: Stamp, pool: int, slot: int, released_at: float) -> None:
+        """A frame was released."""
+        number = next(self.numbers)
+        self.flying[number] = Flying(stamp, pool, slot, released_at)
+        self.drive(events.FrameArrived(stamp.stream, number, stamp.pts_s, stamp.captured_at, released_at))
+
+    def lost(self, stream: str, cause: str, count: int) -> None:
+        self.drive(events.FrameLost(stream, count, cause))
+
+    def held(self, pool: int) -> set[int]:
+        """The slots of a pool that frames in flight lie in."""
+        return {frame.slot for frame in self.flying.values() if frame.pool == pool}
+
+    def drive(self, event: events.Event) -> None:
+        """Tell the scheduler, and do what it says."""
+        for action in self.scheduler.handle(event, time.monotonic()):
+            match action:
+                case events.Run():
+                    self._run(action)
+                case events.Drop(frame, cause):
+                    stamp = self._land(frame).stamp
+                    self.told.dropped(stamp, cause)
+                case events.Wake(at):
+                    self._wake_at(at)
+                case events.Refused(stream, reason):
+                    self.told.refused(stream, reason)
+
+    def _land(self, frame: events.FrameArrived) -> Flying:
+        """Its picture is needed no more."""
+        here = self.flying.pop(frame.frame_id)
+        self.pools[here.pool].free(here.slot)
+        return here
+
+    def _wake_at(self, at: float) -> None:
+        if self._wake:
+            self._wake.cancel()
+        loop = asyncio.get_running_loop()
+        self._wake = loop.call_later(max(at - time.monotonic(), 0.0), lambda: self.drive(events.Timer()))
+
+    def _run(self, run: events.Run) -> None:
+        places = [(here.stamp, here.pool, here.slot) for here in (self.flying[frame.frame_id] for frame in run.frames)]
+        self.running = (run.batch_id, run.frames, time.monotonic())
+        if not self.worker.send(("run", run.batch_id, places)):
+            log.warning("a batch waits for the model's process to come back")
+
+    def _message(self, message: tuple) -> None:
+        match message:
+            case ("ready", curve):
+                if not self.ready.done():
+                    self.ready.set_result(curve)
+                elif self.running:  # come back: what it was asked for is asked for again
+                    self._lose_batch()
+            case ("failed", reason):
+                self.stopped = True
+                if not self.ready.done():
+                    self.ready.set_exception(UserError(reason))
+            case ("done", batch, answers, run_ms):
+                self._done(batch, answers, run_ms)
+
+    def _done(self, batch: int, answers: list[dict], run_ms: float) -> None:
+        if self.running is None or self.running[0] != batch:
+            return
+        (_, frames, begun), self.running = self.running, None
+        now = time.monotonic()
+        self.batches[len(frames)] += 1
+        alarmed = []
+        for frame, answer in zip(frames, answers, strict=True):
+            here = self._land(frame)
+            ms = {"wait": (begun - here.released_at) * 1e3, "release": (now - here.released_at) * 1e3,
+                  "capture": (now + WALL - here.stamp.captured_at) * 1e3}
+            self.told.decided(here.stamp, answer, ms)
+            if answer["alarms"]:
+                alarmed.append(frame.stream)
+        for stream in alarmed:
+            self.drive(events.Alarm(stream, SEVERITY))
+        self.drive(events.BatchDone(batch, max((now - begun) * 1e3, run_ms)))
+
+    def _lose_batch(self) -> None:
+        batch, self.running = self.running[0], None
+        self.drive(events.BatchLost(batch))
+
+    def _gone(self, code: int | None) -> None:
+        """The model's process ended unasked: begin it again; frames wait meanwhile, and grow stale as they would."""
+        if self.stopped:
+            return
+        if not self.ready.done():
+            self.ready.set_exception(UserError(f"The model's process ended while it was loading (exit code {code})."))
+            return
+        self.restarts += 1
+        log.warning("the model's process ended (exit code %s); it is started again", code)
+        loop = asyncio.get_running_loop()
+        loop.call_later(RESTART_S, lambda: self.stopped or self.worker.start(loop))

@@ -1,0 +1,116 @@
+"""The process that reads a share of the cameras: a thread a camera from its source to the jitter buffer, one that releases what is due.
+
+Messages in: ("add", Camera, epoch, index), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
+("hang_up", ticket, name, resource), ("push", ticket, name, Picture), STOP. Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count),
+("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, jpeg), ("answer", ticket, result),
+("refused", ticket, kind, reason).
+
+Each frame that came in is sent on as a frame or as lost; those in a buffer are neither yet. Knows no scheduler and no model.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.records import Frame
+from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.live.processes import STOP
+from streamingvlm.serving.live.pushed import Pushed
+from streamingvlm.serving.live.reading import Reading
+from streamingvlm.serving.live.slots import Slots
+
+TICK_S = 0.25  # the releasing thread sleeps so long at most
+
+
+class Cameras:
+    """All cameras of this process. `send` may be called from any thread."""
+
+    def __init__(self, connection: Connection, slots: Slots, more: Mapping[str, Callable]):
+        self.connection, self.slots, self.more = connection, slots, dict(more)
+        self.readings: dict[str, Reading] = {}
+        self.sending, self.woken, self.ended = threading.Lock(), threading.Event(), False
+
+    def send(self, *message) -> None:
+        try:
+            with self.sending:
+                self.connection.send(message)
+        except (OSError, ValueError):  # the service is gone, and so will be this process
+            self.ended = True
+
+    def add(self, camera: Camera, epoch: int, index: int) -> None:
+        self.remove(camera.name)
+        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, self.more)
+
+    def remove(self, name: str) -> None:
+        if reading := self.readings.pop(name, None):
+            reading.end()
+
+    def release(self) -> None:
+        """Send on what is due, until the end: the only thread that takes slots."""
+        while not self.ended:
+            nearest = time.monotonic() + TICK_S
+            for reading in list(self.readings.values()):
+                for frame, released_at in reading.due(time.monotonic()):
+                    self._hand_on(reading, frame, released_at)
+                for cause, count in reading.lost().items():
+                    self.send("lost", reading.name, cause, count)
+                nearest = min(nearest, reading.next_at or nearest)
+            self.woken.wait(max(nearest - time.monotonic(), 0.001))
+            self.woken.clear()
+
+    def _hand_on(self, reading: Reading, frame: Frame, released_at: float) -> None:
+        slot = self.slots.put(frame.pixels)
+        if slot is None:
+            reading.landed()
+            self.send("lost", reading.name, "buffer_full", 1)
+        else:
+            self.send("frame", frame.stamp, slot, released_at)
+
+    def read(self, message: tuple) -> None:
+        """Do what the service says."""
+        match message:
+            case ("add", camera, epoch, index):
+                self.add(camera, epoch, index)
+            case ("remove", name):
+                self.remove(name)
+            case ("landed", name) if name in self.readings:
+                self.readings[name].landed()
+            case ("want", wanted):
+                for name, until in wanted.items():
+                    if name in self.readings:
+                        self.readings[name].wanted_until = until
+            case (("offer" | "hang_up" | "push") as kind, ticket, name, what):
+                self._ask(kind, ticket, name, what)
+
+    def _ask(self, kind: str, ticket: int, name: str, what) -> None:
+        """For a camera that is pushed to. Answers in a thread: an offer takes a while, and others are not to wait for it."""
+        reading = self.readings.get(name)
+
+        def answer() -> None:
+            try:
+                source = reading.source if reading else None
+                if not hasattr(source, kind):
+                    raise UserError(f"{name} is not pushed to: give it an address that begins with webrtc: or push:.")
+                self.send("answer", ticket, getattr(source, kind)(what))
+            except UserError as error:
+                self.send("refused", ticket, getattr(error, "kind", ""), str(error))
+
+        threading.Thread(target=answer, daemon=True).start()
+
+
+def work(connection: Connection, slots: Slots, more: Mapping[str, Callable]) -> None:
+    """Run until told to stop, or the other end is gone."""
+    cameras = Cameras(connection, slots, dict(more) | {"push": Pushed})
+    threading.Thread(target=cameras.release, daemon=True).start()
+    try:
+        while (message := connection.recv()) != STOP:
+            cameras.read(message)
+    except (EOFError, OSError):
+        pass
+    cameras.ended = True
+    for name in list(cameras.readings):
+        cameras.remove(name)

@@ -1,0 +1,101 @@
+"""A worker process and the pipe to it, as the service's loop sees them: messages out, messages in, and word when it is gone. Knows no message.
+
+    worker = Worker("analysis", analysis.work, (slots, folder), on_message, on_gone)
+    worker.start(loop); worker.send(("run", 7, frames)); await worker.stop()
+
+`work(connection, *arguments)` runs in a new process of one torch thread that ends with its parent. It ends when its pipe closes or it reads STOP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+STOP = ("stop",)
+PRELOAD = ["torch", "av", "streamingvlm.serving.live.analyst", "streamingvlm.streaming.stream"]  # by the fork server, once for all workers
+GRACE_S = 3.0  # from being asked to end to being ended
+
+
+def context() -> multiprocessing.context.BaseContext:
+    """Fork server where there is one: a worker is there in 0.05 s and shares what was imported."""
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    chosen = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        chosen.set_forkserver_preload(PRELOAD)
+    return chosen
+
+
+class Worker:
+    """`on_message(message)` is called in the loop, message by message; `on_gone(exit code)` when the process ended unasked."""
+
+    def __init__(self, name: str, work: Callable, arguments: tuple, on_message: Callable[[tuple], None], on_gone: Callable[[int | None], None]):
+        self.name, self.work, self.arguments = name, work, arguments
+        self.on_message, self.on_gone = on_message, on_gone
+        self.process: multiprocessing.Process | None = None
+        self.connection: Connection | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin, or begin anew."""
+        own, theirs = multiprocessing.Pipe()
+        chosen = context()
+        self.process = chosen.Process(target=_begin, args=(self.work, theirs, self.arguments), name=self.name, daemon=True)
+        self.process.start()
+        theirs.close()
+        self.connection, self.loop = own, loop
+        loop.add_reader(own.fileno(), self._readable)
+
+    def send(self, message: tuple) -> bool:
+        """-> whether there was somebody to send it to."""
+        try:
+            if self.connection is not None:
+                self.connection.send(message)
+                return True
+        except (OSError, ValueError):  # it has gone; `_readable` will say so
+            pass
+        return False
+
+    async def stop(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        self.send(STOP)
+        self._close()
+        if self.process is not None:
+            await asyncio.to_thread(self.process.join, GRACE_S)
+            if self.process.is_alive():
+                self.process.kill()
+                await asyncio.to_thread(self.process.join, GRACE_S)
+
+    def _close(self) -> None:
+        if self.connection is not None:
+            self.loop.remove_reader(self.connection.fileno())
+            self.connection.close()
+            self.connection = None
+
+    def _readable(self) -> None:
+        try:
+            while self.connection is not None and self.connection.poll():
+                self.on_message(self.connection.recv())
+        except (EOFError, OSError):
+            self._close()
+            self.process.join(GRACE_S)
+            self.on_gone(self.process.exitcode)
+
+
+def _begin(work: Callable, connection: Connection, arguments: tuple) -> None:
+    import os
+
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    work(connection, *arguments)

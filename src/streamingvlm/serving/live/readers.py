@@ -1,0 +1,146 @@
+"""The processes that read the cameras, as the service's loop sees them: who reads whom, and what they report. Knows no model and no scheduler.
+
+A camera is read by the process that reads the fewest. A process that ends is started again with the cameras it had: each begins a new epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.base.records import Stamp
+from streamingvlm.media.sources.protocol import Change
+from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.live import ingest
+from streamingvlm.serving.live.processes import Worker, context
+from streamingvlm.serving.live.slots import Slots
+
+log = logging.getLogger(__name__)
+SLOTS = 256  # pictures a process may have on their way at once
+RESTART_S = 0.5
+ANSWER_S = 15.0
+REFUSED = {"not_found": NotFound, "conflict": Conflict}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count)`, `changed(stream, change)`,
+    `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
+
+    frame: Callable[[Stamp, int, int, float], None]
+    lost: Callable[[str, str, int], None]
+    changed: Callable[[str, Change], None]
+    picture: Callable[[str, dict, bytes], None]
+    held: Callable[[int], set[int]]
+
+
+class Readers:
+    def __init__(self, count: int, shape: tuple[int, int, int], heard: Heard, more: Mapping[str, Callable] | None = None):
+        self.heard, self.restarts, self.stopped = heard, 0, False
+        self.pools = [Slots.make(context(), SLOTS, shape) for _ in range(count)]
+        self.workers = [Worker(f"reader-{k}", ingest.work, (self.pools[k], dict(more or {})), lambda message, k=k: self._message(k, message),
+                               lambda code, k=k: self._gone(k, code)) for k in range(count)]
+        self.cameras: dict[str, tuple[Camera, int]] = {}
+        self.newest: dict[str, tuple[int, int]] = {}  # epoch and index of a camera's last frame: a new process goes on behind them
+        self.tickets = itertools.count()
+        self.asked: dict[int, asyncio.Future] = {}
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        for worker in self.workers:
+            worker.start(loop)
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+    def add(self, camera: Camera) -> None:
+        load = [sum(at == k for _, at in self.cameras.values()) for k in range(len(self.workers))]
+        at = load.index(min(load))
+        self.cameras[camera.name] = (camera, at)
+        self.newest[camera.name] = (-1, -1)
+        self._send(camera, at)
+
+    def _send(self, camera: Camera, at: int) -> None:
+        epoch, index = self.newest[camera.name]
+        self.workers[at].send(("add", camera, epoch + 1, index + 1))
+
+    def remove(self, name: str) -> None:
+        _, at = self.cameras.pop(name)
+        del self.newest[name]
+        self.workers[at].send(("remove", name))
+
+    def landed(self, name: str) -> None:
+        """A frame of a file was decided: it may send another."""
+        if name in self.cameras:
+            self.workers[self.cameras[name][1]].send(("landed", name))
+
+    def want(self, wanted: Mapping[str, float]) -> None:
+        """Previews of cameras until so many seconds since 1970."""
+        for at, worker in enumerate(self.workers):
+            if mine := {name: until for name, until in wanted.items() if name in self.cameras and self.cameras[name][1] == at}:
+                worker.send(("want", mine))
+
+    async def ask(self, name: str, kind: str, *what):
+        """Ask the process that reads `name` for something -> its answer. NotFound, Conflict or UserError, as it says."""
+        if name not in self.cameras:
+            raise NotFound(f"There is no camera {name!r}.")
+        ticket, future = next(self.tickets), asyncio.get_running_loop().create_future()
+        self.asked[ticket] = future
+        try:
+            if not self.workers[self.cameras[name][1]].send((kind, ticket, name, *what)):
+                raise UserError(f"{name}'s reader is just starting: try again in a second.")
+            return await asyncio.wait_for(future, ANSWER_S)
+        except TimeoutError:
+            raise UserError(f"{name} did not answer within {ANSWER_S:g} s: try again.") from None
+        finally:
+            self.asked.pop(ticket, None)
+
+    def _message(self, at: int, message: tuple) -> None:
+        match message:
+            case ("frame", stamp, slot, released_at):
+                if stamp.stream in self.cameras:
+                    self.newest[stamp.stream] = (stamp.epoch, stamp.index)
+                    self.heard.frame(stamp, at, slot, released_at)
+                else:  # removed while it was in the pipe
+                    self.pools[at].free(slot)
+            case (("lost" | "changed" | "picture") as kind, name, *what) if name in self.cameras:
+                getattr(self.heard, kind)(name, *what)
+            case ("answer", ticket, result) if self._open(ticket):
+                self.asked[ticket].set_result(result)
+            case ("refused", ticket, kind, reason) if self._open(ticket):
+                self.asked[ticket].set_exception(REFUSED.get(kind, UserError)(reason))
+
+    def _open(self, ticket: int) -> bool:
+        """Whether somebody still waits for this answer."""
+        return ticket in self.asked and not self.asked[ticket].done()
+
+    def _gone(self, at: int, code: int | None) -> None:
+        """A reader ended unasked: its cameras are read anew, and slots that nobody holds are free again."""
+        if self.stopped:
+            return
+        self.restarts += 1
+        log.warning("reader %d ended (exit code %s); it is started again", at, code)
+        loop = asyncio.get_running_loop()
+        for name, (_, reader) in self.cameras.items():
+            if reader == at:
+                reason = "The process that reads it ended and is started again."
+                self.heard.changed(name, Change("waiting", reason, max(self.newest[name][0], 0), time.time()))
+        loop.call_later(RESTART_S, self._again, at, loop)
+
+    def _again(self, at: int, loop: asyncio.AbstractEventLoop) -> None:
+        if self.stopped:
+            return
+        held = self.heard.held(at)
+        for slot in range(self.pools[at].count):
+            if slot not in held:
+                self.pools[at].free(slot)
+        self.workers[at].start(loop)
+        for camera, reader in self.cameras.values():
+            if reader == at:
+                self._send(camera, at)

@@ -1,0 +1,120 @@
+"""One camera being read: a thread that takes its pictures, thins them out, fits them to the model and puts them into its jitter buffer.
+
+A live camera is never waited for and never waits; a file hands in no more than CREDIT frames that nobody has decided. What is left out is counted by
+cause and told in `losses`. Knows no slot and no process. Letters: H W pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from streamingvlm.base.records import Frame, Stamp
+from streamingvlm.media.buffer import JitterBuffer
+from streamingvlm.media.pacing import Pace
+from streamingvlm.media.sources import kinds
+from streamingvlm.media.sources.protocol import Change, Picture, watched
+from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.live import picture as pictures
+
+PREVIEW_S = 1.0  # between two previews while nobody looks: an alarm wants a picture
+CREDIT = 8
+JOIN_S = 2.0
+
+
+class Reading:
+    """`send(kind, name, ...)` hands a message to the service, `wake()` tells whoever releases that something may be due sooner."""
+
+    def __init__(self, camera: Camera, epoch: int, index: int, shape: tuple[int, int, int], send: Callable[..., None], wake: Callable[[], None],
+                 more: Mapping[str, Callable]):
+        self.camera, self.name, self.shape, self.send, self.wake = camera, camera.name, shape, send, wake
+        self.first_epoch, self.epoch, self.index = epoch, epoch, index
+        self.source = kinds.source(camera.url, more=more)
+        self.buffer, self.pace = JitterBuffer(camera.delay_s), Pace(camera.fps)
+        self.lock, self.stop, self.credit = threading.Lock(), threading.Event(), threading.Semaphore(CREDIT)
+        self.losses: Counter[str] = Counter()
+        self.times: deque[float] = deque(maxlen=32)  # pts of the newest pictures
+        self.wanted_until = self.preview_at = 0.0
+        self.thread = threading.Thread(target=self._run, name=camera.name, daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        """Stop reading; what is in the buffer is let go."""
+        self.stop.set()
+        self.credit.release()
+
+    def landed(self) -> None:
+        """One of a file's frames was decided."""
+        if not self.source.live:
+            self.credit.release()
+
+    def due(self, now: float) -> list[tuple[Frame, float]]:
+        """Frames that are due by `now` (monotonic), each with when it was released."""
+        with self.lock:
+            return self.buffer.pop(now)
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next frame is due; None if none waits."""
+        with self.lock:
+            return self.buffer.next_at
+
+    def lost(self) -> dict[str, int]:
+        """What was left out since last asked, by cause."""
+        with self.lock:
+            losses, self.losses = self.losses, Counter()
+        return dict(losses)
+
+    def _run(self) -> None:
+        for item in watched(self.source, self.stop):
+            if isinstance(item, Change):
+                self._changed(item)
+            else:
+                self._picture(item)
+
+    def _changed(self, change: Change) -> None:
+        epoch = self.first_epoch + change.epoch
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.times.clear()
+            self.pace.restart()
+        self.send("changed", self.name, Change(change.state, change.reason, epoch, change.at))
+
+    def _picture(self, taken: Picture) -> None:
+        self.index += 1
+        if taken.corrupt or taken.image is None:
+            return self._lose("decode_error")
+        self.times.append(taken.pts_s)
+        if not self.pace.keeps(taken.pts_s):
+            return self._lose("subsampled")
+        if not self.source.live:
+            self.credit.acquire()
+        frame = Frame(self._stamp(taken), pictures.fitted(taken.image, *self.shape[:2]))
+        with self.lock:
+            for _, cause in self.buffer.push(frame, self.epoch, taken.pts_s, time.monotonic()):
+                self.losses[cause] += 1
+        self.wake()
+        self._preview(taken, frame.stamp)
+
+    def _stamp(self, taken: Picture) -> Stamp:
+        elapsed_s = self.times[-1] - self.times[0]
+        fps = (len(self.times) - 1) / elapsed_s if elapsed_s > 0 else 0.0
+        captured = (taken.received_at, "receiver") if taken.captured_at is None else (taken.captured_at, "sender")
+        return Stamp(self.name, self.index - 1, self.epoch, taken.pts_s, *captured, taken.received_at, fps)
+
+    def _preview(self, taken: Picture, stamp: Stamp) -> None:
+        now = time.time()
+        if now < self.wanted_until or now >= self.preview_at + PREVIEW_S:
+            self.preview_at = now
+            image = taken.image
+            width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else (image.width, image.height)
+            header = {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s, "width": width, "height": height}
+            self.send("picture", self.name, header, pictures.preview(image))
+
+    def _lose(self, cause: str) -> None:
+        with self.lock:
+            self.losses[cause] += 1

@@ -1,0 +1,192 @@
+"""The service: cameras come and go, their frames are decided within a budget, what comes of it is published. Runs in one asyncio loop.
+
+    service = Service(settings, model, commentator); await service.start()
+    await service.add({"name": "gate", "url": "rtsp://..."}); service.cameras()
+    await service.stop()
+
+It joins four parts that know nothing of each other: `readers` (processes that read cameras), `decider` (the scheduler and the model's process),
+`speech` (the commentator) and `results`. Knows neither HTTP nor gRPC: they sit on top of it (`serving.api`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from streamingvlm.base.records import Comment, Stamp
+from streamingvlm.media.sources import kinds
+from streamingvlm.media.sources.protocol import Change, Picture
+from streamingvlm.serving import cameras as config
+from streamingvlm.serving import events
+from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.live import analysis
+from streamingvlm.serving.live.camera import Latency, Watched
+from streamingvlm.serving.live.decider import Decider, Told
+from streamingvlm.serving.live.pushed import Pushed, unpacked
+from streamingvlm.serving.live.readers import Heard, Readers
+from streamingvlm.serving.live.speech import Speech
+from streamingvlm.serving.results import Results
+from streamingvlm.serving.store import Store
+
+log = logging.getLogger(__name__)
+READY_S = 60.0  # for the model to be loaded
+
+
+class Service:
+    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme."""
+
+    def __init__(self, settings: config.Settings, model: Path, commentator: Path | None = None, store: Store | None = None,
+                 more: Mapping[str, Callable] | None = None):
+        self.settings, self.first, self.store = settings.service, settings.cameras, store
+        self.results, self.watched = Results(), {}
+        self.release, self.capture = Latency(), Latency()
+        self.more = dict(more or {}) | {"push": Pushed}
+        heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
+        self.readers = Readers(self.settings.io_workers, analysis.SHAPE, heard, more)
+        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused))
+        self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
+        self.begun = time.monotonic()
+        if store:
+            self.results.listen(store.write)
+
+    async def start(self) -> None:
+        """Load the models, then begin with the cameras of the settings. UserError where a model cannot be loaded, or an address names no source."""
+        for camera in self.first:
+            kinds.source(camera.url, more=self.more)
+        loop = asyncio.get_running_loop()
+        self.readers.start(loop)
+        if self.speech:
+            self.speech.start(loop)
+        await self.decider.start(READY_S)
+        for camera in self.first:
+            self._add(camera)
+
+    async def stop(self) -> None:
+        await asyncio.gather(self.readers.stop(), self.decider.stop(), *([self.speech.stop()] if self.speech else []))
+
+    # What the API asks
+
+    def cameras(self) -> list[dict]:
+        return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
+
+    async def add(self, camera: dict) -> dict:
+        """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken or there are too many."""
+        told = config.parse_camera(camera)
+        if told.name in self.watched:
+            raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
+        if len(self.watched) >= self.settings.max_cameras:
+            raise Conflict(f"There are {len(self.watched)} cameras, as many as `service.max_cameras` allows: remove one first.")
+        kinds.source(told.url, more=self.more)
+        self._add(told)
+        return self.watched[told.name].row(self._counts(told.name))
+
+    async def remove(self, name: str) -> None:
+        if name not in self.watched:
+            raise NotFound(f"There is no camera {name!r}.")
+        if name in self.readers.cameras:
+            self.readers.remove(name)
+        self.decider.remove(name)
+        if self.speech:
+            self.speech.forget(name)
+        del self.watched[name]
+        self.results.forget(name)
+
+    def picture(self, name: str) -> tuple[dict, bytes] | None:
+        return self.watched[name].preview if name in self.watched else None
+
+    def want_pictures(self, names: Collection[str], seconds: float) -> None:
+        """For so long a preview of each frame, not one a second."""
+        until = time.time() + seconds
+        wanted = {name: until for name in names if name in self.watched and self.watched[name].wanted_until < until - seconds / 2}
+        for name in wanted:
+            self.watched[name].wanted_until = until
+        self.readers.want(wanted)
+
+    async def offer(self, name: str, sdp: str) -> tuple[str, str]:
+        return await self.readers.ask(name, "offer", sdp)
+
+    async def hang_up(self, resource: str) -> None:
+        await self.readers.ask(resource.rpartition("~")[0], "hang_up", resource)
+
+    async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
+        image = unpacked(picture, width, height)
+        await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
+
+    def stats(self) -> dict:
+        counts, batches = self.decider.scheduler.totals(), self.decider.batches
+        frames = {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "dropped": dict(counts.dropped)}
+        runs = sum(batches.values())
+        processes = {"analytics": {"alive": self.decider.worker.alive, "restarts": self.decider.restarts}}
+        processes |= {worker.name: {"alive": worker.alive, "restarts": self.readers.restarts} for worker in self.readers.workers}
+        if self.speech:
+            processes["commentary"] = {"alive": self.speech.worker.alive, "restarts": self.speech.restarts}
+        return {"latency_ms": {"release": self.release.percentiles(), "capture": self.capture.percentiles()}, "buckets": self.release.buckets(),
+                "frames": frames, "late": sum(self.results.late.values()), "budget_ms": self.settings.budget_ms,
+                "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
+                          "sizes": {str(size): n for size, n in sorted(batches.items())}},
+                "commentary": {"skipped": self.speech.skipped} if self.speech else None,
+                "uptime_s": round(time.monotonic() - self.begun, 1), "processes": processes}
+
+    # What the parts report
+
+    def _counts(self, name: str) -> events.Counts:
+        try:
+            return self.decider.scheduler.counts(name)
+        except KeyError:  # it was not admitted
+            return events.Counts()
+
+    def _add(self, camera: config.Camera) -> None:
+        self.watched[camera.name] = Watched(camera, time.time())
+        live = kinds.source(camera.url, more=self.more).live
+        budget_ms = camera.budget_ms or self.settings.budget_ms
+        self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
+        if self.watched[camera.name].state != "failed":
+            self.readers.add(camera)
+
+    def _refused(self, stream: str, reason: str) -> None:
+        self._changed(stream, Change("failed", reason, 0, time.time()))
+
+    def _frame(self, stamp: Stamp, pool: int, slot: int, released_at: float) -> None:
+        if self.speech and self.watched[stamp.stream].camera.comment:
+            self.speech.frame(stamp, self.readers.pools[pool].view(slot))
+        self.decider.frame(stamp, pool, slot, released_at)
+
+    def _lost(self, stream: str, cause: str, count: int) -> None:
+        self.watched[stream].dropped_before[cause] += count
+        self.decider.lost(stream, cause, count)
+
+    def _dropped(self, stamp: Stamp, cause: str) -> None:
+        self.readers.landed(stamp.stream)
+        if stamp.stream in self.watched:
+            self.watched[stamp.stream].dropped_before[cause] += 1
+
+    def _changed(self, stream: str, change: Change) -> None:
+        self.results.publish(self.watched[stream].changed(change))
+
+    def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
+        watched = self.watched[stream]
+        watched.preview, watched.width, watched.height = (header, jpeg), header["width"], header["height"]
+
+    def _held(self, pool: int) -> set[int]:
+        return self.decider.held(pool)
+
+    def _decided(self, stamp: Stamp, answer: dict, ms: dict[str, float]) -> None:
+        self.readers.landed(stamp.stream)
+        watched = self.watched.get(stamp.stream)
+        if watched is None:
+            return
+        self.release.add(ms["release"])
+        self.capture.add(ms["capture"])
+        for record in watched.decided(stamp, answer, ms):
+            begins = record["type"] == "alarm" and record["state"] == "on" and watched.preview
+            self.results.publish(record, watched.preview[1] if begins else None)
+
+    def _said(self, comment: Comment) -> None:
+        if comment.stream in self.watched:
+            watched = self.watched[comment.stream]
+            watched.comment, watched.sentences = comment.text, watched.sentences + 1
+            told = {key: getattr(comment, key) for key in ("start_s", "end_s", "text", "tokens", "kv_tokens", "ms")}
+            self.results.publish({"type": "comment", "stream": comment.stream, "chunk": watched.sentences, "epoch": watched.epoch} | told)

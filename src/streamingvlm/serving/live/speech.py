@@ -1,0 +1,114 @@
+"""What the cameras show, second by second, to the commentator, and its sentences back. Drops a second rather than wait: nobody waits for it.
+
+A chunk is complete when a frame behind its end has come. While the commentator is busy, a camera's newest chunk takes the place of one that waits;
+`skipped` counts those, and the seconds in which too few frames came. Knows no source and no scheduler.
+Letters: F frames of a chunk, H W pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from streamingvlm.base.records import Chunk, Comment, Stamp
+from streamingvlm.serving.live import commentary
+from streamingvlm.serving.live.processes import Worker
+
+
+@dataclass
+class _Listening:
+    """One camera's chunk in the making: the time of its epoch's first frame, the chunk's number, and the frames it has."""
+
+    epoch: int
+    begun_s: float
+    index: int = 0
+    frames: list[np.ndarray] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+
+
+class Speech:
+    """`say(comment)` is called in the loop for each sentence, `failed(reason)` once where there can be none."""
+
+    def __init__(self, folder: Path, say: Callable[[Comment], None], failed: Callable[[str], None]):
+        self.say, self.failed, self.skipped, self.restarts, self.stopped = say, failed, 0, 0, False
+        self.worker = Worker("commentary", commentary.work, (folder,), self._message, self._gone)
+        self.chunk_s = self.count = 0
+        self.listening: dict[str, _Listening] = {}
+        self.waiting: dict[str, Chunk] = {}
+        self.busy = False
+        self._tasks: set[asyncio.Task] = set()
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.worker.start(loop)
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await self.worker.stop()
+
+    def frame(self, stamp: Stamp, pixels: np.ndarray) -> None:
+        """A frame [H, W, C] came; it is copied if a chunk wants it."""
+        if not self.chunk_s:
+            return
+        here = self.listening.get(stamp.stream)
+        if here is None or here.epoch != stamp.epoch:
+            self.forget(stamp.stream)
+            here = self.listening[stamp.stream] = _Listening(stamp.epoch, stamp.pts_s)
+        at_s = stamp.pts_s - here.begun_s
+        index = math.floor(at_s / self.chunk_s + 1e-6)
+        if index > here.index:
+            self._complete(stamp.stream, here)
+            self.skipped += index - here.index - 1
+            here.index, here.frames, here.times_s = index, [], []
+        if len(here.frames) < self.count and at_s + 1e-6 >= index * self.chunk_s + len(here.frames) * self.chunk_s / self.count:
+            here.frames.append(pixels.copy())
+            here.times_s.append(at_s)
+
+    def forget(self, stream: str) -> None:
+        """A camera that has gone, or connects anew."""
+        if self.listening.pop(stream, None):
+            self.waiting.pop(stream, None)
+            self.worker.send(("forget", stream))
+
+    def _complete(self, stream: str, here: _Listening) -> None:
+        if len(here.frames) < self.count:
+            self.skipped += 1
+            return
+        self.skipped += stream in self.waiting
+        start_s = here.index * self.chunk_s
+        self.waiting[stream] = Chunk(here.index, start_s, start_s + self.chunk_s, np.stack(here.frames), tuple(here.times_s))
+        self._send()
+
+    def _send(self) -> None:
+        """Hand over what waits, in a thread: a pipe takes only as much as the other end has read."""
+        if self.busy or not self.waiting:
+            return
+        self.busy, chunks, self.waiting = True, self.waiting, {}
+        task = asyncio.ensure_future(asyncio.to_thread(self.worker.send, ("say", 0, chunks)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _message(self, message: tuple) -> None:
+        if message[0] == "ready":
+            _, self.chunk_s, self.count = message
+        elif message[0] == "failed":
+            self.stopped = True
+            self.failed(message[1])
+        else:
+            self.busy = False
+            for comment in message[2]:
+                if comment.stream in self.listening:
+                    self.say(comment)
+            self._send()
+
+    def _gone(self, code: int | None) -> None:
+        self.busy = False
+        if not self.stopped:
+            self.restarts += 1
+            self.listening.clear()
+            self.waiting.clear()
+            self.worker.start(self.worker.loop)

@@ -1,0 +1,190 @@
+"""What the service has to say, in order: newest records for who asks, all of them for who listens, and no more memory than agreed.
+
+    results.publish({"type": "decision", "stream": "door", "frame": 7, ...})    # from any thread; never waits for anybody
+    records, missed = results.since(seq, streams=["door"])                      # resume: what came after `seq`
+    async with results.subscribe(streams=["door"], since=seq) as records:       # from then on
+        async for record in records: ...
+
+Each record gets `seq`, which rises, over restarts of the service too. Of each stream and type the last `kept` stay; who reads too slowly skips
+records and is told how many: `{"type": "missed", "count": n}`. Knows no network, no database and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import weakref
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
+from functools import cached_property
+from heapq import merge
+
+TYPES = ("decision", "comment", "alarm", "state")
+ORDER = {"decision": "frame", "comment": "chunk"}  # what must rise within a stream
+KEPT, QUEUED, PICTURES = 256, 1024, 128
+REMEMBERED = 4096  # numbers of records that were let go, of each stream and type: so far back the count of missed ones is exact
+
+Listener = Callable[["Record", bytes | None], None]
+
+
+class Record(dict):
+    """A published record; written as JSON once, however many read it."""
+
+    @cached_property
+    def json(self) -> str:
+        return json.dumps(self, separators=(",", ":"))
+
+
+class _Kept:
+    """The newest records of one stream and type, and the numbers of those that had to go."""
+
+    def __init__(self, size: int):
+        self.records: deque[Record] = deque(maxlen=size)
+        self.gone, self.gone_before = array("Q"), 0  # `gone_before`: let go so long ago that their numbers are forgotten
+
+    def add(self, record: Record) -> None:
+        if len(self.records) == self.records.maxlen:
+            self.gone.append(self.records[0]["seq"])
+            if len(self.gone) > 2 * REMEMBERED:
+                del self.gone[:REMEMBERED]
+                self.gone_before += REMEMBERED
+        self.records.append(record)
+
+    def after(self, seq: int) -> tuple[list[Record], int]:
+        """Records behind `seq`, and how many behind it are gone (at least, where it is older than all numbers that are remembered)."""
+        newer = []
+        for record in reversed(self.records):
+            if record["seq"] <= seq:
+                break
+            newer.append(record)
+        return newer[::-1], len(self.gone) - bisect_right(self.gone, seq) + (self.gone_before if seq <= 0 else 0)
+
+
+class Results:
+    """One for a service. `first`: the number before the first record; by default from the clock, so that numbers rise over restarts and a reader
+    that resumes with one of an earlier run gets all of this one. A number stays below 2^53: JavaScript can hold it."""
+
+    def __init__(self, kept: int = KEPT, queued: int = QUEUED, first: int | None = None):
+        self.kept, self.queued = kept, queued
+        self.oldest = self.newest = int(time.time()) * 1_000_000 if first is None else first
+        self.late: dict[str, int] = {}  # stream -> results that came behind a newer one, and were not published
+        self._caches: dict[tuple[str, str], _Kept] = {}
+        self._order: dict[tuple[str, str], int] = {}
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._listeners: list[Listener] = []
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._lock = threading.RLock()
+
+    def publish(self, record: dict, picture: bytes | None = None) -> int:
+        """Number and hand out a record -> its seq; 0 where it came too late to be in order. `picture`: an alarm's JPEG; the record then names it."""
+        key = record["stream"], record["type"]
+        if record["type"] not in TYPES:
+            raise ValueError(f"no such type of record: {record['type']}")
+        with self._lock:
+            if record["type"] in ORDER:
+                position = record[ORDER[record["type"]]]
+                if position <= self._order.get(key, -1):
+                    self.late[record["stream"]] = self.late.get(record["stream"], 0) + 1
+                    return 0
+                self._order[key] = position
+            self.newest += 1
+            record = Record({"seq": self.newest, "at": round(time.time(), 3)} | record)
+            if picture is not None:
+                record["picture"] = str(self.newest)
+                self._pictures[record["picture"]] = picture
+                if len(self._pictures) > PICTURES:
+                    self._pictures.popitem(last=False)
+            self._caches.setdefault(key, _Kept(self.kept)).add(record)
+            for subscription in list(self._subscriptions):
+                subscription.offer(record)
+            for listener in self._listeners:
+                listener(record, picture)
+        return self.newest
+
+    def since(self, seq: int, streams: Collection[str] | None = None, types: Collection[str] | None = None,
+              limit: int | None = None) -> tuple[list[Record], int]:
+        """Records behind `seq` in their order, at most the first `limit`, and how many more there were that are kept no longer."""
+        with self._lock:
+            found = [kept.after(0 if seq <= self.oldest else seq) for (stream, type_), kept in self._caches.items()
+                     if (streams is None or stream in streams) and (types is None or type_ in types)]
+        records = list(merge(*(records for records, _ in found), key=lambda record: record["seq"]))
+        return records[:limit], sum(missed for _, missed in found)
+
+    def subscribe(self, streams: Collection[str] | None = None, types: Collection[str] | None = None, since: int | None = None) -> Subscription:
+        """What is published from now on, behind `since` from there on. Called in the event loop that reads."""
+        with self._lock:
+            subscription = Subscription(self, streams, types)
+            if since is not None:
+                records, subscription.missed = self.since(since, streams, types)
+                for record in records:
+                    subscription.offer(record)
+            self._subscriptions.add(subscription)
+        return subscription
+
+    def listen(self, listener: Listener) -> None:
+        """Call `listener(record, picture)` with each record, at once and in order: it must not wait for anything."""
+        self._listeners.append(listener)
+
+    def picture(self, name: str) -> bytes | None:
+        """An alarm's JPEG by the name in its record; only the newest are kept here."""
+        return self._pictures.get(name)
+
+    def forget(self, stream: str) -> None:
+        """A stream was taken away: one of its name that comes later begins anew."""
+        with self._lock:
+            for held in (self._caches, self._order):
+                for key in [key for key in held if key[0] == stream]:
+                    del held[key]
+            self.late.pop(stream, None)
+
+    def depths(self) -> list[int]:
+        """Records that wait for each of those who listen."""
+        return [len(subscription.waiting) for subscription in list(self._subscriptions)]
+
+    def close(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+
+
+class Subscription:
+    """An async iterator over records with a bounded queue of its own. Not read fast enough it lets the oldest go and says how many."""
+
+    def __init__(self, results: Results, streams: Collection[str] | None, types: Collection[str] | None):
+        self.results, self.streams, self.types = results, streams, types
+        self.waiting: deque[Record] = deque()
+        self.missed = 0
+        self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+
+    def offer(self, record: Record) -> None:
+        """Called by whoever publishes, under the lock of Results."""
+        if (self.streams is not None and record["stream"] not in self.streams) or (self.types is not None and record["type"] not in self.types):
+            return
+        self.waiting.append(record)
+        if len(self.waiting) > self.results.queued:
+            self.waiting.popleft()
+            self.missed += 1
+        elif len(self.waiting) == 1 and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def __anext__(self) -> Record:
+        while True:
+            with self.results._lock:
+                if self.missed:
+                    count, self.missed = self.missed, 0
+                    return Record(type="missed", count=count)
+                if self.waiting:
+                    return self.waiting.popleft()
+                self._woken.clear()
+            await self._woken.wait()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(self, *raised) -> None:
+        self.results.close(self)

@@ -1,0 +1,153 @@
+"""Results: in order, bounded, resumable; a reader that does not read costs nothing but a number."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import tracemalloc
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving_fake import alarm, comment, decision
+
+from streamingvlm.serving.results import Results
+
+STREAMS = ("door", "yard", "gate")
+SOME = st.lists(st.tuples(st.sampled_from(STREAMS), st.booleans(), st.integers(0, 40)), max_size=120)
+
+
+def fill(results: Results, said) -> list[dict]:
+    """Publish; what was, as a list without any bound."""
+    published = []
+    for stream, talk, number in said:
+        record = comment(stream, number) if talk else decision(stream, number)
+        seq = results.publish(record)
+        if seq:
+            published.append(record | {"seq": seq})
+    return published
+
+
+@settings(max_examples=60, deadline=None)
+@given(said=SOME, kept=st.integers(1, 12), at=st.integers(0, 130), streams=st.sets(st.sampled_from(STREAMS)), decisions=st.booleans())
+def test_resuming_gives_all_that_came_after_or_counts_it(said, kept, at, streams, decisions):
+    results = Results(kept=kept, first=0)
+    published = fill(results, said)
+    types = ["decision"] if decisions else None
+    records, missed = results.since(at, streams, types)
+    due = [record["seq"] for record in published
+           if record["seq"] > at and record["stream"] in streams and record["type"] in (types or ("decision", "comment"))]
+    got = [record["seq"] for record in records]
+    assert got == sorted(got) and set(got) <= set(due) and len(got) + missed == len(due)
+    assert sum(results.late.values()) == len(said) - len(published)
+
+
+def test_a_stream_is_in_order_and_what_is_late_is_counted():
+    results = Results()
+    assert [bool(results.publish(decision("door", frame))) for frame in (0, 2, 1, 2, 3)] == [True, True, False, False, True]
+    assert results.publish(comment("door", 0)) and results.publish(decision("yard", 0)), "comments and other streams have an order of their own"
+    assert results.late == {"door": 2}
+    assert [record["frame"] for record in results.since(0, ["door"], ["decision"])[0]] == [0, 2, 3]
+    results.forget("door")
+    assert results.publish(decision("door", 0)), "a camera of the same name begins anew"
+
+
+def test_numbers_rise_over_restarts_and_the_next_run_is_read_whole():
+    first = Results(kept=2)
+    seq = first.publish(decision("door", 0))
+    again = Results(kept=2, first=first.oldest + 1_000_000)
+    for frame in range(5):
+        again.publish(decision("door", frame))
+    records, missed = again.since(seq)
+    assert [record["frame"] for record in records] == [3, 4] and missed == 3 and again.newest < 2**53
+
+
+def test_a_limit_is_resumed_behind():
+    results = Results()
+    fill(results, [(stream, False, frame) for frame in range(10) for stream in STREAMS])
+    got, seq = [], 0
+    while records := results.since(seq, limit=7)[0]:
+        got += records
+        seq = records[-1]["seq"]
+    assert [record["seq"] for record in got] == sorted({record["seq"] for record in got}) and len(got) == 30
+
+
+def test_a_slow_reader_is_told_what_it_missed_and_slows_nobody():
+    async def run():
+        results = Results(kept=4, queued=16)
+        slow, quick = results.subscribe(), results.subscribe(["door"])
+        read = []
+        for frame in range(200):
+            results.publish(decision("door", frame))
+            read.append(await anext(quick))
+        assert [record["frame"] for record in read] == list(range(200))
+        told = await anext(slow)
+        assert told == {"type": "missed", "count": 200 - 16} and [(await anext(slow))["frame"] for _ in range(16)] == list(range(184, 200))
+        assert results.depths() == [0, 0]
+
+    asyncio.run(run())
+
+
+def test_memory_is_flat_however_much_is_published():
+    async def run():
+        results = Results(kept=16, queued=64)
+        readers = [results.subscribe() for _ in range(4)]
+
+        def publish(frames):
+            for frame in frames:
+                results.publish(decision("door", frame))
+                if frame % 50 == 0:
+                    results.publish(alarm("door", frame), b"x" * 1000)
+
+        publish(range(10_000))  # past every bound
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        publish(range(10_000, 20_000))
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert grown < 400_000, grown  # the numbers of 2 x 4096 records that were let go, and what is kept anew
+        assert all(len(reader.waiting) == 64 for reader in readers)
+
+    asyncio.run(run())
+
+
+def test_following_from_a_number_has_no_gap_and_nothing_twice_while_another_thread_publishes():
+    async def run():
+        results = Results(kept=5000, queued=5000)
+        fill(results, [("door", False, frame) for frame in range(100)])
+        start = results.since(0)[0][49]["seq"]
+
+        def publish():
+            for frame in range(100, 1500):
+                results.publish(decision("door", frame))
+                if frame % 100 == 0:
+                    time.sleep(0.001)
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        async with asyncio.timeout(20), results.subscribe(since=start) as records:
+            got = [(await anext(records))["frame"] for _ in range(1450)]
+        thread.join()
+        assert got == list(range(50, 1500))
+
+    asyncio.run(run())
+
+
+def test_who_left_is_not_published_to():
+    async def run():
+        results = Results()
+        async with results.subscribe():
+            assert len(results.depths()) == 1
+        dropped = results.subscribe()
+        del dropped
+        assert results.depths() == []
+
+    asyncio.run(run())
+
+
+def test_newest_alarm_pictures_are_at_hand_under_the_name_in_the_record():
+    results, heard = Results(), []
+    results.listen(lambda record, picture: heard.append((record["picture"], picture)))
+    names = [results.since(results.publish(alarm("door", frame), b"%d" % frame) - 1)[0][0]["picture"] for frame in range(200)]
+    assert results.picture(names[-1]) == b"199" and results.picture(names[0]) is None
+    assert heard == [(name, b"%d" % frame) for frame, name in enumerate(names)]
