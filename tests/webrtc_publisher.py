@@ -47,12 +47,12 @@ def connection() -> RTCPeerConnection:
 
 
 class Publisher:
-    """In a thread: `with Publisher(desk, "door", "VP8") as publisher: ...`; hangs up at the end."""
+    """In a thread: `with Publisher(source, "VP8") as publisher: ...`; hangs up at the end."""
 
-    def __init__(self, desk, name: str, codec: str = "VP8", sizes: dict[int, tuple[int, int]] | None = None, quiet: bool = False):
+    def __init__(self, source, codec: str = "VP8", sizes: dict[int, tuple[int, int]] | None = None, quiet: bool = False):
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.desk, self.name, self.codec, self.track = desk, name, codec, Cards(sizes or {})
+        self.source, self.codec, self.track = source, codec, Cards(sizes or {})
         self.track.quiet = quiet
 
     def run(self, work):
@@ -65,7 +65,7 @@ class Publisher:
     async def _push(self) -> None:
         self.connection = connection()
         offer = await offer_of(self.connection, self.track, self.codec)
-        self.resource, answer = await self.desk.offer(self.name, offer)
+        self.resource, answer = await asyncio.to_thread(self.source.offer, offer)
         await self.connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
     def __exit__(self, *_) -> None:

@@ -1,9 +1,10 @@
-"""What is pushed over real ICE and DTLS on loopback arrives, in order and with its times; nothing a publisher does harms the camera or the next one."""
+"""What is pushed over real ICE and DTLS arrives, in order and with its times; nothing a publisher does harms the camera or the next one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,10 +20,10 @@ from aiortc import codecs
 from webrtc_publisher import Publisher
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media.sources import webrtc, webrtc_tap
+from streamingvlm.media.sources import webrtc, webrtc_session
 from streamingvlm.media.sources.pattern import number
 from streamingvlm.media.sources.protocol import Change, Picture, watched
-from streamingvlm.media.sources.webrtc import Desk, NoSuchCamera, Taken, WebRTCSource
+from streamingvlm.media.sources.webrtc import Desk, Gone, Taken, WebRTCSource
 
 PATIENCE_S = 20.0
 SOURCE = str(Path(webrtc.__file__).parents[3])
@@ -31,7 +32,6 @@ SOURCE = str(Path(webrtc.__file__).parents[3])
 @pytest.fixture(scope="module")
 def desk():
     desk = Desk(loopback=True)
-    desk.start()
     yield desk
     desk.close()
 
@@ -40,7 +40,7 @@ class Watch:
     """`watched` in a thread: all pictures and changes so far."""
 
     def __init__(self, source: WebRTCSource, **how):
-        self.stop, self.items = threading.Event(), []
+        self.source, self.stop, self.items = source, threading.Event(), []
         self._thread = threading.Thread(target=lambda: self.items.extend(watched(source, self.stop, **how)))
         self._thread.start()
         self.until(lambda: self.reasons)
@@ -51,6 +51,7 @@ class Watch:
     def __exit__(self, *_) -> None:
         self.stop.set()
         self._thread.join(PATIENCE_S)
+        self.source.close()
         assert not self._thread.is_alive()
 
     @property
@@ -90,13 +91,13 @@ def offer(codec: str = "VP8", kind: str = "video") -> str:
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
 def test_cards_arrive_in_order_with_their_times_and_a_new_size(desk, codec):
-    with Watch(WebRTCSource(codec, desk)) as watch, Publisher(desk, codec, codec, {20: (320, 256)}):
+    with Watch(WebRTCSource(desk)) as watch, Publisher(watch.source, codec, {20: (320, 256)}):
         watch.until(lambda: watch.pictures and watch.pictures[-1].captured_at and watch.pictures[-1].image.width == 320)
         pictures = watch.pictures
     assert [c.state for c in watch.changes[:3]] == ["connecting", "waiting", "live"] and watch.reasons[0] == webrtc.NOBODY
     numbers = [number(picture.image.to_ndarray(format="rgb24")) for picture in pictures if not picture.corrupt]
     assert numbers == sorted(set(numbers)) and numbers[-1] >= 20
-    gaps = {later.pts_s - earlier.pts_s for earlier, later in zip(pictures, pictures[1:], strict=False)}
+    gaps = {later.pts_s - earlier.pts_s for earlier, later in itertools.pairwise(pictures)}
     assert min(gaps) > 0.0
     assert pictures[0].captured_at is None  # before the first report
     late_s = [picture.received_at - picture.captured_at for picture in pictures if picture.captured_at]
@@ -106,42 +107,38 @@ def test_cards_arrive_in_order_with_their_times_and_a_new_size(desk, codec):
 
 
 def test_who_hangs_up_and_comes_back_is_the_next_connection(desk):
-    with Watch(WebRTCSource("door", desk), backoff=(0.02, 0.02)) as watch:
-        with Publisher(desk, "door"):
+    with Watch(WebRTCSource(desk), backoff=(0.02, 0.02)) as watch:
+        with Publisher(watch.source):
             watch.until(lambda: len(watch.pictures) > 3)
         watch.until(lambda: watch.reasons[-1] == webrtc.NOBODY and watch.changes[-1].epoch == 1)
-        with Publisher(desk, "door") as publisher:
+        with Publisher(watch.source) as publisher:
             watch.until(lambda: watch.changes[-1].state == "live")
-            asyncio.run(desk.hang_up(publisher.resource))
+            watch.source.hang_up(publisher.resource)
             watch.until(lambda: watch.changes[-1].epoch == 2)
-        with pytest.raises(NoSuchCamera):
-            asyncio.run(desk.hang_up(publisher.resource))
+        with pytest.raises(Gone):
+            watch.source.hang_up(publisher.resource)
     live = [change.epoch for change in watch.changes if change.state == "live"]
     assert live == [0, 1] and watch.reasons.count("The publisher hung up.") == 2
     pts = [picture.pts_s for picture in watch.pictures]
-    assert any(later < earlier for earlier, later in zip(pts, pts[1:], strict=False))  # a clock that begins anew
+    assert any(later < earlier for earlier, later in itertools.pairwise(pts))  # a clock that begins anew
 
 
 def test_a_second_publisher_is_refused_while_the_first_sends_and_takes_over_when_it_does_not(desk, monkeypatch):
     monkeypatch.setattr(webrtc, "SILENT_S", 0.3)
-    with Watch(WebRTCSource("gate", desk), backoff=(0.02, 0.02)) as watch, Publisher(desk, "gate") as first:
+    with Watch(WebRTCSource(desk), backoff=(0.02, 0.02)) as watch, Publisher(watch.source) as first:
         watch.until(lambda: watch.pictures)
         with pytest.raises(Taken, match="already"):
-            asyncio.run(desk.offer("gate", offer()))
+            watch.source.offer(offer())
         first.track.quiet = True
-        watch.until(lambda: first_silent(desk, "gate"))
-        with Publisher(desk, "gate"):
+        watch.until(lambda: watch.source._session.silent(webrtc.SILENT_S))
+        with Publisher(watch.source):
             watch.until(lambda: [c for c in watch.changes if c.state == "live" and c.epoch == 1])
     assert "Another publisher took its place." in watch.reasons
 
 
-def first_silent(desk, name: str) -> bool:
-    return desk.expect(name).session.silent(webrtc.SILENT_S)
-
-
 def test_a_publisher_that_is_killed_is_missed_soon_and_one_that_is_only_stopped_goes_on(desk):
     """The peer's own check of who is still there takes 30 s."""
-    with Watch(WebRTCSource("shop", desk, stall_s=0.6), stall_s=0.4, backoff=(0.02, 0.02)) as watch, process(desk, "shop", "VP8") as other:
+    with Watch(WebRTCSource(desk, stall_s=0.6), stall_s=0.4, backoff=(0.02, 0.02)) as watch, process(watch.source, "VP8") as other:
         watch.until(lambda: watch.changes[-1].state == "live")
         other.send_signal(signal.SIGSTOP)
         watch.until(lambda: watch.changes[-1].epoch == 1)
@@ -154,10 +151,10 @@ def test_a_publisher_that_is_killed_is_missed_soon_and_one_that_is_only_stopped_
 
 
 @contextlib.contextmanager
-def process(desk, name: str, codec: str):
+def process(source: WebRTCSource, codec: str):
     command = [sys.executable, webrtc_publisher.__file__, codec]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": SOURCE}) as other:
-        _, answer = asyncio.run(desk.offer(name, json.loads(other.stdout.readline())))
+        _, answer = source.offer(json.loads(other.stdout.readline()))
         print(json.dumps(answer), file=other.stdin, flush=True)
         try:
             yield other
@@ -166,15 +163,16 @@ def process(desk, name: str, codec: str):
 
 
 def test_one_that_connects_and_sends_nothing_is_told_of_once(desk):
-    with Watch(WebRTCSource("yard", desk, stall_s=0.3), backoff=(0.02, 0.02)) as watch, Publisher(desk, "yard", quiet=True):
+    with Watch(WebRTCSource(desk, stall_s=0.3), backoff=(0.02, 0.02)) as watch, Publisher(watch.source, quiet=True):
         watch.until(lambda: len(watch.reasons) > 2)
         time.sleep(0.5)
-    assert watch.reasons == [webrtc.NOBODY, "The publisher's offer was answered, but nothing comes from it.", webrtc.NOBODY] and not watch.pictures
+        assert watch.reasons == [webrtc.NOBODY, "The publisher's offer was answered, but nothing comes from it.", webrtc.NOBODY]
+    assert not watch.pictures
 
 
 def test_one_that_sends_something_else_than_it_announced_is_told_so(desk, monkeypatch):
     monkeypatch.setattr(codecs.vpx.Vp8Encoder, "encode", lambda self, frame, force_keyframe=False: ([b"\x10" + bytes(50)], frame.pts))
-    with Watch(WebRTCSource("roof", desk, stall_s=0.5), backoff=(0.02, 0.02)) as watch, Publisher(desk, "roof"):
+    with Watch(WebRTCSource(desk, stall_s=0.5), backoff=(0.02, 0.02)) as watch, Publisher(watch.source):
         watch.until(lambda: len(watch.reasons) > 1)
     assert "cannot be decoded" in watch.reasons[1] and not watch.pictures
 
@@ -186,44 +184,40 @@ def test_an_offer_that_cannot_lead_to_pictures_gets_a_sentence_and_disturbs_nobo
            "only as AV1": [video.replace("VP8/90000", "AV1/90000")], "longer": ["a" * 200_000],
            "no SDP": ["m=video 9 UDP/TLS/RTP/SAVPF\r\n", "m=video x y z\r\n", video.replace("a=rtpmap:97 ", "a=rtpmap:")],
            "cannot be answered": [video.replace("a=ice-pwd", "a=nothing"), video.replace("a=rtcp-mux\r\n", "")]}
-    with Watch(WebRTCSource("hall", desk)) as watch:
-        with pytest.raises(NoSuchCamera, match="'no such'"):
-            asyncio.run(desk.offer("no such", video))
+    with Watch(WebRTCSource(desk)) as watch:
         for words, offers in bad.items():
             for each in offers:
                 with pytest.raises(UserError, match=words) as error:
-                    asyncio.run(desk.offer("hall", each))
+                    watch.source.offer(each)
                 assert "VP8" in str(error.value) and len(str(error.value)) < 300
-        with Publisher(desk, "hall"):
+        with Publisher(watch.source):
             watch.until(lambda: watch.pictures)
     assert watch.reasons == [webrtc.NOBODY]
-    desk.forget("hall")
-    with pytest.raises(NoSuchCamera):
-        asyncio.run(desk.offer("hall", video))
+    with pytest.raises(Taken, match="removed"):
+        watch.source.offer(video)
 
 
 @pytest.mark.parametrize("slow", ["reader", "decoder"])
 def test_a_slow_reader_or_decoder_makes_nothing_grow_and_every_picture_counts(desk, monkeypatch, slow):
-    monkeypatch.setattr(webrtc_tap, "BEHIND", 10)
+    monkeypatch.setattr(webrtc_session, "BEHIND", 10)
     decode = codecs.vpx.Vp8Decoder.decode
     if slow == "decoder":
         monkeypatch.setattr(codecs.vpx.Vp8Decoder, "decode", lambda self, frame: time.sleep(0.1) or decode(self, frame))
-    stop, source = threading.Event(), WebRTCSource(slow, desk)
+    stop, source = threading.Event(), WebRTCSource(desk)
     pictures, waiting, undecoded = [], [], []
-    with Publisher(desk, slow):
+    with Publisher(source):
         for picture in source.connect(stop):
             if isinstance(picture, str):
                 continue
             pictures.append(picture)
-            session = desk.expect(slow).session
-            waiting.append(len(session._waiting))
-            undecoded.append(session.tap.waiting.qsize())
+            waiting.append(len(source._session._pictures))
+            undecoded.append(source._session.tap.waiting.qsize())
             if slow == "reader":
                 time.sleep(0.2)
             if sum(picture.lost.get("buffer_full", 0) for picture in pictures) > 20:
                 break
-    stop.set()
-    assert max(waiting) <= webrtc.HOLD_S * 30 + 2 and max(undecoded) <= webrtc_tap.BEHIND
+    source.close()
+    assert max(waiting) <= webrtc_session.HOLD_S * 30 + 2 and max(undecoded) <= webrtc_session.BEHIND
     numbers = [number(picture.image.to_ndarray(format="rgb24")) for picture in pictures if not picture.corrupt]
     missed = numbers[-1] - numbers[0] + 1 - len(numbers)
     lost = sum(sum(picture.lost.values()) for picture in pictures[1:])
@@ -232,7 +226,7 @@ def test_a_slow_reader_or_decoder_makes_nothing_grow_and_every_picture_counts(de
 
 def test_a_machine_without_a_network_is_offered_its_loopback(desk):
     """Fails where aioice lists its addresses another way: then `also_loopback` does nothing."""
-    desk.expect("cellar")
-    _, answer = asyncio.run(desk.offer("cellar", offer()))
+    source = WebRTCSource(desk)
+    _, answer = source.offer(offer())
+    source.close()
     assert " 127.0.0.1 " in answer and "stun" not in answer
-    desk.forget("cellar")

@@ -34,7 +34,8 @@ SECRETS = ((re.compile(r"(\w+://)\S*@"), r"\1***@"),
 class Picture:
     """One picture. `pts_s` by the sender's clock, which begins anew with each connection; `received_at` and `captured_at` in seconds since 1970,
     the latter by the sender's clock and None where it is unknown. `image`: as decoded or [H, W, C] uint8 RGB; None where nothing could be decoded.
-    `corrupt`: lost in part, or refers to one that was; not to be looked at. `lost`: {cause: pictures} that the source itself lost since the one before."""
+    `corrupt`: lost in part, or refers to one that was; not to be looked at. `lost`: {cause: pictures} that the
+    source itself lost since the one before."""
 
     pts_s: float
     image: av.VideoFrame | np.ndarray | None
