@@ -88,7 +88,7 @@ def _vp9(head: bytes, codec: av.CodecContext, setups: set[bytes]) -> bool:
 def _instantaneous(head: bytes, codec: av.CodecContext, setups: set[bytes]) -> bool:
     """H.264 and H.265: the first picture is an IDR."""
     name = codec.codec.canonical_name
-    for unit in _units(head, bytes(codec.extradata or b""), name):
+    for unit in units(head, bytes(codec.extradata or b""), name):
         kind = unit[0] & 31 if name == "h264" else unit[0] >> 1 & 63
         if kind == (7 if name == "h264" else 33):
             setups.add(unit)
@@ -99,7 +99,7 @@ def _instantaneous(head: bytes, codec: av.CodecContext, setups: set[bytes]) -> b
     return False
 
 
-def _units(head: bytes, setup: bytes, name: str):
+def units(head: bytes, setup: bytes, name: str):
     """The NAL units at the beginning of a packet: with their length before them where the file's setup says so, else between start codes."""
     if setup[:1] == b"\x01" and len(setup) > 22 - 15 * (name == "h264"):
         width, at = (setup[4] if name == "h264" else setup[21]) % 4 + 1, 0

@@ -35,7 +35,7 @@ def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | N
     if scheme in {"http", "https"}:
         return Hls(_playlist(address))
     if scheme == "pattern":
-        return _pattern(address)
+        return pattern(address)
     if scheme in {"file", ""} and address:
         return _file(address)
     raise UserError(f"{redacted(address)!r} names no source: write {ADDRESSES}.")
@@ -58,7 +58,8 @@ def _playlist(address: str) -> str:
     raise UserError(f"{redacted(address)!r} is no HLS playlist: give the address that ends in .m3u8.")
 
 
-def _pattern(address: str) -> Pattern:
+def pattern(address: str) -> Pattern:
+    """Raises `UserError` where `address` is no pattern:WIDTHxHEIGHT@FPS."""
     found = re.fullmatch(r"pattern:(\d+)x(\d+)(?:@(\d+(?:\.\d+)?))?", address, re.IGNORECASE)
     width, height, fps = (int(found[1]), int(found[2]), float(found[3] or 30)) if found else (0, 0, 0.0)
     if not (16 <= width <= 8192 and 16 <= height <= 8192 and 0 < fps <= 240):

@@ -8,18 +8,27 @@ model and no service. Letters: H W pixels, C channels.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 
 import numpy as np
 
+from streamingvlm.base.errors import UserError
+from streamingvlm.media.sources.rtp import Encoded
+from streamingvlm.media.sources.rtsp_server import running
+from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.live.processes import STOP, Worker
 from streamingvlm.worlds.city.world import FPS, City
 
 EPISODE_S = 300
 SEED = 5_000_000  # cities that neither training nor evaluation knows
 READY_S = 20.0
+CRF = 12  # little loss: at 96 pixels a shirt is six of them
 DELAY_S = 0.25  # of the jitter buffer: the quickest frame of a camera and the slowest are that far apart at most, on this machine
 
 
@@ -50,10 +59,48 @@ class Filming:
         return city.draw(camera, at)
 
 
-def pictures(filming: Filming, camera: int) -> Iterator[np.ndarray]:
-    """A camera's pictures from now on, each when it is due; what was not drawn in time is left out."""
-    begun, frame = time.monotonic(), 0
+def pictures(filming: Filming, camera: int, begun: float) -> Iterator[np.ndarray]:
+    """What a camera shows whenever it is asked; all cameras show the same moment."""
     while True:
-        yield filming.draw(camera, frame)
-        frame = max(frame + 1, int((time.monotonic() - begun) * FPS))
-        time.sleep(max(begun + frame / FPS - time.monotonic(), 0.0))
+        yield filming.draw(camera, round((time.monotonic() - begun) * FPS))
+
+
+def work(connection: Connection, count: int) -> None:
+    """The process that films and serves. Out: ("ready", address), or ("failed", reason)."""
+    filming = Filming(count)
+    filming.draw(0, 0)
+    begun = time.monotonic()
+    try:
+        with running({f"camera-{k + 1}": Encoded(pictures(filming, k, begun), FPS, crf=CRF) for k in range(count)}) as address:
+            connection.send(("ready", address))
+            while connection.recv() != STOP:
+                pass
+    except UserError as error:
+        connection.send(("failed", str(error)))
+    except (EOFError, OSError):
+        pass
+
+
+@asynccontextmanager
+async def cameras(count: int) -> AsyncIterator[tuple[Camera, ...]]:
+    """Film while the block runs. UserError where that cannot be done."""
+    if not 2 <= count <= 32:
+        raise UserError(f"A made-up city has 2 to 32 cameras, not {count}.")
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future = loop.create_future()
+
+    def heard(message: tuple) -> None:
+        if not ready.done():
+            ready.set_result(message)
+
+    worker = Worker("city", work, (count,), heard, lambda code: heard(("failed", f"The city's process ended (exit code {code}).")))
+    worker.start(loop)
+    try:
+        kind, told = await asyncio.wait_for(ready, READY_S)
+        if kind == "failed":
+            raise UserError(told)
+        yield tuple(Camera(name=f"camera {k + 1}", url=f"{told}/camera-{k + 1}", delay_s=DELAY_S) for k in range(count))
+    except TimeoutError:
+        raise UserError(f"The made-up city was not ready within {READY_S:g} s: is the machine overloaded?") from None
+    finally:
+        await worker.stop()

@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from streamingvlm.base.records import Frame, Stamp
-from streamingvlm.media.buffer import JitterBuffer
-from streamingvlm.media.pacing import Pace
+from streamingvlm.media.buffer import JitterBuffer, Pace
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera

@@ -1,0 +1,34 @@
+// The service's HTTP side. Every failure is an Error whose message is a sentence for the person at the page.
+
+const TIMEOUT_MS = 8000
+
+async function ask(path, options = {}) {
+  let answer
+  try {
+    answer = await fetch(path, {signal: AbortSignal.timeout(TIMEOUT_MS), ...options})
+  } catch {
+    throw new Error("The service does not answer: see whether it still runs.")
+  }
+  if (!answer.ok) throw new Error(await sentence(answer))
+  return answer
+}
+
+async function sentence(answer) {
+  const text = await answer.text()
+  try {
+    const {error} = JSON.parse(text)
+    if (error) return error
+  } catch { /* not JSON: a proxy between here and the service */ }
+  return `The service answered ${answer.status} ${answer.statusText}.`
+}
+
+export const get = async path => (await ask(path)).json()
+export const remove = path => ask(path, {method: "DELETE"})
+export const add = async camera =>
+  (await ask("api/cameras", {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(camera)})).json()
+
+// WHIP (RFC 9725): -> {answer: SDP, resource: where to hang up}
+export async function offer(name, sdp) {
+  const answer = await ask(`whip/${encodeURIComponent(name)}`, {method: "POST", headers: {"Content-Type": "application/sdp"}, body: sdp})
+  return {answer: await answer.text(), resource: new URL(answer.headers.get("Location"), answer.url).href}
+}
