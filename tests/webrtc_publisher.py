@@ -14,6 +14,7 @@ import av
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription, VideoStreamTrack
 
 from streamingvlm.media.sources.pattern import draw
+from streamingvlm.media.sources.webrtc import loopback_if_need_be
 
 
 class Cards(VideoStreamTrack):
@@ -50,6 +51,7 @@ class Publisher:
     """In a thread: `with Publisher(source, "VP8") as publisher: ...`; hangs up at the end."""
 
     def __init__(self, source, codec: str = "VP8", sizes: dict[int, tuple[int, int]] | None = None, quiet: bool = False):
+        loopback_if_need_be()
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         self.source, self.codec, self.track = source, codec, Cards(sizes or {})
@@ -81,7 +83,5 @@ async def _main(codec: str) -> None:
 
 
 if __name__ == "__main__":
-    from streamingvlm.media.sources.webrtc import also_loopback
-
-    also_loopback()
+    loopback_if_need_be()
     asyncio.run(_main(sys.argv[1]))

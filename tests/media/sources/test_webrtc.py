@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import ifaddr
 import pytest
 import webrtc_publisher
 from aiortc import codecs
@@ -23,17 +24,10 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources import webrtc, webrtc_session
 from streamingvlm.media.sources.pattern import number
 from streamingvlm.media.sources.protocol import Change, Picture, watched
-from streamingvlm.media.sources.webrtc import Desk, Gone, Taken, WebRTCSource
+from streamingvlm.media.sources.webrtc import Gone, Taken, WebRTCSource
 
 PATIENCE_S = 20.0
 SOURCE = str(Path(webrtc.__file__).parents[3])
-
-
-@pytest.fixture(scope="module")
-def desk():
-    desk = Desk(loopback=True)
-    yield desk
-    desk.close()
 
 
 class Watch:
@@ -90,8 +84,8 @@ def offer(codec: str = "VP8", kind: str = "video") -> str:
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
-def test_cards_arrive_in_order_with_their_times_and_a_new_size(desk, codec):
-    with Watch(WebRTCSource(desk)) as watch, Publisher(watch.source, codec, {20: (320, 256)}):
+def test_cards_arrive_in_order_with_their_times_and_a_new_size(codec):
+    with Watch(WebRTCSource()) as watch, Publisher(watch.source, codec, {20: (320, 256)}):
         watch.until(lambda: watch.pictures and watch.pictures[-1].captured_at and watch.pictures[-1].image.width == 320)
         pictures = watch.pictures
     assert [c.state for c in watch.changes[:3]] == ["connecting", "waiting", "live"] and watch.reasons[0] == webrtc.NOBODY
@@ -106,8 +100,8 @@ def test_cards_arrive_in_order_with_their_times_and_a_new_size(desk, codec):
     assert len(numbers) + lost >= numbers[-1] - numbers[0] + 1
 
 
-def test_who_hangs_up_and_comes_back_is_the_next_connection(desk):
-    with Watch(WebRTCSource(desk), backoff=(0.02, 0.02)) as watch:
+def test_who_hangs_up_and_comes_back_is_the_next_connection():
+    with Watch(WebRTCSource(), backoff=(0.02, 0.02)) as watch:
         with Publisher(watch.source):
             watch.until(lambda: len(watch.pictures) > 3)
         watch.until(lambda: watch.reasons[-1] == webrtc.NOBODY and watch.changes[-1].epoch == 1)
@@ -123,9 +117,9 @@ def test_who_hangs_up_and_comes_back_is_the_next_connection(desk):
     assert any(later < earlier for earlier, later in itertools.pairwise(pts))  # a clock that begins anew
 
 
-def test_a_second_publisher_is_refused_while_the_first_sends_and_takes_over_when_it_does_not(desk, monkeypatch):
+def test_a_second_publisher_is_refused_while_the_first_sends_and_takes_over_when_it_does_not(monkeypatch):
     monkeypatch.setattr(webrtc, "SILENT_S", 0.3)
-    with Watch(WebRTCSource(desk), backoff=(0.02, 0.02)) as watch, Publisher(watch.source) as first:
+    with Watch(WebRTCSource(), backoff=(0.02, 0.02)) as watch, Publisher(watch.source) as first:
         watch.until(lambda: watch.pictures)
         with pytest.raises(Taken, match="already"):
             watch.source.offer(offer())
@@ -136,9 +130,9 @@ def test_a_second_publisher_is_refused_while_the_first_sends_and_takes_over_when
     assert "Another publisher took its place." in watch.reasons
 
 
-def test_a_publisher_that_is_killed_is_missed_soon_and_one_that_is_only_stopped_goes_on(desk):
+def test_a_publisher_that_is_killed_is_missed_soon_and_one_that_is_only_stopped_goes_on():
     """The peer's own check of who is still there takes 30 s."""
-    with Watch(WebRTCSource(desk, stall_s=0.6), stall_s=0.4, backoff=(0.02, 0.02)) as watch, process(watch.source, "VP8") as other:
+    with Watch(WebRTCSource(stall_s=0.6), stall_s=0.4, backoff=(0.02, 0.02)) as watch, process(watch.source, "VP8") as other:
         watch.until(lambda: watch.changes[-1].state == "live")
         other.send_signal(signal.SIGSTOP)
         watch.until(lambda: watch.changes[-1].epoch == 1)
@@ -162,29 +156,29 @@ def process(source: WebRTCSource, codec: str):
             other.kill()
 
 
-def test_one_that_connects_and_sends_nothing_is_told_of_once(desk):
-    with Watch(WebRTCSource(desk, stall_s=0.3), backoff=(0.02, 0.02)) as watch, Publisher(watch.source, quiet=True):
+def test_one_that_connects_and_sends_nothing_is_told_of_once():
+    with Watch(WebRTCSource(stall_s=0.3), backoff=(0.02, 0.02)) as watch, Publisher(watch.source, quiet=True):
         watch.until(lambda: len(watch.reasons) > 2)
         time.sleep(0.5)
         assert watch.reasons == [webrtc.NOBODY, "The publisher's offer was answered, but nothing comes from it.", webrtc.NOBODY]
     assert not watch.pictures
 
 
-def test_one_that_sends_something_else_than_it_announced_is_told_so(desk, monkeypatch):
+def test_one_that_sends_something_else_than_it_announced_is_told_so(monkeypatch):
     monkeypatch.setattr(codecs.vpx.Vp8Encoder, "encode", lambda self, frame, force_keyframe=False: ([b"\x10" + bytes(50)], frame.pts))
-    with Watch(WebRTCSource(desk, stall_s=0.5), backoff=(0.02, 0.02)) as watch, Publisher(watch.source):
+    with Watch(WebRTCSource(stall_s=0.5), backoff=(0.02, 0.02)) as watch, Publisher(watch.source):
         watch.until(lambda: len(watch.reasons) > 1)
     assert "cannot be decoded" in watch.reasons[1] and not watch.pictures
 
 
-def test_an_offer_that_cannot_lead_to_pictures_gets_a_sentence_and_disturbs_nobody(desk):
+def test_an_offer_that_cannot_lead_to_pictures_gets_a_sentence_and_disturbs_nobody():
     sound = offer(kind="audio")
     video = offer()
     bad = {"no video": [sound, "", "v=0\r\n"], "sends none": [video.replace("a=sendonly", "a=recvonly")],
            "only as AV1": [video.replace("VP8/90000", "AV1/90000")], "longer": ["a" * 200_000],
            "no SDP": ["m=video 9 UDP/TLS/RTP/SAVPF\r\n", "m=video x y z\r\n", video.replace("a=rtpmap:97 ", "a=rtpmap:")],
            "cannot be answered": [video.replace("a=ice-pwd", "a=nothing"), video.replace("a=rtcp-mux\r\n", "")]}
-    with Watch(WebRTCSource(desk)) as watch:
+    with Watch(WebRTCSource()) as watch:
         for words, offers in bad.items():
             for each in offers:
                 with pytest.raises(UserError, match=words) as error:
@@ -198,12 +192,12 @@ def test_an_offer_that_cannot_lead_to_pictures_gets_a_sentence_and_disturbs_nobo
 
 
 @pytest.mark.parametrize("slow", ["reader", "decoder"])
-def test_a_slow_reader_or_decoder_makes_nothing_grow_and_every_picture_counts(desk, monkeypatch, slow):
+def test_a_slow_reader_or_decoder_makes_nothing_grow_and_every_picture_counts(monkeypatch, slow):
     monkeypatch.setattr(webrtc_session, "BEHIND", 10)
     decode = codecs.vpx.Vp8Decoder.decode
     if slow == "decoder":
         monkeypatch.setattr(codecs.vpx.Vp8Decoder, "decode", lambda self, frame: time.sleep(0.1) or decode(self, frame))
-    stop, source = threading.Event(), WebRTCSource(desk)
+    stop, source = threading.Event(), WebRTCSource()
     pictures, waiting, undecoded = [], [], []
     with Publisher(source):
         for picture in source.connect(stop):
@@ -224,9 +218,10 @@ def test_a_slow_reader_or_decoder_makes_nothing_grow_and_every_picture_counts(de
     assert missed <= lost if slow == "decoder" else missed == lost, (missed, lost)
 
 
-def test_a_machine_without_a_network_is_offered_its_loopback(desk):
-    """Fails where aioice lists its addresses another way: then `also_loopback` does nothing."""
-    source = WebRTCSource(desk)
-    _, answer = source.offer(offer())
+def test_a_machine_without_a_network_is_offered_its_loopback(monkeypatch):
+    """Fails where aioice lists its addresses another way: then `loopback_if_need_be` does nothing."""
+    video, source = offer(), WebRTCSource()
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: [])
+    _, answer = source.offer(video)
     source.close()
     assert " 127.0.0.1 " in answer and "stun" not in answer

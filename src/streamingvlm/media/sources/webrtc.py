@@ -1,19 +1,15 @@
 """Cameras that push: browsers and other WHIP clients, over WebRTC. A `WebRTCSource` answers their offers and hands over their pictures.
 
-    desk = Desk()                                            # an event loop in a thread, for all cameras of a process
-    source = WebRTCSource(desk)                              # somebody iterates over watched(source, stop)
+    source = WebRTCSource()                                  # somebody iterates over watched(source, stop)
     resource, answer = source.offer(sdp)                     # from any thread
 
 A camera has one publisher at a time. The first keeps it while it sends: a second is refused. One that has sent nothing for `SILENT_S` gives way, so
-that a browser that crashed can come back at once. Pictures are always taken from the track, at most `HOLD_S` of them wait here, and what a newer one
-overwrites is counted. Knows no HTTP and no camera list. No STUN server is asked: publisher and service see each other's addresses.
+that a browser that crashed can come back at once. Knows no HTTP and no camera list.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -46,61 +42,38 @@ class Gone(UserError):
     kind = "not_found"
 
 
-class Desk:
-    """The event loop of all connections of one process, in a thread. `loopback`: they go over 127.0.0.1 too, which WebRTC leaves out by itself, for a
-    machine without any network; it changes aioice's list of addresses for the whole process."""
-
-    def __init__(self, loopback: bool = False):
-        logging.getLogger("aiortc.rtcrtpreceiver").setLevel(logging.ERROR)  # it warns of every picture that cannot be decoded; they are counted here
-        if loopback:
-            also_loopback()
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True, name="webrtc")
-        self._thread.start()
-
-    def run(self, work: Coroutine, timeout_s: float = 2 * ANSWER_S):
-        """The result of `work` in the loop. From any other thread."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
-
-    def close(self) -> None:
-        """End what is left, and the thread. Close the sources first: what decodes for them keeps the process alive."""
-        with contextlib.suppress(concurrent.futures.TimeoutError):
-            self.run(self._end())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(ANSWER_S)
-
-    async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others, timeout=1.0)
-        for task in others:
-            task.cancel()
-
-
 class WebRTCSource:
     """One camera: a `protocol.Source`. A connection ends with the publisher's, or after `stall_s` without a picture; then the publisher's session
-    stays, and what comes from it later is the next connection's. `close` it when the camera goes."""
+    stays, and what comes from it later is the next connection's. Its event loop runs in a thread from the first offer to `close`, which is due when
+    the camera goes: what decodes keeps the process alive."""
 
     live = True
     label = "webrtc:"
 
-    def __init__(self, desk: Desk, stall_s: float = 5.0):
-        self._desk, self._stall_s = desk, stall_s
+    def __init__(self, stall_s: float = 5.0):
+        self._stall_s = stall_s
         self._changed = threading.Condition()
         self._session: Session | None = None
         self._answering = asyncio.Lock()  # one offer at a time
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def offer(self, offer: str) -> tuple[str, str]:
-        """(resource, SDP answer) for a WHIP client's SDP offer. Raises `UserError` with a sentence for the client. From any thread but the desk's."""
+        """(resource, SDP answer) for a WHIP client's SDP offer. Raises `UserError` with a sentence for the client. From any thread."""
         check(offer)
-        return self._desk.run(self._offer(offer))
+        with self._changed:
+            if self._closed:
+                raise Taken(REMOVED)
+            if self._loop is None:
+                self._loop = _loop_in_a_thread()
+        return self._run(self._offer(offer))
+
+    def _run(self, work: Coroutine):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(2 * ANSWER_S)
 
     async def _offer(self, offer: str) -> tuple[str, str]:
         async with self._answering:
             before = self._session
-            if self._closed:
-                raise Taken(REMOVED)
             if before and not before.ended and not before.silent(SILENT_S):
                 raise Taken("Somebody pushes to this camera already; hang up there first, or add another camera.")
             session = Session(self._changed)
@@ -116,17 +89,28 @@ class WebRTCSource:
         return session.resource, answer
 
     def hang_up(self, resource: str) -> None:
-        """End the session that `offer` named so. From any thread but the desk's."""
+        """End the session that `offer` named so. From any thread."""
         session = self._session
         if session is None or session.ended or session.resource != resource:
             raise Gone("There is no such session: it has ended already.")
-        self._desk.run(session.part(HUNG_UP))
+        self._run(session.part(HUNG_UP))
 
     def close(self) -> None:
         """The camera is gone: hang up, and refuse whoever pushes to it."""
-        self._closed = True
-        if session := self._session:
-            self._desk.run(session.part(REMOVED))
+        with self._changed:
+            loop, self._closed = self._loop, True
+        if loop is not None and loop.is_running():
+            self._run(self._end())
+            loop.call_soon_threadsafe(loop.stop)
+
+    async def _end(self) -> None:
+        async with self._answering:
+            if self._session:
+                await self._session.part(REMOVED)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:  # of offers that nobody took up
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def connect(self, stop: threading.Event) -> Iterator[Picture | str]:
         """Yields first what it waits for where nobody pushes yet."""
@@ -176,13 +160,21 @@ def check(offer: str) -> None:
         raise UserError(f"The offer has video only as {', '.join(sorted(names)) or 'nothing'}: {HOW}.")
 
 
-def also_loopback() -> None:
-    """From here on this process offers 127.0.0.1 too, as publisher or service. For tests and for a machine without a network."""
+def _loop_in_a_thread() -> asyncio.AbstractEventLoop:
+    logging.getLogger("aiortc.rtcrtpreceiver").setLevel(logging.ERROR)  # it warns of each picture that cannot be decoded; they are counted here
+    loopback_if_need_be()
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True, name="webrtc").start()
+    return loop
+
+
+def loopback_if_need_be() -> None:
+    """aioice never offers 127.0.0.1. From here on this process does, where there is no other address: a machine without a network can be pushed to."""
     listed: Callable[..., list[str]] = aioice.ice.get_host_addresses
-    if listed is not _with_loopback:
-        _with_loopback.listed = listed
-        aioice.ice.get_host_addresses = _with_loopback
+    if listed is not _addresses:
+        _addresses.listed = listed
+        aioice.ice.get_host_addresses = _addresses
 
 
-def _with_loopback(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-    return ["127.0.0.1", *_with_loopback.listed(use_ipv4=use_ipv4, use_ipv6=use_ipv6)]
+def _addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+    return _addresses.listed(use_ipv4=use_ipv4, use_ipv6=use_ipv6) or ["127.0.0.1"]

@@ -1,8 +1,8 @@
 """One publisher's WebRTC connection: its offer is answered, its pictures are taken as they come, and what aiortc does not tell of them is found out.
 
-aiortc's receiver knows when a picture arrived and what the sender's clock said, and keeps it to itself; and its queues have no end. `Tap` reaches into
-a few private places of one receiver object: the handler of RTCP, what maps RTP timestamps, the queue to its decoder, the flag that asks the sender for
-a key frame. Should a version of aiortc move them, pictures still come, with neither `captured_at` nor a limit on what waits to be decoded;
+aiortc's receiver knows when a picture arrived and what the sender's clock said, and keeps it to itself; and its queues have no end. `Tap` reaches
+into a few private places of one receiver object: the handler of RTCP, what maps RTP timestamps, the queue to its decoder, the flag that asks the
+sender for a key frame. Should a version of aiortc move them, pictures still come, with neither `captured_at` nor a limit on what waits to be decoded;
 tests/media/sources/test_webrtc.py fails then. Knows no camera: a session begins with an offer and ends for good.
 """
 
