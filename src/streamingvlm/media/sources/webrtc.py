@@ -169,7 +169,7 @@ def _loop_in_a_thread() -> asyncio.AbstractEventLoop:
 
 
 def loopback_if_need_be() -> None:
-    """aioice never offers 127.0.0.1. From here on this process does, where there is no other address: a machine without a network can be pushed to."""
+    """aioice never offers 127.0.0.1. From here on this process does where there is no other address: so one machine without a network can push."""
     listed: Callable[..., list[str]] = aioice.ice.get_host_addresses
     if listed is not _addresses:
         _addresses.listed = listed
