@@ -46,13 +46,17 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
-        if args.demo:
-            settings = settings.model_copy(update={"cameras": await stack.enter_async_context(demo.cameras(args.cameras))})
-        running = Service(settings, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
+        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
         stack.push_async_callback(running.stop)
-        await running.start()
+        if args.demo:  # the city is drawn while the model is loaded
+            cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
+        else:
+            cameras = settings.cameras
+            running.check(cameras)
+            await running.start()
+        running.begin(cameras)
         address = await stack.enter_async_context(listening(application(running), service.host, service.port))
-        print(f"{len(settings.cameras)} cameras at {address}   Ctrl-C ends it", flush=True)
+        print(f"{len(running.cameras())} cameras at {address}   Ctrl-C ends it", flush=True)
         if not args.no_open:
             webbrowser.open(address)
         with contextlib.suppress(TimeoutError):

@@ -40,7 +40,8 @@ class Camera(BaseModel):
 
 class Service(BaseModel):
     """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
-    `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read the cameras."""
+    `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read the cameras. `utilisation`: share
+    of the machine's time up to which cameras are taken in while it runs; those of the file are always."""
 
     model_config = STRICT
     title: str = Field("StreamingVLM", max_length=100)
@@ -50,6 +51,7 @@ class Service(BaseModel):
     budget_ms: float = Field(120.0, gt=0, le=60_000)
     io_workers: int = Field(2, ge=1, le=16)
     max_cameras: int = Field(32, ge=1, le=256)
+    utilisation: float | None = Field(1.0, gt=0, le=100)
     store: str = ""
     keep_s: float = Field(7 * 86_400, gt=0)
     model: str = ""

@@ -19,10 +19,9 @@ from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.live.processes import STOP
-from streamingvlm.serving.live.slots import Slots
+from streamingvlm.serving.live.slots import SHAPE, Slots
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
-SHAPE = (96, 96, 3)  # pictures of the `tiny` backbone [H, W, C]
 
 
 def load(folder: Path) -> Analyst:

@@ -12,14 +12,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.serving import events
 from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.processes import Worker
 from streamingvlm.serving.live.slots import Slots
 from streamingvlm.serving.scheduler import Scheduler
@@ -53,7 +52,7 @@ class Told:
 class Decider:
     def __init__(self, model: Path, pools: Sequence[Slots], told: Told):
         self.pools, self.told = pools, told
-        self.worker = Worker("analysis", analysis.work, (model, pools), self._message, self._gone)
+        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools), self._message, self._gone)
         self.scheduler: Scheduler | None = None
         self.ready: asyncio.Future | None = None
         self.flying: dict[int, Flying] = {}
@@ -80,6 +79,10 @@ class Decider:
         if self._wake:
             self._wake.cancel()
         await self.worker.stop()
+
+    def admit(self, utilisation: float | None) -> None:
+        """Streams that are added from now on may bring the machine to this share of its time, by the latency curve; None: to any."""
+        self.scheduler.limits = replace(self.scheduler.limits, utilisation=utilisation)
 
     def add(self, stream: str, settings: events.Settings) -> None:
         self.drive(events.StreamAdded(stream, settings))

@@ -93,7 +93,8 @@ async def cameras(count: int) -> AsyncIterator[tuple[Camera, ...]]:
         if not ready.done():
             ready.set_result(message)
 
-    worker = Worker("city", work, (count,), heard, lambda code: heard(("failed", f"The city's process ended (exit code {code}).")))
+    worker = Worker("city", "streamingvlm.serving.live.demo:work", (count,), heard,
+                    lambda code: heard(("failed", f"The city's process ended (exit code {code}).")))
     worker.start(loop)
     try:
         kind, told = await asyncio.wait_for(ready, READY_S)

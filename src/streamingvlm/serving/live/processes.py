@@ -1,9 +1,10 @@
 """A worker process and the pipe to it, as the service's loop sees them: messages out, messages in, and word when it is gone. Knows no message.
 
-    worker = Worker("analysis", analysis.work, (slots, folder), on_message, on_gone)
+    worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (slots, folder), on_message, on_gone)
     worker.start(loop); worker.send(("run", 7, frames)); await worker.stop()
 
-`work(connection, *arguments)` runs in a new process of one torch thread that ends with its parent. It ends when its pipe closes or it reads STOP.
+`work(connection, *arguments)`, named and not imported so that the main process needs no torch, runs in a new process of one thread that ends with its
+parent. It ends when its pipe closes or it reads STOP.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.connection import Connection
 
 STOP = ("stop",)
 PRELOAD = ["torch", "av", "streamingvlm.serving.live.analyst", "streamingvlm.streaming.stream"]  # by the fork server, once for all workers
 GRACE_S = 3.0  # from being asked to end to being ended
+AT_ONCE = 64  # messages read before the loop has its turn again
 
 
 def context() -> multiprocessing.context.BaseContext:
@@ -32,7 +35,7 @@ def context() -> multiprocessing.context.BaseContext:
 class Worker:
     """`on_message(message)` is called in the loop, message by message; `on_gone(exit code)` when the process ended unasked."""
 
-    def __init__(self, name: str, work: Callable, arguments: tuple, on_message: Callable[[tuple], None], on_gone: Callable[[int | None], None]):
+    def __init__(self, name: str, work: str, arguments: tuple, on_message: Callable[[tuple], None], on_gone: Callable[[int | None], None]):
         self.name, self.work, self.arguments = name, work, arguments
         self.on_message, self.on_gone = on_message, on_gone
         self.process: multiprocessing.Process | None = None
@@ -81,21 +84,25 @@ class Worker:
 
     def _readable(self) -> None:
         try:
-            while self.connection is not None and self.connection.poll():
+            for _ in range(AT_ONCE):
+                if self.connection is None or not self.connection.poll():
+                    return
                 self.on_message(self.connection.recv())
         except (EOFError, OSError):
             self._close()
-            self.process.join(GRACE_S)
+            self.process.join(GRACE_S / 10)
             self.on_gone(self.process.exitcode)
 
 
-def _begin(work: Callable, connection: Connection, arguments: tuple) -> None:
+def _begin(work: str, connection: Connection, arguments: tuple) -> None:
     import os
 
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to answer, which then asks us to end
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    work(connection, *arguments)
+    module, _, name = work.partition(":")
+    getattr(import_module(module), name)(connection, *arguments)

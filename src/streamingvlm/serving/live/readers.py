@@ -17,7 +17,6 @@ from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change
 from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.live import ingest
 from streamingvlm.serving.live.processes import Worker, context
 from streamingvlm.serving.live.slots import Slots
 
@@ -44,8 +43,9 @@ class Readers:
     def __init__(self, count: int, shape: tuple[int, int, int], heard: Heard, more: Mapping[str, Callable] | None = None):
         self.heard, self.restarts, self.stopped = heard, 0, False
         self.pools = [Slots.make(context(), SLOTS, shape) for _ in range(count)]
-        self.workers = [Worker(f"reader-{k}", ingest.work, (self.pools[k], dict(more or {})), lambda message, k=k: self._message(k, message),
-                               lambda code, k=k: self._gone(k, code)) for k in range(count)]
+        self.workers = [Worker(f"reader-{k}", "streamingvlm.serving.live.ingest:work", (pool, dict(more or {})),
+                               lambda message, k=k: self._message(k, message), lambda code, k=k: self._gone(k, code))
+                        for k, pool in enumerate(self.pools)]
         self.cameras: dict[str, tuple[Camera, int]] = {}
         self.newest: dict[str, tuple[int, int]] = {}  # epoch and index of a camera's last frame: a new process goes on behind them
         self.tickets = itertools.count()

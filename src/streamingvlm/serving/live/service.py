@@ -1,6 +1,6 @@
 """The service: cameras come and go, their frames are decided within a budget, what comes of it is published. Runs in one asyncio loop.
 
-    service = Service(settings, model, commentator); await service.start()
+    service = Service(settings.service, model, commentator); await service.start(); service.begin(settings.cameras)
     await service.add({"name": "gate", "url": "rtsp://..."}); service.cameras()
     await service.stop()
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from streamingvlm.base.records import Comment, Stamp
@@ -22,11 +22,11 @@ from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving import events
 from streamingvlm.serving.api.service import Conflict, NotFound
-from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
 from streamingvlm.serving.live.pushed import Pushed, unpacked
 from streamingvlm.serving.live.readers import Heard, Readers
+from streamingvlm.serving.live.slots import SHAPE
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.store import Store
@@ -38,14 +38,14 @@ READY_S = 60.0  # for the model to be loaded
 class Service:
     """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme."""
 
-    def __init__(self, settings: config.Settings, model: Path, commentator: Path | None = None, store: Store | None = None,
+    def __init__(self, settings: config.Service, model: Path, commentator: Path | None = None, store: Store | None = None,
                  more: Mapping[str, Callable] | None = None):
-        self.settings, self.first, self.store = settings.service, settings.cameras, store
+        self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
-        self.readers = Readers(self.settings.io_workers, analysis.SHAPE, heard, more)
+        self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused))
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.begun = time.monotonic()
@@ -53,16 +53,24 @@ class Service:
             self.results.listen(store.write)
 
     async def start(self) -> None:
-        """Load the models, then begin with the cameras of the settings. UserError where a model cannot be loaded, or an address names no source."""
-        for camera in self.first:
-            kinds.source(camera.url, more=self.more)
+        """Load the models. UserError where that cannot be done."""
         loop = asyncio.get_running_loop()
         self.readers.start(loop)
         if self.speech:
             self.speech.start(loop)
         await self.decider.start(READY_S)
-        for camera in self.first:
+
+    def begin(self, cameras: Iterable[config.Camera]) -> None:
+        """Watch the cameras that were there from the start: whoever set them up knows that the machine may be too small. Call `check` first."""
+        self.decider.admit(None)
+        for camera in cameras:
             self._add(camera)
+        self.decider.admit(self.settings.utilisation)
+
+    def check(self, cameras: Iterable[config.Camera]) -> None:
+        """UserError for an address that names no source."""
+        for camera in cameras:
+            kinds.source(camera.url, more=self.more)
 
     async def stop(self) -> None:
         await asyncio.gather(self.readers.stop(), self.decider.stop(), *([self.speech.stop()] if self.speech else []))

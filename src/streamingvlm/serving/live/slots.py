@@ -15,6 +15,8 @@ from multiprocessing.context import BaseContext
 
 import numpy as np
 
+SHAPE = (96, 96, 3)  # [H, W, C] of a picture as the `tiny` backbone takes it
+
 
 @dataclass
 class Slots:

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from streamingvlm.base.records import Chunk, Comment, Stamp
-from streamingvlm.serving.live import commentary
 from streamingvlm.serving.live.processes import Worker
 
 
@@ -36,7 +35,7 @@ class Speech:
 
     def __init__(self, folder: Path, say: Callable[[Comment], None], failed: Callable[[str], None]):
         self.say, self.failed, self.skipped, self.restarts, self.stopped = say, failed, 0, 0, False
-        self.worker = Worker("commentary", commentary.work, (folder,), self._message, self._gone)
+        self.worker = Worker("commentary", "streamingvlm.serving.live.commentary:work", (folder,), self._message, self._gone)
         self.chunk_s = self.count = 0
         self.listening: dict[str, _Listening] = {}
         self.waiting: dict[str, Chunk] = {}
