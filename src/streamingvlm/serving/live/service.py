@@ -114,10 +114,12 @@ class Service:
         self.readers.want(wanted)
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
-        return await self.readers.ask(name, "offer", sdp)
+        resource, answer = await self.readers.ask(name, "offer", sdp)
+        return f"{name}~{resource}", answer
 
     async def hang_up(self, resource: str) -> None:
-        await self.readers.ask(resource.rpartition("~")[0], "hang_up", resource)
+        name, _, session = resource.rpartition("~")
+        await self.readers.ask(name, "hang_up", session)
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         image = unpacked(picture, width, height)
