@@ -1,4 +1,4 @@
-"""The whole service over real sources and processes: every frame accounted for, in order, whatever dies meanwhile. One service for all tests, in turn."""
+"""The whole service over real sources and processes: every frame accounted for, in order, whatever dies. One service for all tests, in turn."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def running(tmp_path_factory):
     (folder / "model" / "thresholds.json").write_text(f'{{"thresholds": {{{limits}}}}}')
     film = folder / "film.mp4"
     writer.write_h264(film, (np.full((64, 64, 3), 8 * k, np.uint8) for k in range(24)), 12.0)
-    settings = cameras.parse({"service": {"budget_ms": 2000}, "cameras": [
+    settings = cameras.parse({"service": {"budget_ms": 2000, "utilisation": None}, "cameras": [
         {"name": "a", "url": "pattern:64x64@8", "fps": 4}, {"name": "b", "url": "pattern:96x64@8"},
         {"name": "dead", "url": "rtsp://operator:hunter2@127.0.0.1:9/none"}, {"name": "film", "url": f"file:{film}", "fps": 6},
         {"name": "pushed", "url": "push:"}]})
@@ -68,7 +68,6 @@ def running(tmp_path_factory):
     running.call(running.service.begin, settings.cameras)
     yield running
     running.call(running.service.stop)
-    assert running.service.readers.pools[0].free_count + len(running.service.decider.held(0)) == running.service.readers.pools[0].count
     running.loop.call_soon_threadsafe(running.loop.stop)
 
 
@@ -138,3 +137,10 @@ def test_a_reader_dies_and_its_cameras_come_back(running):
     records, _ = running.call(running.service.results.since, 0, ["b"], ["decision"])
     frames = [record["frame"] for record in records]
     assert frames == sorted(set(frames)) and running.balanced() and running.call(running.service.stats)["late"] == 0
+
+
+def test_no_slot_is_lost(running):
+    for name in [row["id"] for row in running.call(running.service.cameras)]:
+        running.call(running.service.remove, name)
+    running.until(lambda rows: not rows and all(pool.free_count == pool.count for pool in running.service.readers.pools))
+    assert running.balanced() and not running.service.decider.flying
