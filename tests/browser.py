@@ -17,9 +17,10 @@ from websockets.sync.client import connect
 
 FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NONE = "no Chromium: `apt-get install chromium`, then run this test again"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--disable-extensions", "--mute-audio", "--hide-scrollbars", "--remote-debugging-port=0", "--use-fake-device-for-media-stream",
-         "--use-fake-ui-for-media-stream", "--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-extensions", "--mute-audio", "--hide-scrollbars", "--remote-debugging-port=0",
+         "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--allow-loopback-in-peer-connection",
+         "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints")
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
 
 
@@ -53,7 +54,8 @@ class Browser:
 
     def send(self, method: str, **parameters) -> dict:
         self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters} | ({"sessionId": self.session} if self.session else {})))
+        place = {"sessionId": self.session} if self.session else {}
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters} | place))
         while True:
             message = json.loads(self.socket.recv(60))
             if message.get("id") == self.number:

@@ -1,8 +1,8 @@
 // What the page knows of one camera: the service's row, its newest decisions and comments, the picture on show. Draws nothing.
 
 const DECISIONS = 48, COMMENTS = 200, TRAIL = 240
-const HOLD_MS = 350      // a picture waits this long for its own decision, so that boxes and picture are of one frame
-const PENDING = 4
+const HOLD_MS = 400      // beyond the camera's buffer, a picture waits this long for its decision, so that boxes and picture are of one frame
+const PENDING = 48       // pictures, not decoded yet, that wait so: 2 s of buffer at the largest rate that is asked for
 const QUIET_S = 3        // a live camera without a decision for longer says so
 
 export class Camera {
@@ -62,10 +62,10 @@ export class Camera {
 
   // Show the newest pending picture whose decision is there or cannot come any more; the ones before it are past.
   settle() {
-    const now = performance.now()
+    const now = performance.now(), hold = HOLD_MS + 1000 * (this.row.delay_s ?? 0)
     for (let k = this.pending.length - 1; k >= 0; k--) {
       const one = this.pending[k]
-      if (!this.decisions.has(one.frame) && !(this.newest && this.newest.frame > one.frame) && now - one.at < HOLD_MS && this.live) continue
+      if (!this.decisions.has(one.frame) && !(this.newest && this.newest.frame > one.frame) && now - one.at < hold && this.live) continue
       this.pending.splice(0, k + 1)
       this.show(one)
       return

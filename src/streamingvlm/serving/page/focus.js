@@ -61,6 +61,7 @@ export class Focus {
       ["frames", `in ${count(frames.in)} · decided ${count(frames.decided)} · in flight ${count(frames.in_flight)}`],
       ["dropped", sum(frames.dropped) ? `${count(sum(frames.dropped))}: ${causes(frames.dropped)}` : "none"],
       ["source", `${row.url ?? row.kind} · ${row.width || "?"} × ${row.height || "?"} · ${row.fps ? `${row.fps.toFixed(1)} fps` : "rate not known yet"}`],
+      ["clock", newest ? newest.captured_by === "sender" ? "capture by the camera's clock" : "capture is not told: counted from its arrival here" : "–"],
       ["settings", `buffer ${row.delay_s ?? 0} s · priority ${row.priority ?? "–"} · ${String(row.mode ?? "auto").replaceAll("_", " ")}`],
       ["state", `${row.state}${row.reason ? `: ${row.reason}` : ""}${row.since ? `, for ${seconds(Math.max(0, Date.now() / 1000 - row.since))}` : ""}`],
     ])
