@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from websockets.sync.client import connect
@@ -36,7 +37,8 @@ class Browser:
             assert time.monotonic() < until and self.process.poll() is None, "Chromium does not start"
             time.sleep(0.05)
         port, path = door.read_text().split()
-        self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None)
+        self.open_socket = ExitStack()
+        self.socket = self.open_socket.enter_context(connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None))
         self.session = None
         target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self.session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
@@ -45,7 +47,7 @@ class Browser:
         return self
 
     def __exit__(self, *raised) -> None:
-        self.socket.close()
+        self.open_socket.close()
         self.process.terminate()
         self.process.wait(20)
 
@@ -81,7 +83,7 @@ class Browser:
     def until(self, script: str, timeout_s: float = 15.0):
         """Wait for an expression to be true -> its value."""
         end = time.monotonic() + timeout_s
-        while not (value := self(script)):
+        while not (value := self(f"(found => found instanceof Node || found)({script})")):
             assert time.monotonic() < end, f"never true: {script}\nconsole: {self.complaints}"
             time.sleep(0.05)
         return value

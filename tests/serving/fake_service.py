@@ -62,19 +62,22 @@ class FakeService:
     """`eventful`: alarms, drops and a camera that stalls come by themselves; without, only what a test asks for."""
 
     def __init__(self, cameras: int = 8, fps: float = 8.0, eventful: bool = True, first: int | None = None):
-        self.settings = SimpleNamespace(title="Eight made-up cameras", budget_ms=120.0)
+        self.settings = SimpleNamespace(title="Made-up cameras", budget_ms=120.0)
         self.results, self.store = Results(first=first), None
         self.fps, self.eventful, self.begun = fps, eventful, time.time()
         self.watched: dict[str, FakeCamera] = {}
         self.latencies: list[float] = []
         self.tasks: dict[str, asyncio.Task] = {}
         self.offers: list[str] = []
+        self.begin_with: list[tuple[str, ...]] = []  # what has happened before anybody can connect
         self.asked: list[str] = []
         self.wanted = [{"id": f"gate-{k + 1}", "url": f"rtsp://127.0.0.1:8554/gate-{k + 1}"} for k in range(cameras)]
 
     def begin(self) -> None:
         for spec in self.wanted:
             self._watch(spec)
+        for name, *given in self.begin_with:
+            getattr(self, name)(*given)
 
     def _watch(self, spec: dict) -> dict:
         camera = self.watched[spec["id"]] = FakeCamera(spec, len(self.watched), self.fps)
@@ -207,8 +210,8 @@ class Running:
 
     async def _run(self) -> None:
         self.leave = asyncio.Event()
+        self.service.begin()
         async with listening(application(self.service), "127.0.0.1", self.port) as self.address:
-            self.service.begin()
             self.ready.set()
             await self.leave.wait()
             for task in self.service.tasks.values():

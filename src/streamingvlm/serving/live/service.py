@@ -22,13 +22,13 @@ from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving import events
 from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
-from streamingvlm.serving.live.pushed import Pushed, unpacked
 from streamingvlm.serving.live.readers import Heard, Readers
-from streamingvlm.serving.live.slots import SHAPE
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.slots import SHAPE
 from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)

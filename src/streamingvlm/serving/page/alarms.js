@@ -44,7 +44,7 @@ export class Alarms {
       this.speaking = 0
       at("said").textContent = news.length > 3 ? `${news.length} new alarms, the newest: ${news.at(-1).kind} at ${news.at(-1).stream}`
         : news.map(one => `Alarm: ${one.kind} at ${one.stream}`).join(". ")
-    }, news_delay(this.fresh))
+    }, this.fresh.length > 1 ? SAID_MS : 300)
   }
 
   choose(event) {
@@ -62,6 +62,7 @@ export class Alarms {
   of(stream, chosen) {
     const list = at("focus-alarms")
     fill(list, this.rows.filter(row => row.stream === stream), false)
+    at("focus-calm").hidden = list.children.length > 0
     for (const button of list.querySelectorAll("button")) {
       if (button.alarm === chosen) button.setAttribute("aria-current", "true")
       else button.removeAttribute("aria-current")
@@ -72,8 +73,6 @@ export class Alarms {
     return [...new Set(this.rows.map(row => row.kind))].sort()
   }
 }
-
-const news_delay = fresh => fresh.length > 1 ? SAID_MS : 300
 
 // Rows keep their nodes: focus and scroll stay where they are while new alarms come in above.
 function fill(list, rows, named) {

@@ -33,6 +33,7 @@ function take(record, old) {
   if (record.type === "comment") camera.say(record)
   if (record.type === "state" && !old) {
     Object.assign(camera.row, {state: record.state, reason: record.reason, since: record.at})
+    camera.fresh = true  // its boxes go with the state
     text(camera.id)
   }
 }
@@ -84,7 +85,8 @@ function status({state, awayS, caught, missed}) {
 function tell(sentence) {
   clearTimeout(notice)
   at("banner").hidden = false
-  set(at("banner"), sentence)
+  set(at("banner-text"), sentence)
+  set(at("banner-time"), "")
   notice = setTimeout(() => { at("banner").hidden = true }, NOTICE_MS)
 }
 
@@ -125,8 +127,11 @@ function summary() {
   const rate = decided && total >= decided.total ? (total - decided.total) / (now - decided.at) * 1000 : null
   decided = {total, at: now}
   const p99 = stats.latency_ms?.release?.p99
-  set(at("summary"), [`${live} of ${cameras.size} live`, rate == null ? "" : `${rate.toFixed(0)} decisions/s`,
-    p99 == null ? "" : `p99 ${ms(p99)} of ${ms(budget())}`, `${alarmed} in alarm`].filter(Boolean).join(" · "))
+  const parts = [`${live} of ${cameras.size} live`, `${alarmed} in alarm`, p99 == null ? "" : `p99 ${ms(p99)}, budget ${ms(budget())}`,
+    rate == null ? "" : `${rate.toFixed(0)} decisions/s`].filter(Boolean)
+  set(at("summary"), parts.join(" · "))
+  at("alarm-count").hidden = !alarmed
+  set(at("alarm-count"), String(alarmed))
   const title = stats.title || "Live cameras"
   set(at("title"), title)
   document.title = alarmed ? `(${alarmed}) ${title}` : title
@@ -163,8 +168,8 @@ function tick() {
   if (["alarm", "not-live"].includes(at("filter-kind").value) || at("filter-kind").value.startsWith("kind:")) arrange()
   showAlarms()
   if (!lostAt) return
-  at("banner").hidden = false
-  set(at("banner"), `The connection is lost for ${seconds(Math.max(1, (Date.now() - lostAt) / 1000))}: what you see is old. Trying again …`)
+  tell("No connection to the service: what you see is old. Trying again …")
+  set(at("banner-time"), `${seconds((Date.now() - lostAt) / 1000)} so far`)
 }
 
 // ---- one camera or all: the address says which, so that Back, reload and links work

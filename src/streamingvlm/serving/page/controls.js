@@ -2,7 +2,7 @@
 
 import {at, set} from "./dom.js"
 
-const THEMES = {"": "system", dark: "dark", light: "light"}
+const THEMES = {"": "as the system", dark: "dark", light: "light"}, MARKS = {"": "◐", dark: "●", light: "○"}
 
 export function keys({back, add, wall, help}) {
   document.addEventListener("keydown", event => {
@@ -39,8 +39,9 @@ export function theme(button, changed) {
   const apply = name => {
     if (name) document.documentElement.dataset.theme = name
     else delete document.documentElement.dataset.theme
-    set(button, `Colours: ${THEMES[name]}`)
-    button.setAttribute("aria-label", `Colours: ${THEMES[name]}. Press for the next.`)
+    set(button, MARKS[name])
+    button.title = `Colours: ${THEMES[name]}`
+    button.setAttribute("aria-label", `Colours: ${THEMES[name]}. Press to change.`)
   }
   let now = ""
   try {

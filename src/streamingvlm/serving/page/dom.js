@@ -27,6 +27,23 @@ export function pairs(list, rows) {
   })
 }
 
+// Rows of numbers under a <thead>: [[name, values, which are over the budget], ...].
+export function table(body, rows) {
+  rows.forEach(([name, values, over = () => false], row) => {
+    if (!body.rows[row]) {
+      const line = make("tr"), head = make("th", "", name)
+      head.scope = "row"
+      line.append(head, ...values.map(() => make("td")))
+      body.append(line)
+    }
+    values.forEach((value, k) => {
+      const cell = body.rows[row].cells[k + 1]
+      set(cell, value == null ? "–" : count(Math.round(value)))
+      cell.classList.toggle("over", Boolean(over(value)))
+    })
+  })
+}
+
 const whole = new Intl.NumberFormat("en")
 export const count = value => whole.format(value ?? 0)
 export const ms = value => value == null ? "–" : value < 9950 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`

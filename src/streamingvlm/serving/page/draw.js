@@ -74,7 +74,7 @@ export function strip(canvas, trail, budgetMs, capacity) {
   const values = trail.map(one => one.release).filter(value => value != null)
   const top = Math.max(budgetMs * 1.5, ...values) * 1.05
   const step = size.width / capacity, bar = Math.max(1, step - size.ratio * 0.5)
-  const plain = style.getPropertyValue("--mark"), over = style.getPropertyValue("--alarm")
+  const plain = style.getPropertyValue("--mark"), over = style.getPropertyValue("--over")
   values.forEach((value, k) => {
     draw.fillStyle = value > budgetMs ? over : plain
     const high = value / top * size.height

@@ -1,6 +1,6 @@
 // One camera, large: its picture, what is said about it, its latency, counts and alarms. Knows one camera at a time.
 
-import {at, attribute, causes, clock, count, day, make, ms, pairs, seconds, set, sum} from "./dom.js"
+import {at, attribute, causes, clock, count, day, make, ms, pairs, seconds, set, sum, table} from "./dom.js"
 import {paint, strip, watch} from "./draw.js"
 import {badges, veil} from "./wall.js"
 
@@ -48,15 +48,16 @@ export class Focus {
     attribute(at("focus"), "data-state", row.state)
     attribute(at("focus"), "data-alarm", String(alarms.length > 0))
     set(at("focus-state"), row.state)
-    set(at("focus-action"), camera.action)
+    set(at("focus-action"), camera.live ? camera.action : "")
+    at("focus").style.setProperty("--shape", row.width && row.height ? row.width / row.height : 16 / 9)
     set(at("focus-comment"), camera.comment)
     attribute(at("focus-canvas"), "aria-label", `The picture of ${camera.id}: ${camera.action || row.state}`)
     badges(at("focus-badges"), alarms)
     veil(at("focus-veil"), camera)
+    const over = value => value > this.budget(), now = camera.live ? newest?.ms ?? {} : {}
+    table(at("focus-latency").tBodies[0], [["release → decision", [now.release, latency.p50, latency.p95, latency.p99], over],
+      ["capture → decision", [now.capture, latency.capture_p50, latency.capture_p95, latency.capture_p99]]])
     pairs(at("focus-facts"), [
-      ["release → decision", `${ms(newest?.ms?.release)} · p50 ${ms(latency.p50)} · p95 ${ms(latency.p95)} · p99 ${ms(latency.p99)}`],
-      ["capture → decision", latency.capture_p50 == null && newest?.ms?.capture == null ? "the camera does not tell the time"
-        : `${ms(newest?.ms?.capture)} · p50 ${ms(latency.capture_p50)} · p95 ${ms(latency.capture_p95)} · p99 ${ms(latency.capture_p99)}`],
       ["frames", `in ${count(frames.in)} · decided ${count(frames.decided)} · in flight ${count(frames.in_flight)}`],
       ["dropped", sum(frames.dropped) ? `${count(sum(frames.dropped))}: ${causes(frames.dropped)}` : "none"],
       ["source", `${row.url ?? row.kind} · ${row.width || "?"} × ${row.height || "?"} · ${row.fps ? `${row.fps.toFixed(1)} fps` : "rate not known yet"}`],
@@ -92,7 +93,7 @@ export class Focus {
     const {trail} = this.camera, budget = this.budget()
     strip(at("focus-strip"), trail, budget, TRAIL)
     const late = trail.filter(one => one.release > budget).length
-    const text = `The last ${trail.length} decisions, release → decision; the dashed line is the budget, ${ms(budget)}; ${late} over it.`
+    const text = `The last ${trail.length} decisions; dashed: the budget, ${ms(budget)}; ${late ? `${late} over it` : "none over it"}.`
     set(at("focus-strip-text"), text)
     attribute(at("focus-strip"), "aria-label", text)
   }

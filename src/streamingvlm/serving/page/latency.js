@@ -1,8 +1,8 @@
 // The histogram of latencies with its percentiles and the budget, and the totals of frames. Knows the service's statistics only.
 
-import {at, attribute, causes, count, make, ms, pairs, set, sum} from "./dom.js"
+import {at, attribute, count, ms, pairs, seconds, set, sum, table} from "./dom.js"
 
-const HIGH = 128, FOOT = 16, HEAD = 34
+const HIGH = 148, FOOT = 16, ROW = 12, HEAD = 4 * ROW + 2
 const NS = "http://www.w3.org/2000/svg"
 
 function shape(tag, attributes, text) {
@@ -18,30 +18,16 @@ export function show(stats, budgetMs) {
   histogram(buckets.filter(([edge]) => edge > 0), latency.release ?? {}, budgetMs)
   percentiles(latency, budgetMs)
   const late = stats.late ? `${count(stats.late)} results came too late to be shown in order. ` : ""
-  set(at("latency-late"), `${late}Since the service started${stats.uptime_s ? `, ${Math.round(stats.uptime_s / 60)} min ago` : ""}.`)
+  set(at("latency-late"), `${late}Since the service started${stats.uptime_s ? `, ${seconds(stats.uptime_s)} ago` : ""}.`)
   const dropped = sum(frames.dropped)
   pairs(at("frames"), [["in", count(frames.in)], ["decided", count(frames.decided)], ["in flight", count(frames.in_flight)],
     ["dropped", count(dropped)], ...Object.entries(frames.dropped ?? {}).filter(([, n]) => n).sort((a, b) => b[1] - a[1])
       .map(([cause, n]) => [`· ${cause.replaceAll("_", " ")}`, count(n)])])
-  return dropped ? causes(frames.dropped) : ""
 }
 
-function percentiles(latency, budgetMs) {
-  const body = at("percentiles").tBodies[0]
-  const keys = ["p50", "p95", "p99"], rows = [["release → decision", latency.release ?? {}], ["capture → decision", latency.capture ?? {}]]
-  rows.forEach(([name, values], row) => {
-    if (!body.rows[row]) {
-      const head = make("th", "", name)
-      head.scope = "row"
-      body.append(make("tr"))
-      body.rows[row].append(head, ...keys.map(() => make("td")))
-    }
-    keys.forEach((key, k) => {
-      const cell = body.rows[row].cells[k + 1]
-      set(cell, ms(values[key]))
-      cell.classList.toggle("over", row === 0 && values[key] > budgetMs)
-    })
-  })
+function percentiles({release = {}, capture = {}}, budgetMs) {
+  const three = ({p50, p95, p99}) => [p50, p95, p99]
+  table(at("percentiles").tBodies[0], [["release → decision", three(release), value => value > budgetMs], ["capture → decision", three(capture)]])
 }
 
 function histogram(buckets, latency, budgetMs) {
@@ -65,12 +51,13 @@ function histogram(buckets, latency, budgetMs) {
   })
   parts.push(shape("line", {x1: 0, x2: wide, y1: floor, y2: floor, class: "axis"}))
   parts.push(...ticks(low, high).map(value => shape("text", {x: x(value), y: HIGH - 3, "text-anchor": "middle", class: "soft"}, ms(value))))
-  const marks = [["budget", budgetMs, "budget"], ["p50", latency.p50, "mark"], ["p95", latency.p95, "mark"], ["p99", latency.p99, "mark"]]
+  const marks = [[`budget ${ms(budgetMs)}`, budgetMs, "budget"], ["p50", latency.p50, "mark"], ["p95", latency.p95, "mark"], ["p99", latency.p99, "mark"]]
   parts.push(...marks.filter(([, value]) => value != null).flatMap(([name, value, kind], row) => {
-    const right = x(value) > wide * 0.75, y = 9 + (row ? (row - 1) % 3 : 0) * 11
-    return [shape("line", {x1: x(value), x2: x(value), y1: kind === "budget" ? 0 : y - 8, y2: floor, class: kind}),
-            shape("text", {x: x(value) + (right ? -3 : 3), y: kind === "budget" ? floor - 3 : y, "text-anchor": right ? "end" : "start", class: kind}, name)]
+    const left = x(value) > wide * 0.7, y = 9 + row * ROW
+    return [shape("line", {x1: x(value), x2: x(value), y1: y - 8, y2: floor, class: kind}),
+            shape("text", {x: x(value) + (left ? -3 : 3), y, "text-anchor": left ? "end" : "start", class: kind}, name)]
   }))
+  parts.sort((a, b) => (a.tagName === "text") - (b.tagName === "text"))  // words above lines
   svg.replaceChildren(...parts)
 }
 

@@ -4,9 +4,10 @@ import {at, causes, count, make, ms, seconds, set, attribute, sum} from "./dom.j
 import {paint, unwatch, watch} from "./draw.js"
 
 const GAP_PX = 8
-const DENSITIES = [{name: "roomy", from: 300, text: 104}, {name: "medium", from: 205, text: 82}, {name: "dense", from: 0, text: 44}]
-const MIN_PX = 148
-const density = width => DENSITIES.find(one => width >= one.from)
+// How much is said under a picture, in pixels: `from` is the narrowest tile for it, `worth` what the fuller text is worth in size of the picture.
+const DENSITIES = [{name: "full", from: 250, text: 108, worth: 1}, {name: "medium", from: 190, text: 85, worth: 0.85},
+                   {name: "small", from: 148, text: 60, worth: 0.75}, {name: "dense", from: 120, text: 43, worth: 0.65}]
+const NARROW_PX = 148  // where not all fit, and on a phone
 
 export class Wall {
   constructor(cameras, budget, open, visible) {
@@ -73,12 +74,12 @@ export class Wall {
     const tile = this.tiles.get(id), camera = this.cameras.get(id)
     if (!tile || !camera) return
     const {row, alarms} = camera, release = camera.newest?.ms?.release ?? row.latency_ms?.p50, capture = camera.newest?.ms?.capture
-    const silent = camera.silentS, over = camera.live && release > this.budget()
+    const silent = document.body.classList.contains("lost") ? 0 : camera.silentS, over = camera.live && release > this.budget()
     set(tile.state, row.state)
     attribute(tile.node, "data-state", row.state)
     attribute(tile.node, "data-alarm", String(alarms.length > 0))
     veil(tile.veil, camera)
-    set(tile.action, camera.action)
+    set(tile.action, camera.live ? camera.action : "")
     set(tile.late, !camera.live ? "" : silent ? `no decision for ${seconds(silent)}` : ms(release))
     tile.late.classList.toggle("over", Boolean(over || silent))
     tile.late.title = `release → decision ${ms(release)}, capture → decision ${ms(capture)}`
@@ -96,24 +97,13 @@ export class Wall {
   layout() {
     const n = this.tiles.size, {clientWidth: width, clientHeight: height} = at("wall-view")
     if (!n || !width) return
-    const shape = aspect(this.cameras), narrow = Math.max(1, Math.floor((width + GAP_PX) / (MIN_PX + GAP_PX)))
-    let columns = Math.min(n, narrow)
-    for (let c = 1; c <= Math.min(n, narrow); c++) {
-      const tile = (width - GAP_PX * (c - 1)) / c
-      if (Math.ceil(n / c) * (tile / shape + density(tile).text + GAP_PX) <= height + GAP_PX) {
-        columns = c
-        break
-      }
-    }
-    const phone = matchMedia("(max-width: 720px)").matches
-    if (phone) columns = n < 3 ? 1 : Math.min(2, narrow)
-    const limit = phone ? Infinity : Math.max(MIN_PX, (height / Math.ceil(n / columns) - GAP_PX - density(width / columns).text) * shape)
-    const tile = Math.min((width - GAP_PX * (columns - 1)) / columns, limit)
+    const phone = matchMedia("(max-width: 720px)").matches, shape = aspect(this.cameras), inner = width - 2 * GAP_PX
+    const {columns, tile, density} = (phone ? null : fitting(n, inner, height - 2 * GAP_PX, shape)) ?? scrolling(n, inner, phone)
     this.columns = columns
     this.list.style.setProperty("--columns", columns)
     this.list.style.setProperty("--tile", `${Math.floor(tile)}px`)
     this.list.style.setProperty("--shape", shape)
-    attribute(this.list, "data-density", density(tile).name)
+    attribute(this.list, "data-density", density)
   }
 
   mark(tile) {
@@ -135,6 +125,25 @@ export class Wall {
     event.preventDefault()
     nodes[to].tile.button.focus()
   }
+}
+
+// The columns and the text that give the largest tiles of which all are seen at once; null where there is no such.
+function fitting(n, width, height, shape) {
+  let best = null
+  for (let columns = 1; columns <= n; columns++) {
+    const widest = (width - GAP_PX * (columns - 1)) / columns, tallest = height / Math.ceil(n / columns) - GAP_PX
+    for (const {name, from, text, worth} of DENSITIES) {
+      const tile = Math.min(widest, (tallest - text) * shape)
+      if (tile >= from && tile * worth > (best?.value ?? 0)) best = {columns, tile, density: name, value: tile * worth}
+    }
+  }
+  return best
+}
+
+function scrolling(n, width, phone) {
+  const columns = phone && n < 3 ? 1 : Math.max(1, Math.floor((width + GAP_PX) / (NARROW_PX + GAP_PX)))
+  const tile = (width - GAP_PX * (columns - 1)) / columns
+  return {columns, tile, density: phone ? (tile < 250 ? "medium" : "full") : "small"}
 }
 
 // The commonest shape of picture, between square and 16:9.

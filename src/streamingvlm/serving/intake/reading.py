@@ -18,7 +18,7 @@ from streamingvlm.media.buffer import JitterBuffer, Pace
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.live import picture as pictures
+from streamingvlm.serving.intake import picture as pictures
 
 PREVIEW_S = 1.0  # between two previews while nobody looks: an alarm wants a picture
 CREDIT = 8

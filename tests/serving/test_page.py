@@ -1,0 +1,156 @@
+"""The live service's page in a real Chromium, against the real doors and a service that makes everything up."""
+
+from __future__ import annotations
+
+import re
+import time
+from importlib import resources
+
+import pytest
+from browser import FOUND, NONE, Browser
+from serving.fake_service import FakeService, Running
+
+PAGE = resources.files("streamingvlm.serving") / "page"
+HOSTILE = "<img src=x onerror=alert(1)>"
+# the tile of a camera, by its name
+TILE = "[...document.querySelectorAll('#wall .tile')].find(one => one.querySelector('.name').textContent === {!r})"
+
+
+def test_page_needs_nothing_from_elsewhere_and_runs_under_a_strict_policy():
+    files = {one.name: one.read_text() for one in PAGE.iterdir() if one.name.endswith((".html", ".js", ".css"))}
+    html = files["index.html"]
+    assert len(files) > 8 and not re.search(r"""(src|href)=["'](https?:)?//""", html)
+    assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", html), "a script or style inside the HTML, which the policy forbids"
+    for name, text in files.items():
+        if name.endswith(".js"):
+            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text), f"{name} makes markup from text"
+            assert len(text.splitlines()) <= 300
+            assert set(re.findall(r'from "\./([^"]+)"', text)) <= set(files), f"{name} imports what is not there"
+        if name.endswith(".css"):
+            assert "@import" not in text and "url(" not in text
+    used = set(re.findall(r'\bat\("([^"]+)"\)', "".join(files.values())))
+    assert used <= set(re.findall(r'id="([^"]+)"', html)), "a script asks for a part that the page lacks"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if FOUND is None:
+        pytest.skip(NONE)
+    with Browser(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser):
+    browser.complaints.clear()
+    return browser
+
+
+def pixels(page: Browser, name: str) -> int:
+    """A number that tells two pictures of a tile's canvas apart."""
+    return page(f"{{const c = {TILE.format(name)}.querySelector('canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+                "let sum = 0; for (let k = 0; k < d.length; k += 4) sum = (sum * 31 + d[k] * 3 + d[k + 1] * 5 + d[k + 2]) % 1000003; sum}")
+
+
+def blue(page: Browser, name: str) -> int:
+    """Pixels of the colour of a person's box."""
+    return page(f"{{const c = {TILE.format(name)}.querySelector('canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+                "let n = 0; for (let k = 0; k < d.length; k += 4) n += d[k] === 0x56 && d[k + 1] === 0xb4 && d[k + 2] === 0xe9; n}")
+
+
+def test_cameras_are_seen_opened_added_and_removed(page):
+    with Running(FakeService(3, eventful=False)) as running:
+        call, service = running.call, running.service
+        page.open(running.address)
+        page.until("document.querySelectorAll('#wall .tile').length === 3")
+        page.until("document.querySelector('#summary').textContent.startsWith('3 of 3 live')")
+        page.until("document.querySelector('#wall .late').textContent.endsWith('ms')")
+        end = time.monotonic() + 10
+        while not blue(page, "gate-1"):
+            assert time.monotonic() < end, "no box is drawn"
+        before = pixels(page, "gate-1")
+        while pixels(page, "gate-1") == before:
+            assert time.monotonic() < end, "the picture stands still"
+
+        # keys: from tile to tile, into one and back
+        page("document.querySelector('#wall .tile').focus()")
+        page.key("ArrowRight")
+        page.key("Enter")
+        page.until("document.querySelector('#focus-name').textContent === 'gate-2' && !document.querySelector('#focus').hidden")
+        assert page("document.activeElement.id") == "focus-name" and page("location.hash") == "#camera=gate-2"
+        call(service.say, "gate-2", HOSTILE)
+        page.until(f"document.querySelector('#focus-comments').textContent.includes({HOSTILE!r})")
+        page.until("document.querySelector('#focus-latency td').textContent !== '–'")
+        page.key("Escape")
+        page.until("document.querySelector('#focus').hidden")
+        assert page(f"document.activeElement === {TILE.format('gate-2')}"), "back to where one came from"
+
+        # an alarm: told, counted, on the tile; its row opens the camera with the alarm's picture
+        call(service.alarm, "gate-3", "fall", "on")
+        page.until(f"{TILE.format('gate-3')}.querySelector('.badge')?.textContent === 'fall'")
+        page.until("document.querySelector('#said').textContent === 'Alarm: fall at gate-3'")
+        page.key("a")
+        page.until("document.activeElement.closest('#alarm-list')")
+        page.key("Enter")
+        page.until("document.querySelector('#focus-name').textContent === 'gate-3' && document.querySelector('#moment-picture').naturalWidth === 320")
+        call(service.alarm, "gate-3", "fall", "off")
+        page.until("document.querySelector('#alarm-list .lasted').textContent.startsWith('for ')")
+        page.key("Escape")
+
+        # a state, with its reason in words; a filter
+        call(service.state, "gate-1", "stalled", "The camera sends nothing.")
+        page.until(f"{TILE.format('gate-1')}.querySelector('.veil').textContent === 'stalled: The camera sends nothing.'")
+        page("{const kind = document.querySelector('#filter-kind'); kind.value = 'not-live'; kind.dispatchEvent(new Event('input'))}")
+        assert page("[...document.querySelectorAll('#wall .name')].map(one => one.textContent).join()") == "gate-1"
+        page("{const kind = document.querySelector('#filter-kind'); kind.value = ''; kind.dispatchEvent(new Event('input'))}")
+
+        # a camera of a hostile name: text, everywhere. What the service refuses is said at the field.
+        fill = "{const form = document.querySelector('#add-form'); form.elements.url.value = %r; form.elements.id.value = %r; form.requestSubmit()}"
+        page("document.activeElement.blur()")
+        page.key("n")
+        assert page("document.querySelector('#add').open")
+        page(fill % ("ftp://x", HOSTILE))
+        page.until("document.querySelector('#add-error').textContent.startsWith(\"The address 'ftp://x' has no kind\")")
+        assert page("document.activeElement.name + document.activeElement.getAttribute('aria-invalid')") == "urltrue"
+        page(fill % ("rtsp://x", "gate-2"))
+        page.until("document.querySelector('[name=id][aria-invalid]') && document.querySelector('#add-error').textContent.includes('already')")
+        page(fill % ("pattern:x", HOSTILE))
+        page.until(f"!document.querySelector('#add').open && {TILE.format(HOSTILE)}")
+        page(f"{TILE.format(HOSTILE)}.click()")
+        page.until(f"document.querySelector('#focus-name').textContent === {HOSTILE!r}")
+        call(service.alarm, HOSTILE, HOSTILE, "on")
+        page.until("document.querySelector('#alarm-list').textContent.includes('<img')")
+        page("document.querySelector('#focus-remove').click()")
+        assert page("document.activeElement.textContent") == "Keep it"
+        page("document.querySelector('#remove-form').requestSubmit()")
+        page.until(f"document.querySelector('#focus').hidden && !{TILE.format(HOSTILE)}")
+        assert HOSTILE not in service.watched
+        assert page("[...document.images].every(one => !one.src.endsWith('/x'))")
+        page.key("?")
+        assert page("document.querySelector('#help').open")
+        assert [said for said in page.complaints if " 422 " not in said and " 409 " not in said] == [], "the console complains"
+
+
+def test_a_lost_service_is_told_and_what_was_missed_is_caught_up_once(page):
+    first = FakeService(1, eventful=False)
+    with Running(first) as running:
+        port = int(running.address.rsplit(":", 1)[1])
+        page.open(running.address)
+        page.until("document.querySelector('#wall .late')?.textContent.endsWith('ms')")
+        running.call(first.alarm, "gate-1", "fall", "on")
+        page.until("document.querySelectorAll('#alarm-list li').length === 1")
+    page.until("document.body.classList.contains('lost') && !document.querySelector('#banner').hidden")
+    assert page("document.querySelector('#banner-text').textContent").startswith("No connection")
+    second = FakeService(1, eventful=False)
+    second.results.newest = first.results.newest  # the numbers go on, as they do by the clock
+    second.begin_with = [("alarm", "gate-1", "bag", "on"), ("say", "gate-1", "it is back")]
+    with Running(second, port) as running:
+        page.until("!document.body.classList.contains('lost') && document.querySelector('#banner-text').textContent.startsWith('Connected again')")
+        page.until("document.querySelectorAll('#alarm-list li').length === 2")
+        running.call(second.alarm, "gate-1", "bag", "off")
+        page.until("[...document.querySelectorAll('#alarm-list .lasted')].some(one => one.textContent.startsWith('for '))")
+        page(f"{TILE.format('gate-1')}.click()")
+        page.until("document.querySelectorAll('#focus-comments li').length > 0")
+        assert page("[...document.querySelectorAll('#focus-comments li')].filter(one => one.textContent.includes('it is back')).length") == 1
+        assert page("document.querySelectorAll('#alarm-list li').length") == 2
+        assert "caught up" in page("document.querySelector('#banner-text').textContent")
