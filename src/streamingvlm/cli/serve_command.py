@@ -38,6 +38,7 @@ def serve(args: argparse.Namespace) -> None:
 async def _run(settings: Settings, args: argparse.Namespace) -> None:
     from streamingvlm.serving.api.app import application
     from streamingvlm.serving.api.listen import bound, listening
+    from streamingvlm.serving.api.rpc import answering
     from streamingvlm.serving.live import demo
     from streamingvlm.serving.live.service import Service
 
@@ -55,6 +56,8 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
             running.check(cameras)
             await running.start()
         running.begin(cameras)
+        if service.grpc_port is not None:
+            print(f"gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}", flush=True)
         address = await stack.enter_async_context(listening(application(running), service.host, service.port))
         print(f"{len(running.cameras())} cameras at {address}   Ctrl-C ends it", flush=True)
         if not args.no_open:
