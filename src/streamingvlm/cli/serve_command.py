@@ -47,7 +47,9 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
-        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
+        if store := _store(service.store, service.keep_s):
+            stack.push_async_callback(asyncio.to_thread, store.close)
+        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), store)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
@@ -59,7 +61,12 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
         if service.grpc_port is not None:
             print(f"gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}", flush=True)
         address = await stack.enter_async_context(listening(application(running), service.host, service.port))
-        print(f"{len(running.cameras())} cameras at {address}   Ctrl-C ends it", flush=True)
+        rpc = ""
+        if service.grpc_port is not None:
+            from streamingvlm.serving.api.rpc import answering
+
+            rpc = f", gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}"
+        print(f"{len(running.cameras())} cameras at {address}{rpc}   Ctrl-C ends it", flush=True)
         if not args.no_open:
             webbrowser.open(address)
         with contextlib.suppress(TimeoutError):
