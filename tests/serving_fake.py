@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
+import httpx
+
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.api.app import application
+from streamingvlm.serving.api.listen import listening
 from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.results import Results
 
@@ -88,3 +94,10 @@ def alarm(stream: str, frame: int, state: str = "on") -> dict:
 def comment(stream: str, chunk: int) -> dict:
     return {"type": "comment", "stream": stream, "chunk": chunk, "start_s": float(chunk), "end_s": chunk + 1.0, "text": "left serves", "tokens": 3,
             "kv_tokens": 90, "ms": {"decode": 10.0}}
+
+
+@asynccontextmanager
+async def running(service: FakeService) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """The service's HTTP doors on a free port -> a client, and the address for WebSockets."""
+    async with listening(application(service), "127.0.0.1", 0) as address, httpx.AsyncClient(base_url=address, timeout=30) as client:
+        yield client, address.replace("http", "ws", 1)

@@ -491,7 +491,7 @@ def test_any_name_is_read_and_can_be_written_of(here, videos, model, name):
     assert os.fsencode(name) == urllib.parse.unquote_to_bytes(link)
 
 
-@pytest.mark.parametrize(("word", "said"), [("rtsp://camera/1", "live cameras are for `streamingvlm serve`"), ("http://host/a.mp4", "downloaded first"),
+@pytest.mark.parametrize(("word", "said"), [("rtsp://camera/1", "for `streamingvlm serve`"), ("http://host/a.mp4", "downloaded first"),
                                             ("file:///tmp/a.mp4", "without file://")])
 def test_an_address_is_called_one(refused, word, said):
     assert said in refused(word)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
 import ablation
 
-from streamingvlm.base import config
+from streamingvlm.base import config, timing
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import claims, ledger_inputs, runs
 from streamingvlm.worlds.match import game, scoring
@@ -124,7 +124,7 @@ def test_the_published_files_give_the_ledger_its_hours_and_its_conformance():
 
 
 def timed(student: str, ms: list[float], policy: str = "streaming") -> list[dict]:
-    warm = [900.0] * runs.WARM_CHUNKS
+    warm = [900.0] * timing.WARM_CHUNKS
     return [{"policy": policy, "student": student, "pass": "in turns", "chunk": k, "ms": {"total": one}} for k, one in enumerate(warm + ms)]
 
 

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import nbformat
 
 from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
+
+
+@contextlib.contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Within this, a module that was not imported before cannot be."""
+    missing = name not in sys.modules
+    if missing:
+        sys.modules[name] = None
+    yield
+    if missing:
+        del sys.modules[name]
+
+
+with _without("rfc3987_syntax"):  # a grammar of international addresses, which jsonschema would compile for two seconds; no notebook has one
+    import nbformat
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},

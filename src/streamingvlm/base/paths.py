@@ -7,6 +7,8 @@ from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 
+STUDENTS = {"overlapped": "model", "tiled": "tiled", "base": "base"}  # who watches, and its folder below artifacts/sft
+
 
 def repository_root(start: Path | None = None) -> Path:
     """The folder that holds params.yaml, from `start` (default: the working folder) upwards, so that no path hangs on where one stands."""

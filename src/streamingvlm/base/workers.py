@@ -3,6 +3,8 @@
     for row in ordered(render, jobs): ...            # results in the order of the jobs, as soon as they are there
     for number, item in spread(watch, jobs): ...     # items of many generators, as they come; `number` is the job's
 
+    start()                                          # before long imports: on another core, workers get ready beside them
+
 Functions and arguments are pickled: functions of modules, plain data. One core, or one job, and all of it runs here, in the order of the jobs.
 `STREAMINGVLM_WORKERS=2` limits the processes (memory: some 0.4 GB each). Knows nothing of what the work is.
 """
@@ -10,6 +12,7 @@ Functions and arguments are pickled: functions of modules, plain data. One core,
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import threading
@@ -22,7 +25,7 @@ from typing import TypeVar
 from streamingvlm.base.errors import UserError
 
 Result = TypeVar("Result")
-PRELOAD = ["torch", "transformers", "streamingvlm.streaming.stream"]  # by the fork server, once for all workers
+PRELOAD = ("torch", "transformers", "streamingvlm.streaming.stream")  # by the fork server, once for all workers
 _here: dict[str, multiprocessing.Queue] = {}  # in a worker: the queue that its generators' items go to
 
 
@@ -33,6 +36,13 @@ def cores() -> int:
     if asked and not (asked.isdecimal() and int(asked)):
         raise UserError(f"STREAMINGVLM_WORKERS must be a number of processes, not {asked!r}.")
     return min(here, int(asked)) if asked else here
+
+
+def start(preload: Sequence[str] = PRELOAD) -> None:
+    """Start the fork server now, if there will be workers: it imports what they need, some seconds' worth, while this process does the same."""
+    if cores() > 1 and _kind() == "forkserver":
+        multiprocessing.set_forkserver_preload(list(preload))
+        multiprocessing.forkserver.ensure_running()
 
 
 def ordered(work: Callable[..., Result], jobs: Sequence[tuple], count: int | None = None) -> Iterator[Result]:
@@ -91,11 +101,14 @@ def _generate(work: Callable[..., Iterator], number: int, job: tuple) -> None:
     _here["items"].put((number, None, True))
 
 
+def _kind() -> str:
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
 def _context():
-    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(kind)
-    if kind == "forkserver":
-        context.set_forkserver_preload(PRELOAD)
+    context = multiprocessing.get_context(_kind())
+    if _kind() == "forkserver":
+        context.set_forkserver_preload(list(PRELOAD))  # of a server that does not run yet
     return context
 
 

@@ -30,10 +30,10 @@ def timed(folders: dict[str, Path], row: dict, cfg: config.Config, root: Path) -
     """variant -> its folder; milliseconds a chunk of each, alone on the machine and chunk by chunk in turn: p50, p95, p99."""
     device = loading.pick_device(cfg.run.device)
     models = {variant: loading.load(folder, device, decode=cfg.run.decode) for variant, folder in folders.items()}
-    chunks = list(islice(runs.chunks_of(row, cfg, root), runs.WARM_CHUNKS + TIMED_CHUNKS))
+    chunks = list(islice(runs.chunks_of(row, cfg, root), timing.WARM_CHUNKS + TIMED_CHUNKS))
     streams = [(variant, runs.begin(vlm, row, "streaming", cfg), len(chunks)) for variant, vlm in models.items()]
     ms: dict[str, list[float]] = {variant: [] for variant in folders}
     for variant, comment in runs.interleaved(streams, row["id"], chunks):
         ms[variant].append(comment.ms["total"])
-    return [{"variant": variant} | {f"chunk_ms_{q}": value for q, value in timing.percentiles(each[runs.WARM_CHUNKS :] or each).items()}
+    return [{"variant": variant} | {f"chunk_ms_{q}": value for q, value in timing.percentiles(each[timing.WARM_CHUNKS :] or each).items()}
             for variant, each in ms.items()]

@@ -15,10 +15,9 @@ import numpy as np
 
 from streamingvlm.base import config, machine, timing
 from streamingvlm.base.numbers import flat
-from streamingvlm.base.paths import Paths, repository_root
+from streamingvlm.base.paths import STUDENTS, Paths, repository_root
 from streamingvlm.context.policy import POLICIES
 from streamingvlm.evaluation import claims
-from streamingvlm.evaluation.runs import STUDENTS, WARM_CHUNKS
 from streamingvlm.streaming import captions
 from streamingvlm.worlds.match import game, scoring
 from streamingvlm.worlds.match.game import Said
@@ -49,7 +48,7 @@ def timing_summary(lines: Sequence[dict], policy: str, cfg: config.Config) -> di
 
     "first" is the first quarter from the first full window on. `times_real_time`: how many times faster than the clock 99 % of the chunks are."""
     lines = [line for line in lines if line["policy"] == policy]
-    full = lines[max(WARM_CHUNKS, cfg.cache.vision_rounds) :]
+    full = lines[max(timing.WARM_CHUNKS, cfg.cache.vision_rounds) :]
     if len(full) < 4:
         return {}  # too short to have a first and a last quarter
     ms, kv, memory = [line["ms"]["total"] for line in full], [line["kv_tokens"] for line in full], [line["memory_mb"] for line in full]
@@ -89,7 +88,7 @@ def noise(lines: Sequence[dict]) -> float | None:
     for line in lines:
         if line["policy"] == "streaming" and line["pass"] == "in turns":
             found.setdefault(line["student"], {})[line["chunk"]] = line["ms"]["total"]
-    shared = sorted(set.intersection(*(set(of) for of in found.values())))[WARM_CHUNKS:] if len(found) > 1 else []
+    shared = sorted(set.intersection(*(set(of) for of in found.values())))[timing.WARM_CHUNKS:] if len(found) > 1 else []
     medians = [float(np.median([of[k] for k in shared])) for of in found.values()] if shared else []
     return round(max(medians) / min(medians), 4) if medians else None
 
@@ -100,7 +99,7 @@ def chunk_ms(lines: Sequence[dict], compress_ms: Sequence[dict]) -> dict:
     watched: dict[str, dict[str, list[float]]] = {}
     for line in (line for line in lines if line["pass"] == "in turns"):
         watched.setdefault(line["policy"], {}).setdefault(line["student"], []).append(line["ms"]["total"])
-    return {"ablation": {policy: {student: {"chunk_ms_p50": round(float(np.median(ms[WARM_CHUNKS:] or ms)), 2)} for student, ms in of.items()}
+    return {"ablation": {policy: {student: {"chunk_ms_p50": round(float(np.median(ms[timing.WARM_CHUNKS:] or ms)), 2)} for student, ms in of.items()}
                          for policy, of in watched.items()},
             "compress": {row["variant"]: {"chunk_ms_p50": row["chunk_ms_p50"]} for row in compress_ms}, "noise": noise(lines)}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from streamingvlm.base import config
+from streamingvlm.base.paths import STUDENTS
 from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.context import policy
 from streamingvlm.media.reader import read_chunks
@@ -20,9 +21,7 @@ from streamingvlm.worlds.match.dataset import LONG
 from streamingvlm.worlds.match.task import MATCH
 from streamingvlm.worlds.task import Task
 
-STUDENTS = {"overlapped": "model", "tiled": "tiled", "base": "base"}  # who watches, and its folder below artifacts/sft
 TURNS = 80  # chunks of each stream that is timed in turn with the others
-WARM_CHUNKS = 5  # the first chunks of a stream pay for what is set up once; timings leave them out
 
 
 def begin(vlm: VLM, row: dict, name: str, cfg: config.Config) -> Streamer:

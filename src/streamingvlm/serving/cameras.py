@@ -40,7 +40,7 @@ class Camera(BaseModel):
 
 class Service(BaseModel):
     """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
-    `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read the cameras. `utilisation`: share
+    `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read cameras. `utilisation`: share
     of the machine's time up to which cameras are taken in while it runs; those of the file are always."""
 
     model_config = STRICT

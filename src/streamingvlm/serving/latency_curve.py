@@ -28,10 +28,16 @@ class LatencyCurve:
         self._shape = [0.0, *(_between(sorted(given.items()), size) for size in range(1, largest + 1))]
         self._speed = 1.0
         self._deviation = 0.1  # mean, as a share of the estimate
+        self._first = [0, *(self._split(size) for size in range(1, largest + 1))]
+        self._estimate()
 
     def ms(self, size: int) -> float:
         """Expected ms of a batch of 1..largest frames, on the safe side."""
-        return self._shape[size] * self._speed * (1.0 + MARGIN * self._deviation)
+        return self.table[size]
+
+    def first_batch(self, size: int) -> int:
+        """Of so many waiting frames, how many to run first: all, or fewer where the curve has a step and two batches are done sooner than one."""
+        return self._first[size]
 
     def learn(self, size: int, ms: float) -> None:
         """One batch took this long. What is no time at all teaches nothing."""
@@ -41,14 +47,23 @@ class LatencyCurve:
         self._deviation += SPEED_MEMORY * (abs(off) - self._deviation)
         self._speed *= 1.0 + SPEED_MEMORY * off
         self._shape[size] *= 1.0 + SHAPE_MEMORY * off
+        self._estimate()
 
     def largest_within(self, limit_ms: float) -> int:
         """The largest size whose batch is done within `limit_ms`; 0 if none is."""
         return next((size for size in range(self.largest, 0, -1) if self.ms(size) <= limit_ms), 0)
 
+    def _estimate(self) -> None:
+        safe = self._speed * (1.0 + MARGIN * self._deviation)
+        self.table = [ms * safe for ms in self._shape]  # size -> ms
+
+    def _split(self, size: int) -> int:
+        shape = self._shape
+        return min(range(size, 0, -1), key=lambda first: shape[first] + shape[size - first])
+
     def as_dict(self) -> dict[int, float]:
         """Size -> ms as now believed."""
-        return {size: self.ms(size) for size in range(1, self.largest + 1)}
+        return dict(enumerate(self.table[1:], 1))
 
 
 def _between(points: list[tuple[int, float]], size: int) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 import weakref
@@ -32,11 +33,22 @@ Listener = Callable[["Record", bytes | None], None]
 
 
 class Record(dict):
-    """A published record; written as JSON once, however many read it."""
+    """A published record; written as JSON once, however many read it. A number that is none is null: JavaScript reads no NaN."""
 
     @cached_property
     def json(self) -> str:
-        return json.dumps(self, separators=(",", ":"))
+        try:
+            return json.dumps(self, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            return json.dumps(_finite(self), separators=(",", ":"))
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Kept:

@@ -182,18 +182,22 @@ class Scheduler:
     def _consider(self, out: list[Action]) -> None:
         """The machine is free and frames may wait: run a batch, or say when to look again."""
         now, alone_s = self.now, self.curve.ms(1) / 1e3
-        for queue in list(self._ready.values()):
+        order = []
+        for at, queue in enumerate(list(self._ready.values())):
             dropped = queue.prune(now, alone_s)
             if dropped:
                 self._drop(dropped, out)
-                if not queue.waiting:
-                    del self._ready[queue.name]
-        if not self._ready:
+            if queue.waiting:
+                order.append((queue.urgency(now), at, queue))
+            else:
+                del self._ready[queue.name]
+        if not order:
             self._held_since = math.nan
             return
-        order = sorted(self._ready.values(), key=lambda queue: queue.urgency(now))
-        size, tightest = self._fit(order)
-        if size == len(order):
+        order.sort()
+        queues = [queue for _, _, queue in order]
+        size, tightest = self._fit(queues)
+        if size == len(queues):
             if math.isnan(self._held_since):
                 self._held_since = now
             until = self._hold_until(size, tightest)
@@ -202,23 +206,25 @@ class Scheduler:
                     self._wake = until
                     out.append(Wake(until))
                 return
-        self._start(self._choose(order, size), out)
+        self._start(self._choose(queues, size), out)
 
     def _fit(self, order: list[StreamQueue]) -> tuple[int, float]:
         """How many of `order` run together, and the earliest deadline among them that this keeps."""
-        curve, now = self.curve, self.now
-        tightest, longest_ms = math.inf, math.inf
-        alone_ms = curve.ms(1)
-        for at, queue in enumerate(order[: curve.largest]):
-            run_ms = curve.ms(at + 1)
-            if at and (run_ms > longest_ms or now + run_ms / 1e3 > tightest):
-                return at, tightest
-            deadline, budget_ms = queue.head_deadline(), queue.settings.budget_ms
-            if deadline >= now + run_ms / 1e3:  # one that is late all the same must hinder nobody
-                tightest = min(tightest, deadline)
-            if budget_ms >= alone_ms:
-                longest_ms = min(longest_ms, budget_ms / 2)
-        return min(len(order), curve.largest), tightest
+        table, now = self.curve.table, self.now
+        tightest = longest_s = math.inf
+        alone_s, size = table[1] / 1e3, 0
+        for queue in order[: self.curve.largest]:
+            run_s = table[size + 1] / 1e3
+            if size and (run_s > longest_s or now + run_s > tightest):
+                break
+            size += 1
+            budget_s = queue.budget_s
+            deadline = queue.waiting[0].released_at + budget_s
+            if now + run_s <= deadline < tightest:  # one that is late all the same must hinder nobody
+                tightest = deadline
+            if alone_s <= budget_s < 2 * longest_s:
+                longest_s = budget_s / 2
+        return size, tightest
 
     def _hold_until(self, size: int, tightest: float) -> float:
         """Until when to wait for one frame more, if it is worth it; else a time that is past.
@@ -239,8 +245,7 @@ class Scheduler:
 
     def _choose(self, order: list[StreamQueue], size: int) -> list[StreamQueue]:
         """The first `size`, or fewer where two batches are done sooner than one; the last place goes to a stream that is starving."""
-        curve = self.curve
-        size = min(range(size, 0, -1), key=lambda first: curve.ms(first) + (curve.ms(size - first) if first < size else 0.0))
+        size = self.curve.first_batch(size)
         chosen = order[:size]
         gives, self._gave_place = False, self._gave_place and size == 1
         if size < len(order) and not self._gave_place:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from streamingvlm.serving.events import Counts, FrameArrived, Settings
 
@@ -18,12 +19,12 @@ Dropped = tuple[FrameArrived, str]
 class StreamQueue:
     """`calm_s`: how long a stream of mode `auto` stays with the newest frame after it was behind."""
 
-    __slots__ = ("_boost", "_boost_until", "_calm_s", "_counts", "_freshest_until", "_interval_s", "_last_arrival", "budget_s", "expected_at",
-                 "name", "removed", "running", "settings", "unserved_since", "waiting")
+    __slots__ = ("_boost", "_boost_until", "_calm_s", "_counts", "_freshest_until", "_interval_s", "_last_arrival", "_stale_s", "budget_s", "expected_at",
+                 "live", "name", "removed", "running", "settings", "unserved_since", "waiting")
 
     def __init__(self, name: str, settings: Settings, calm_s: float):
         self.name, self.settings, self._calm_s = name, settings, calm_s
-        self.budget_s = settings.budget_ms / 1e3
+        self.live, self.budget_s, self._stale_s = settings.live, settings.budget_ms / 1e3, settings.stale_ms / 1e3
         self.waiting: deque[FrameArrived] = deque()
         self.running = 0
         self.removed = False
@@ -45,19 +46,14 @@ class StreamQueue:
         """Of late; what its settings say until frames have come."""
         return 1.0 / self._interval_s
 
-    def head_deadline(self) -> float:
-        """When the first waiting frame should be decided."""
-        return self.waiting[0].released_at + self.budget_s
-
     def urgency(self, now: float) -> tuple[float, float]:
         """Smallest first: priority, then the deadline. One that has passed says nothing: such streams take turns. A newer frame takes the turn of
         the one that it replaced, or a stream under load would have none."""
-        released = self.waiting[0].released_at
-        since = self.unserved_since if released + self.budget_s < now else min(released, self.unserved_since)
-        return -self.priority(now), since + self.budget_s
-
-    def priority(self, now: float) -> float:
-        return self.settings.priority + (self._boost if now < self._boost_until else 0.0)
+        since, released = self.unserved_since, self.waiting[0].released_at
+        if released < since and released + self.budget_s >= now:
+            since = released
+        boost = self._boost if now < self._boost_until else 0.0
+        return -self.settings.priority - boost, since + self.budget_s
 
     def alarm(self, severity: float, now: float, until: float) -> None:
         """A lesser alarm takes nothing from a greater one that still holds."""
@@ -66,26 +62,28 @@ class StreamQueue:
 
     def is_freshest(self, now: float) -> bool:
         """Is only the newest frame kept now?"""
-        return now < self._freshest_until and self.settings.live
+        return self.live and now < self._freshest_until
 
-    def arrive(self, frame: FrameArrived, now: float) -> list[Dropped]:
+    def arrive(self, frame: FrameArrived, now: float) -> Sequence[Dropped]:
         """A frame more -> those that make room for it."""
         self._counts.frames_in += 1
+        usual = self._interval_s
         interval = now - self._last_arrival
         if interval > 0:  # not of the first one
-            self._interval_s += RATE_MEMORY * (min(interval, PAUSE * self._interval_s) - self._interval_s)
+            self._interval_s = usual + RATE_MEMORY * ((interval if interval < PAUSE * usual else PAUSE * usual) - usual)
         self._last_arrival = now
-        self.expected_at = now + self._interval_s if self.settings.live else math.inf
+        if self.live:
+            self.expected_at = now + self._interval_s
         if not frame.released_at <= now:  # the future, or no number: it may run now, so its budget runs now
             frame = frame._replace(released_at=now)
-        waiting, out = self.waiting, []
-        if waiting and self.settings.live:
+        waiting, out = self.waiting, ()
+        if waiting and self.live:
             if now < self._freshest_until:
                 out = self._drop_all("superseded", now)
             elif len(waiting) >= self.settings.queue:
                 out = [self._drop("buffer_full", now)]
-        if not waiting:
-            self.unserved_since = min(self.unserved_since, now)
+        if self.unserved_since == math.inf:
+            self.unserved_since = now
         waiting.append(frame)
         return out
 
@@ -94,16 +92,16 @@ class StreamQueue:
         self._counts.frames_in += count
         self._counts.dropped[cause] += count
 
-    def prune(self, now: float, run_s: float) -> list[Dropped]:
+    def prune(self, now: float, run_s: float) -> Sequence[Dropped]:
         """Frames too old for anybody; in `auto`, those that no batch can decide in time (it takes `run_s`) while a newer one waits."""
-        if not self.settings.live:
-            return []
-        waiting, out = self.waiting, []
-        oldest = now - self.settings.stale_ms / 1e3
-        while waiting and waiting[0].released_at < oldest:
+        waiting = self.waiting
+        if not self.live or (len(waiting) == 1 and waiting[0].released_at >= now - self._stale_s):
+            return ()
+        out = []
+        while waiting and waiting[0].released_at < now - self._stale_s:
             out.append(self._drop("stale", now))
         if self.settings.mode == "auto":
-            while len(waiting) > 1 and self.head_deadline() < now + run_s:
+            while len(waiting) > 1 and waiting[0].released_at + self.budget_s < now + run_s:
                 out.append(self._drop("late_for_batch", now))
         return out
 

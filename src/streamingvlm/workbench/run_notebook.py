@@ -18,16 +18,20 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from traitlets import Float
 
 from streamingvlm.base.config import from_dict
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.files import write_json
 from streamingvlm.base.notebook_file import canonical, executed, read, stripped, write
 from streamingvlm.base.paths import repository_root
+
+if TYPE_CHECKING:
+    import nbformat
 
 SOURCES, EXECUTED = Path("artifacts/sources"), Path("reports/notebooks")
 WALL = Path("reports/timings/wall.json")  # stage -> seconds, of the last time each ran
@@ -41,24 +45,21 @@ class ThisPython(KernelSpecManager):
 
 
 class ThisKernel(AsyncKernelManager):
+    shutdown_wait_time = Float(0.4)  # all is written when the last cell has run: nobody need wait for a kernel to tidy up
+
     def _kernel_spec_manager_default(self) -> KernelSpecManager:
         return ThisPython()
-
-
-# --- the forms of a notebook ---------------------------------------------------------------------------------------------------
 
 
 # --- one notebook as a stage ---------------------------------------------------------------------------------------------------
 
 def run(name: str) -> None:
     """Execute artifacts/sources/<name>.ipynb from the repository root, into reports/notebooks/."""
-    from dvc.api import params_show
-
     source, target = SOURCES / f"{name}.ipynb", EXECUTED / f"{name}.ipynb"
     stage = name.partition("_")[2]
     if not source.is_file():
         raise UserError(f"There is no {source}: `dvc repro {stage}` makes it from notebooks/{name}.ipynb.")
-    params = params_show(stages=stage)
+    params = params_of(stage)
     from_dict(params)  # a wrong value is reported before a kernel starts
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,6 +76,22 @@ def run(name: str) -> None:
                     print(f"{name} did not finish; as far as it came it is in {target}.", file=sys.stderr, flush=True)
     walls = json.loads(WALL.read_text()) if WALL.is_file() else {}
     write_json(walls | {stage: round(time.monotonic() - begin, 1)}, WALL)
+
+
+def params_of(stage: str) -> dict:
+    """The params that dvc.yaml declares for a stage, as `dvc.api.params_show` gives them, with DVC's reader of YAML. (DVC would read dvc.lock too,
+    which takes over a second.)"""
+    from ruamel.yaml import YAML
+
+    declared, params = (YAML(typ="safe").load(Path(name).read_text(encoding="utf-8")) for name in ("dvc.yaml", "params.yaml"))
+    found: dict = {}
+    for name in declared["stages"][stage].get("params", []):
+        *sections, last = name.split(".")
+        value, into = params, found
+        for section in sections:
+            value, into = value[section], into.setdefault(section, {})
+        into[last] = value[last]
+    return found
 
 
 def _execute(name: str, source: Path, raw: Path, params: dict) -> None:

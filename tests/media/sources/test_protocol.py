@@ -29,7 +29,9 @@ class Script:
         for step in next(self.connections, ["60"]):
             if isinstance(step, Exception):
                 raise step
-            if isinstance(step, str):
+            if isinstance(step, str) and step.endswith("."):
+                yield step
+            elif isinstance(step, str):
                 stop.wait(float(step))
             else:
                 yield Picture(float(step), None, time.time())
@@ -74,6 +76,12 @@ def test_a_connection_that_lasted_makes_the_next_wait_short_again():
 def test_what_cannot_be_mended_is_not_tried_again():
     seen, changes = play(Script([0, SourceError("The file is damaged.", fatal=True)], [1]))
     assert seen[-1] == "failed" and changes[-1].reason == "The file is damaged." and 1 not in seen
+
+
+def test_a_source_that_waits_for_somebody_may_wait_as_long_as_it_takes():
+    seen, changes = play(Script(["Nobody is there yet.", "0.8", 0, 1]))
+    assert seen == ["connecting", "waiting", "live", 0, 1, "ended"]
+    assert changes[1].reason == "Nobody is there yet." and {c.epoch for c in changes} == {0}
 
 
 def test_a_stall_is_told_and_the_connection_kept_if_it_goes_on():

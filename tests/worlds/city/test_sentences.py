@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from streamingvlm.worlds.city import sentences
@@ -44,3 +46,10 @@ def test_scoring(text, expected):
     true = Said(2, "walk", (Wrong("fall", "left", ("red", "blue"), or_where="middle"),))
     got = sentences.score(sentences.parse(text), true)
     assert (got.exact, got.wrongs, got.who) == expected
+
+
+def test_who_misses_two_alike_has_missed_them():
+    car = sentences.Wrong("pavement", "left")
+    twice = sentences.Said(wrongs=(car, replace(car)))
+    assert sentences.score(twice, twice).exact and not sentences.score(sentences.Said(), twice).wrongs
+    assert not sentences.score(sentences.Said(wrongs=(car,)), twice).wrongs

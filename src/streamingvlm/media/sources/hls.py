@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from streamingvlm.media.sources.decoding import Decoder
 from streamingvlm.media.sources.protocol import Picture, SourceError, redacted
-from streamingvlm.media.sources.rtsp import OPEN_S, READ_S, why
+from streamingvlm.media.sources.rtsp import ANSWER_S, why
 
 
 class Hls:
@@ -20,7 +20,7 @@ class Hls:
         import av
 
         try:
-            with av.open(self.address, format="hls", options={"live_start_index": "-1"}, timeout=(OPEN_S, READ_S)) as container:
+            with av.open(self.address, format="hls", options={"live_start_index": "-1"}, timeout=ANSWER_S) as container:
                 decoder = Decoder(container.streams.video[0], lambda packet, pts_s: None)
                 for packet in container.demux(container.streams.video[0]):
                     if stop.is_set():

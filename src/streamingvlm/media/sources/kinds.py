@@ -20,7 +20,7 @@ from streamingvlm.media.sources.protocol import Source, redacted
 from streamingvlm.media.sources.rtsp import TRANSPORTS, Rtsp
 
 Make = Callable[[str], Source]
-ADDRESSES = "rtsp://…, rtsps://…, https://….m3u8, file:clip.mp4?loop=1, a file's path, or pattern:640x360@30"
+ADDRESSES = "rtsp://…, rtsps://…, https://….m3u8, file:clip.mp4?loop=1, a file's path, pattern:640x360@30, or webrtc: to push to"
 
 
 def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | None = None) -> Source:
@@ -36,6 +36,10 @@ def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | N
         return Hls(_playlist(address))
     if scheme == "pattern":
         return pattern(address)
+    if address == "webrtc:":
+        from streamingvlm.media.sources.webrtc import WebRTCSource  # aiortc takes a while to load, and most have no use for it
+
+        return WebRTCSource()
     if scheme in {"file", ""} and address:
         return _file(address)
     raise UserError(f"{redacted(address)!r} names no source: write {ADDRESSES}.")

@@ -12,8 +12,8 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -34,13 +34,15 @@ SECRETS = ((re.compile(r"(\w+://)\S*@"), r"\1***@"),
 class Picture:
     """One picture. `pts_s` by the sender's clock, which begins anew with each connection; `received_at` and `captured_at` in seconds since 1970,
     the latter by the sender's clock and None where it is unknown. `image`: as decoded or [H, W, C] uint8 RGB; None where nothing could be decoded.
-    `corrupt`: lost in part, or refers to one that was; not to be looked at."""
+    `corrupt`: lost in part, or refers to one that was; not to be looked at. `lost`: {cause: pictures} that the
+    source itself lost since the one before."""
 
     pts_s: float
     image: av.VideoFrame | np.ndarray | None
     received_at: float
     captured_at: float | None = None
     corrupt: bool = False
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ class Source(Protocol):
     live: bool
     label: str
 
-    def connect(self, stop: threading.Event) -> Iterator[Picture]:
+    def connect(self, stop: threading.Event) -> Iterator[Picture | str]:
         """One connection, from the first picture to the last. Returns when the sender said that this is the end, or soon after `stop`; raises
-        `SourceError` for everything else. Called in a thread of its own; each call is a new connection."""
+        `SourceError` for everything else. A sentence among the pictures says what it waits for: until the next picture, a silence then means nothing.
+        Called in a thread of its own; each call is a new connection."""
 
 
 def redacted(text: str) -> str:
@@ -112,7 +115,7 @@ def watched(source: Source, stop: threading.Event, *, stall_s: float = 3.0, pati
         epoch += 1
 
 
-def _follow(ahead: Ahead[Picture], stop: threading.Event, epoch: int, stall_s: float, patience_s: float,
+def _follow(ahead: Ahead[Picture | str], stop: threading.Event, epoch: int, stall_s: float, patience_s: float,
             clock: Callable[[], float]) -> Generator[Picture | Change, None, tuple[SourceError | None, float]]:
     """One connection's pictures and changes -> what ended it (None: the sender said so, or `stop`), and how long it had been showing pictures."""
     state, last = "connecting", time.monotonic()
@@ -121,7 +124,7 @@ def _follow(ahead: Ahead[Picture], stop: threading.Event, epoch: int, stall_s: f
         try:
             kind, what = ahead.take(LOOK_S)
         except queue.Empty:
-            silent_s = time.monotonic() - last
+            silent_s = time.monotonic() - last if state != "waiting" else 0.0
             if state == "live" and silent_s > stall_s:
                 state = "stalled"
                 yield Change(state, f"No picture came for {stall_s:g} s.", epoch, clock())
@@ -131,6 +134,10 @@ def _follow(ahead: Ahead[Picture], stop: threading.Event, epoch: int, stall_s: f
         if kind != "item":
             return _reason(what), max(last - first, 0.0)
         last = time.monotonic()
+        if isinstance(what, str):
+            state = "waiting"
+            yield Change(state, what, epoch, clock())
+            continue
         first = min(first, last)
         if state != "live":
             state = "live"

@@ -1,6 +1,6 @@
 """A camera that speaks RTSP: one connection, its pictures as they come, captured when the camera's sender reports say. FFmpeg does the talking.
 
-Each call into FFmpeg ends by itself after `OPEN_S` or `READ_S`, whatever the camera does; how long a silence may last, `protocol.watched` says.
+Each call into FFmpeg ends by itself after `answer_s`, whatever the camera does; how long a silence may last, `protocol.watched` says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import av
 
 TRANSPORTS = ("tcp", "udp")
-OPEN_S, READ_S = 5.0, 5.0
+ANSWER_S = 5.0  # how long FFmpeg waits for anything, before it gives up by itself
 # Nothing is looked at before the first packet is handed over (else 1-2 s of a slow camera are held back), and its sound is not sent at all.
 OPTIONS = {"probesize": "32", "analyzeduration": "0", "allowed_media_types": "video"}
 
@@ -27,15 +27,15 @@ class Rtsp:
 
     live = True
 
-    def __init__(self, address: str, transport: str = "tcp"):
-        self.address, self.transport = address, transport
+    def __init__(self, address: str, transport: str = "tcp", answer_s: float = ANSWER_S):
+        self.address, self.transport, self.answer_s = address, transport, answer_s
         self.label = redacted(address)
 
     def connect(self, stop: threading.Event) -> Iterator[Picture]:
         import av
 
         try:
-            with av.open(self.address, options={**OPTIONS, "rtsp_transport": self.transport}, timeout=(OPEN_S, READ_S)) as container:
+            with av.open(self.address, options={**OPTIONS, "rtsp_transport": self.transport}, timeout=self.answer_s) as container:
                 if not container.streams.video:
                     raise SourceError("It sends no picture.")
                 stream = container.streams.video[0]

@@ -90,6 +90,8 @@ def sentence(errors: Sequence[dict], known: Iterable[str] = ()) -> str:
     name, kind = (where[-1] if where else "The request's body")[:60], errors[0]["type"]
     if kind == "extra_forbidden":
         return f"There is no parameter {name!r}; known are: {', '.join(sorted(known))}."
+    if kind == "json_invalid":
+        return "The request's body is no JSON."
     if kind == "missing":
         return f"{name} is missing."
     said = errors[0]["msg"].removeprefix("Value error, ").replace("Input should", "should").rstrip(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from importlib import resources
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.parameters import AlarmsQuery, HistoryQuery, ResultsQuery, chosen, reachable
 from streamingvlm.serving.api.service import NotFound, Service
 
@@ -82,14 +84,15 @@ async def picture(request: Request, name: str) -> Response:
 
 
 @router.get("/api/results")
-async def results(request: Request, query: Annotated[ResultsQuery, Query()]) -> dict:
+async def results(request: Request, query: Annotated[ResultsQuery, Query()]) -> Response:
     """Newest records behind `since`: {"records", "missed": records that are kept no longer, "newest": the newest number there is}."""
     service = of(request)
     reachable(query.since, service)
     types = query.types.split(",") if query.types else None
     newest = service.results.newest
     records, missed = service.results.since(query.since, chosen(query.streams, service), types, query.limit)
-    return {"records": records, "missed": missed, "newest": newest}
+    said = ",".join(record.json for record in records)  # written once, however many ask
+    return Response(f'{{"records":[{said}],"missed":{missed},"newest":{newest}}}', media_type="application/json")
 
 
 @router.get("/api/alarms")
@@ -98,7 +101,7 @@ async def alarms(request: Request, query: Annotated[AlarmsQuery, Query()]) -> li
     service, streams = of(request), query.stream.split(",") if query.stream else None
     found = {record["seq"]: record for record in service.results.since(0, streams, ["alarm"])[0]}
     if service.store and len(found) < query.limit:
-        stored = await asyncio.to_thread(service.store.records, streams, ["alarm"], None, None, query.limit, True)
+        stored = await _stored(service.store.records, streams, ["alarm"], None, None, query.limit, True)
         found = {record["seq"]: record for record in stored} | found
     return [found[seq] for seq in sorted(found, reverse=True)[: query.limit]]
 
@@ -108,7 +111,7 @@ async def alarm_picture(request: Request, name: str) -> Response:
     service = of(request)
     jpeg = service.results.picture(name)
     if jpeg is None and service.store:
-        jpeg = await asyncio.to_thread(service.store.picture, name)
+        jpeg = await _stored(service.store.picture, name)
     if jpeg is None:
         raise NotFound(f"There is no picture {name[:40]!r} of an alarm, or no longer.")
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
@@ -126,4 +129,12 @@ async def history(request: Request, query: Annotated[HistoryQuery, Query()]) -> 
     if service.store is None:
         raise NotFound("This service stores nothing: start it with a place to store records.")
     streams, types = (text.split(",") if text else None for text in (query.stream, query.types))
-    return {"records": await asyncio.to_thread(service.store.records, streams, types, query.start, query.end, query.limit, False)}
+    return {"records": await _stored(service.store.records, streams, types, query.start, query.end, query.limit, False)}
+
+
+async def _stored(ask: Callable, *what):
+    """Ask the store in a thread of its own; 503 where it can't answer just now."""
+    try:
+        return await asyncio.to_thread(ask, *what)
+    except UserError as error:
+        raise HTTPException(503, str(error)) from None

@@ -18,8 +18,8 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
-from streamingvlm.serving.live.processes import STOP
-from streamingvlm.serving.live.slots import SHAPE, Slots
+from streamingvlm.serving.processes import STOP
+from streamingvlm.serving.slots import SHAPE, Slots
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
 

@@ -59,7 +59,7 @@ class Gathering:
         if not self.waiting:
             return False
         newest = max(self.last.values())
-        alive = {stream for stream, at in self.last.items() if at > newest - self.period_s}
+        alive = {stream for stream, at in self.last.items() if at > newest - 1.5 * self.period_s}
         return alive <= self.waiting.keys() or now - self.since >= self.longest_wait_s
 
     def take(self) -> list[str]:

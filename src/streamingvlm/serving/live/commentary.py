@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.live.processes import STOP
+from streamingvlm.serving.processes import STOP
 from streamingvlm.streaming.commentator import Commentator
 
 LESS_URGENT = 5  # nice: a sentence a second may wait for a decision

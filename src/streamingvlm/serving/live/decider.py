@@ -19,9 +19,9 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.serving import events
 from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.live.processes import Worker
-from streamingvlm.serving.live.slots import Slots
+from streamingvlm.serving.processes import Worker
 from streamingvlm.serving.scheduler import Scheduler
+from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)
 LARGEST = 16  # streams in a batch

@@ -22,7 +22,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.rtp import Encoded
 from streamingvlm.media.sources.rtsp_server import running
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.live.processes import STOP, Worker
+from streamingvlm.serving.processes import STOP, Worker
 from streamingvlm.worlds.city.world import FPS, City
 
 EPISODE_S = 300

@@ -17,8 +17,8 @@ from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change
 from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.live.processes import Worker, context
-from streamingvlm.serving.live.slots import Slots
+from streamingvlm.serving.processes import Worker, context
+from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)
 SLOTS = 256  # pictures a process may have on their way at once
@@ -43,7 +43,7 @@ class Readers:
     def __init__(self, count: int, shape: tuple[int, int, int], heard: Heard, more: Mapping[str, Callable] | None = None):
         self.heard, self.restarts, self.stopped = heard, 0, False
         self.pools = [Slots.make(context(), SLOTS, shape) for _ in range(count)]
-        self.workers = [Worker(f"reader-{k}", "streamingvlm.serving.live.ingest:work", (pool, dict(more or {})),
+        self.workers = [Worker(f"reader-{k}", "streamingvlm.serving.intake.worker:work", (pool, dict(more or {})),
                                lambda message, k=k: self._message(k, message), lambda code, k=k: self._gone(k, code))
                         for k, pool in enumerate(self.pools)]
         self.cameras: dict[str, tuple[Camera, int]] = {}

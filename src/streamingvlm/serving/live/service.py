@@ -22,13 +22,13 @@ from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving import events
 from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
-from streamingvlm.serving.live.pushed import Pushed, unpacked
 from streamingvlm.serving.live.readers import Heard, Readers
-from streamingvlm.serving.live.slots import SHAPE
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.slots import SHAPE
 from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)
@@ -114,10 +114,12 @@ class Service:
         self.readers.want(wanted)
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
-        return await self.readers.ask(name, "offer", sdp)
+        resource, answer = await self.readers.ask(name, "offer", sdp)
+        return f"{name}~{resource}", answer
 
     async def hang_up(self, resource: str) -> None:
-        await self.readers.ask(resource.rpartition("~")[0], "hang_up", resource)
+        name, _, session = resource.rpartition("~")
+        await self.readers.ask(name, "hang_up", session)
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         image = unpacked(picture, width, height)

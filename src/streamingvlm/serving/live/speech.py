@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from streamingvlm.base.records import Chunk, Comment, Stamp
-from streamingvlm.serving.live.processes import Worker
+from streamingvlm.serving.processes import Worker
 
 
 @dataclass

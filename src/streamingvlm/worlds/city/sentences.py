@@ -150,9 +150,12 @@ class Score:
 
 def score(said: Said, true: Said) -> Score:
     """`said` as parsed, `true` from `second`. The order of what is wrong does not matter."""
-    left = list(said.wrongs)
+    left, missed = list(said.wrongs), 0
     for wrong in true.wrongs:
-        match = next((other for other in left if wrong.agrees(other)), None)
-        left = [*left, wrong] if match is None else [other for other in left if other is not match]
-    who = (said.people, said.action) == (true.people, true.action)
-    return Score(not left and who, not left, who)
+        match = next((k for k, other in enumerate(left) if wrong.agrees(other)), None)
+        if match is None:
+            missed += 1
+        else:
+            left.pop(match)
+    wrongs, who = not left and not missed, (said.people, said.action) == (true.people, true.action)
+    return Score(wrongs and who, wrongs, who)

@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.live.processes import STOP
-from streamingvlm.serving.live.pushed import Pushed
-from streamingvlm.serving.live.reading import Reading
-from streamingvlm.serving.live.slots import Slots
+from streamingvlm.serving.intake.pushed import Pushed
+from streamingvlm.serving.intake.reading import Reading
+from streamingvlm.serving.processes import STOP
+from streamingvlm.serving.slots import Slots
 
 TICK_S = 0.25  # the releasing thread sleeps so long at most
 

@@ -18,7 +18,7 @@ from streamingvlm.media.buffer import JitterBuffer, Pace
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.live import picture as pictures
+from streamingvlm.serving.intake import picture as pictures
 
 PREVIEW_S = 1.0  # between two previews while nobody looks: an alarm wants a picture
 CREDIT = 8
@@ -42,9 +42,11 @@ class Reading:
         self.thread.start()
 
     def end(self) -> None:
-        """Stop reading; what is in the buffer is let go."""
+        """Stop reading; what is in the buffer is let go, and whoever pushes is hung up on."""
         self.stop.set()
         self.credit.release()
+        if close := getattr(self.source, "close", None):
+            threading.Thread(target=close).start()
 
     def landed(self) -> None:
         """One of a file's frames was decided."""
@@ -84,7 +86,9 @@ class Reading:
         self.send("changed", self.name, Change(change.state, change.reason, epoch, change.at))
 
     def _picture(self, taken: Picture) -> None:
-        self.index += 1
+        self.index += 1 + sum(taken.lost.values())
+        with self.lock:
+            self.losses.update(taken.lost)
         if taken.corrupt or taken.image is None:
             return self._lose("decode_error")
         self.times.append(taken.pts_s)

@@ -1,0 +1,146 @@
+"""The whole service over real sources and processes: every frame accounted for, in order, whatever dies. One service for all tests, in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.media import writer
+from streamingvlm.models.multicamera.network import Knobs, Network
+from streamingvlm.serving import cameras
+from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.live.service import Service
+from streamingvlm.worlds.city.world import ANOMALIES
+
+PATIENCE_S = 60.0
+
+
+class Running:
+    """A service in a loop of its own thread."""
+
+    def __init__(self, service: Service):
+        self.service, self.loop = service, asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def call(self, function, *arguments):
+        async def run():
+            out = function(*arguments)
+            return await out if asyncio.iscoroutine(out) else out
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(PATIENCE_S)
+
+    def until(self, what):
+        """Wait until `what(cameras by name)` holds."""
+        end = time.monotonic() + PATIENCE_S
+        while not self.call(lambda: what({row["id"]: row for row in self.service.cameras()})):
+            assert time.monotonic() < end, self.call(self.service.cameras)
+            time.sleep(0.05)
+
+    def row(self, name):
+        return next(row for row in self.call(self.service.cameras) if row["id"] == name)
+
+    def balanced(self):
+        return self.call(lambda: self.service.decider.scheduler.totals().balanced)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service")
+    Network(Knobs()).save(folder / "model")
+    limits = ", ".join(f'"{kind}": 0.5' for kind in ANOMALIES)
+    (folder / "model" / "thresholds.json").write_text(f'{{"thresholds": {{{limits}}}}}')
+    film = folder / "film.mp4"
+    writer.write_h264(film, (np.full((64, 64, 3), 8 * k, np.uint8) for k in range(24)), 12.0)
+    settings = cameras.parse({"service": {"budget_ms": 2000, "utilisation": None}, "cameras": [
+        {"name": "a", "url": "pattern:64x64@8", "fps": 4}, {"name": "b", "url": "pattern:96x64@8"},
+        {"name": "dead", "url": "rtsp://operator:hunter2@127.0.0.1:9/none"}, {"name": "film", "url": f"file:{film}", "fps": 6},
+        {"name": "pushed", "url": "push:"}]})
+    running = Running(Service(settings.service, folder / "model"))
+    running.service.check(settings.cameras)
+    running.call(running.service.start)
+    running.call(running.service.begin, settings.cameras)
+    yield running
+    running.call(running.service.stop)
+    running.loop.call_soon_threadsafe(running.loop.stop)
+
+
+def test_cameras_are_decided_and_a_dead_one_holds_up_nobody(running):
+    running.until(lambda rows: rows["a"]["frames"]["decided"] > 5 and rows["b"]["frames"]["decided"] > 5 and rows["dead"]["reason"])
+    dead, here = running.row("dead"), running.row("b")
+    assert dead["state"] in {"waiting", "connecting"} and "hunter2" not in str(dead) and dead["frames"]["in"] == 0
+    assert (here["state"], here["width"], here["height"]) == ("live", 96, 64) and here["latency_ms"]["p50"] > 0
+    assert running.row("a")["frames"]["dropped"].get("subsampled", 0) > 0  # 8 a second, analysed at 4
+    assert running.balanced()
+
+
+def test_a_file_loses_no_frame(running):
+    running.until(lambda rows: rows["film"]["state"] == "ended" and not rows["film"]["frames"]["in_flight"] and rows["film"]["frames"]["in"] == 24)
+    assert running.row("film")["frames"] == {"in": 24, "decided": 12, "in_flight": 0, "dropped": {"subsampled": 12}}
+
+
+def test_results_come_in_order_and_say_what_was_dropped(running):
+    records, missed = running.call(running.service.results.since, 0, None, ["decision"])
+    assert missed == 0 and len(records) > 10
+    for stream in ("a", "b", "film"):
+        mine = [record for record in records if record["stream"] == stream]
+        assert [record["frame"] for record in mine] == sorted({record["frame"] for record in mine})
+    last = mine[-1]
+    assert set(last["anomalies"]) == set(ANOMALIES) and last["ms"]["release"] >= last["ms"]["wait"] and last["captured_by"] == "receiver"
+    assert sum(sum(record["dropped_before"].values()) for record in mine) >= 11
+
+
+def test_a_frame_that_is_pushed_is_decided(running):
+    for k in range(3):
+        running.call(running.service.push, "pushed", k / 8, 1000.0 + k, bytes(64 * 48 * 3), 64, 48)
+    running.until(lambda rows: rows["pushed"]["frames"]["decided"] == 3)
+    record = running.call(running.service.results.since, 0, ["pushed"], ["decision"])[0][-1]
+    assert record["captured_by"] == "sender" and record["captured_at"] == 1002.0
+    with pytest.raises(UserError, match="RGB"):
+        running.call(running.service.push, "pushed", 1.0, None, b"xx", 64, 48)
+    with pytest.raises(UserError, match="not pushed to"):
+        running.call(running.service.push, "a", 1.0, None, bytes(12), 2, 2)
+
+
+def test_cameras_come_and_go(running):
+    with pytest.raises(Conflict, match="already"):
+        running.call(running.service.add, {"name": "a", "url": "pattern:64x64@8"})
+    with pytest.raises(UserError, match="names no source"):
+        running.call(running.service.add, {"name": "c", "url": "gopher://host"})
+    with pytest.raises(NotFound):
+        running.call(running.service.remove, "nobody")
+    running.call(running.service.remove, "film")
+    running.call(running.service.add, {"name": "film", "url": "pattern:64x64@8"})
+    running.until(lambda rows: rows["film"]["frames"]["decided"] > 2)
+    running.call(running.service.remove, "film")
+    assert "film" not in [row["id"] for row in running.call(running.service.cameras)] and running.balanced()
+
+
+def test_the_models_process_dies_and_comes_back(running):
+    before = running.row("b")["frames"]["decided"]
+    os.kill(running.service.decider.worker.process.pid, signal.SIGKILL)
+    running.until(lambda rows: running.service.decider.restarts == 1 and rows["b"]["frames"]["decided"] > before + 3)
+    assert running.balanced()
+
+
+def test_a_reader_dies_and_its_cameras_come_back(running):
+    at = running.service.readers.cameras["b"][1]
+    epoch, before = running.service.watched["b"].epoch, running.row("b")["frames"]["decided"]
+    os.kill(running.service.readers.workers[at].process.pid, signal.SIGKILL)
+    running.until(lambda rows: rows["b"]["frames"]["decided"] > before + 3 and running.service.watched["b"].epoch > epoch)
+    records, _ = running.call(running.service.results.since, 0, ["b"], ["decision"])
+    frames = [record["frame"] for record in records]
+    assert frames == sorted(set(frames)) and running.balanced() and running.call(running.service.stats)["late"] == 0
+
+
+def test_no_slot_is_lost(running):
+    for name in [row["id"] for row in running.call(running.service.cameras)]:
+        running.call(running.service.remove, name)
+    running.until(lambda rows: not rows and all(pool.free_count == pool.count for pool in running.service.readers.pools))
+    assert running.balanced() and not running.service.decider.flying

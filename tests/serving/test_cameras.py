@@ -1,0 +1,45 @@
+"""What a cameras.yaml may say, and the one sentence for what it may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving import cameras
+
+URL = "rtsp://operator:hunter2@192.0.2.7/1"
+
+
+def test_two_lines_a_camera_are_enough(tmp_path):
+    path = tmp_path / "cameras.yaml"
+    path.write_text(f"cameras:\n  - {{name: gate, url: '{URL}'}}\n  - {{name: yard 2, url: 'pattern:64x64@8', delay_s: 1.5, mode: freshest}}\n")
+    gate, yard = cameras.load(path).cameras
+    assert (gate.url, gate.mode, yard.delay_s, yard.mode) == (URL, "auto", 1.5, "freshest")
+
+
+@pytest.mark.parametrize(("told", "said"), [
+    ([], "must hold a list `cameras:`"),
+    ({"camera": []}, "unknown key `camera`"),
+    ({"cameras": [{"name": "a", "url": URL}, {"name": "a", "url": URL}]}, "two cameras are called 'a'"),
+    ({"cameras": [{"name": "a", "url": URL, "dealy_s": 1}]}, "unknown key `cameras.0.dealy_s`"),
+    ({"cameras": [{"name": "a"}]}, "`cameras.0.url` is missing"),
+    ({"cameras": [{"name": "../a", "url": URL}]}, "letters, digits"),
+    ({"cameras": [{"name": "a", "url": URL, "delay_s": 3}]}, "less than or equal to 2"),
+    ({"cameras": [{"name": "a", "url": URL, "fps": "fast"}]}, "valid number"),
+    ({"service": {"max_cameras": 1}, "cameras": [{"name": name, "url": URL} for name in "ab"]}, "more than `service.max_cameras`"),
+    ({"service": {"port": 70_000}}, "65535"),
+])
+def test_what_is_wrong_is_one_sentence_without_an_address(told, said):
+    with pytest.raises(UserError) as error:
+        cameras.parse(told)
+    text = str(error.value)
+    assert said in text and text.startswith("cameras.yaml") and text.endswith(".") and "\n" not in text and "hunter2" not in text
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "--demo"), (b"cameras: [", "line"), (b"\xff\xfe\xfa", "text")])
+def test_a_file_that_is_none(tmp_path, content, said):
+    path = tmp_path / "cameras.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        cameras.load(path)
