@@ -96,7 +96,7 @@ function fill(list, rows, named) {
     const node = old.get(row) ?? build(row, named)
     old.delete(row)
     const lasted = row.ended ? `for ${seconds(Math.max(1, row.ended - row.at))}` : row.lapsed ? "over" : "on"
-    set(node.querySelector(".lasted"), row.times > 1 ? `${lasted}, ${row.times} times` : lasted)
+    set(node.querySelector(".lasted"), row.times > 1 ? `${lasted} ×${row.times}` : lasted)
     node.classList.toggle("on", lasted === "on")
     return node
   })
