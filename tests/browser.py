@@ -39,11 +39,13 @@ class Browser:
             time.sleep(0.05)
         port, path = door.read_text().split()
         self.open_socket = ExitStack()
-        self.socket = self.open_socket.enter_context(connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None))
+        # unlimited and without pings: between two calls nobody reads what the browser tells
+        self.socket = self.open_socket.enter_context(
+            connect(f"ws://127.0.0.1:{port}{path}", max_size=None, max_queue=None, ping_interval=None, proxy=None))
         self.session = None
         target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self.session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log"):
             self.send(f"{domain}.enable")
         return self
 

@@ -199,7 +199,8 @@ class FakeService:
                                "capture": {p: latency.get(f"capture_{p}") for p in ("p50", "p95", "p99")}},
                 "buckets": [[edge, sum(a < value <= edge for value in self.latencies)] for a, edge in zip(low, edges, strict=True)],
                 "frames": frames | {"dropped": {cause: sum(row["frames"]["dropped"].get(cause, 0) for row in rows) for cause in sorted(causes)}},
-                "late": 0, "batch": {"count": 1, "mean": 4.0, "sizes": {"4": 1}}, "uptime_s": time.time() - self.begun,
+                "late": 0, "batch": {"count": 1, "mean": 4.0, "sizes": {"4": 1}}, "commentary": {"skipped": 0},
+                "uptime_s": time.time() - self.begun,
                 "processes": {"analytics": {"alive": True, "restarts": 0}}}
 
 

@@ -41,7 +41,8 @@ export function adding(done) {
     const value = name => form.elements[name].value.trim()
     if (!value("url")) return complain(form, "url", "Say where the camera is, for example rtsp://192.168.1.20/stream1.")
     if (!value("name")) return complain(form, "name", "Give the camera a name.")
-    const camera = {name: value("name"), url: value("url"), delay_s: Number(value("delay_s")), priority: Number(value("priority")), mode: value("mode")}
+    const camera = {name: value("name"), url: value("url"), delay_s: Number(value("delay_s")), priority: Number(value("priority")),
+                    mode: value("mode")}
     const button = form.querySelector("[type=submit]")
     button.disabled = true
     try {

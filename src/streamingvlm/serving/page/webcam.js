@@ -46,14 +46,14 @@ export function webcam(done) {
   }
 
   async function stop() {
-    const gone = resource
-    stream?.getTracks().forEach(track => track.stop())
-    connection?.close()
-    video.srcObject = null
+    const gone = {connection, stream, resource}
     connection = stream = resource = null
+    gone.stream?.getTracks().forEach(track => track.stop())
+    video.srcObject = null
     say("")
     show(false)
-    if (gone) await api.remove(gone).catch(() => {})  // it is over here, whatever the service answers
+    if (gone.resource) await api.remove(gone.resource).catch(() => {})  // it is over here, whatever the service answers
+    gone.connection?.close()
   }
 
   form.addEventListener("submit", async event => {
