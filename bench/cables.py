@@ -22,7 +22,7 @@ CHUNK_BYTES = 16384
 LOOK_S = 0.02
 
 
-class _Cable:
+class Carrier:
     """`state`: plugged, pulled, or cut (TCP: connections are reset and new ones closed at once, as by a host whose service is down)."""
 
     def __init__(self, seed: int = 0):
@@ -50,7 +50,7 @@ class _Cable:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Cable(_Cable):
+class Cable(Carrier):
     """To a TCP port, which may be changed: what is connected stays where it is."""
 
     def __init__(self, target: int, seed: int = 0):
@@ -121,7 +121,7 @@ class Cable(_Cable):
         await waiting.put(None)
 
 
-class WebRTCCable(_Cable):
+class WebRTCCable(Carrier):
     """Between a publisher and a source, for all packets of both directions. The two learn no address of each other's, only the cable's."""
 
     def __init__(self, source, seed: int = 0):

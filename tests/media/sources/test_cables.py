@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
 import numpy as np
 from cables import Cable, WebRTCCable
-from webrtc_publisher import Publisher
+from publisher import Publisher
 
 from streamingvlm.media.sources.pattern import draw, number
 from streamingvlm.media.sources.protocol import Change, Picture, watched
