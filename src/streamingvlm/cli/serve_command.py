@@ -36,6 +36,7 @@ def serve(args: argparse.Namespace) -> None:
 
 
 async def _run(settings: Settings, args: argparse.Namespace) -> None:
+    from streamingvlm.media.arrivals import Recorder
     from streamingvlm.serving.api.app import application
     from streamingvlm.serving.api.listen import bound, listening
     from streamingvlm.serving.live import demo
@@ -46,7 +47,9 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
-        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s))
+        recorder = stack.enter_context(Recorder(args.record)) if args.record else None
+        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s),
+                          recorder=recorder)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
