@@ -83,7 +83,7 @@ class Recorder:
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = gzip.open(self._part, "wt", compresslevel=6, encoding="utf-8")  # noqa: SIM115: open as long as the run
+            self._file = gzip.open(self._part, "wt", compresslevel=6, encoding="utf-8")  # noqa: SIM115
             self._file.write(json.dumps({"format": FORMAT}) + "\n")
         except OSError as error:
             raise UserError(f"Can't write {path}: {error.strerror or error}.") from None
