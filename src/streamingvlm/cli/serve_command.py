@@ -36,6 +36,7 @@ def serve(args: argparse.Namespace) -> None:
 
 
 async def _run(settings: Settings, args: argparse.Namespace) -> None:
+    from streamingvlm.media.arrivals import Recorder
     from streamingvlm.serving.api.app import application
     from streamingvlm.serving.api.listen import bound, listening
     from streamingvlm.serving.api.rpc import answering
@@ -49,7 +50,8 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if store := _store(service.store, service.keep_s):
             stack.push_async_callback(asyncio.to_thread, store.close)
-        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), store)
+        recorder = stack.enter_context(Recorder(args.record)) if args.record else None
+        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), store, recorder=recorder)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Comment, Stamp
+from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
@@ -36,17 +38,19 @@ READY_S = 60.0  # for the model to be loaded
 
 
 class Service:
-    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme."""
+    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme.
+    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`."""
 
     def __init__(self, settings: config.Service, model: Path, commentator: Path | None = None, store: Store | None = None,
-                 more: Mapping[str, Callable] | None = None):
+                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None):
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
-        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused))
+        self.recorder = recorder
+        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused), self._record)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.begun = time.monotonic()
         if store:
@@ -158,6 +162,15 @@ class Service:
         self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
         if self.watched[camera.name].state != "failed":
             self.readers.add(camera)
+
+    def _record(self, row: Row) -> None:
+        """A disk that is full ends the recording, not the service."""
+        if self.recorder:
+            try:
+                self.recorder.add(row)
+            except UserError as error:
+                log.warning("%s The recording ends, and nothing is kept of it.", error)
+                self.recorder = None
 
     def _refused(self, stream: str, reason: str) -> None:
         self._changed(stream, Change("failed", reason, 0, time.time()))
