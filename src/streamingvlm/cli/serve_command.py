@@ -60,13 +60,9 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
             running.check(cameras)
             await running.start()
         running.begin(cameras)
-        if service.grpc_port is not None:
-            print(f"gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}", flush=True)
         address = await stack.enter_async_context(listening(application(running), service.host, service.port))
         rpc = ""
         if service.grpc_port is not None:
-            from streamingvlm.serving.api.rpc import answering
-
             rpc = f", gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}"
         print(f"{len(running.cameras())} cameras at {address}{rpc}   Ctrl-C ends it", flush=True)
         if not args.no_open:

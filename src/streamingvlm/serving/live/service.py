@@ -77,10 +77,7 @@ class Service:
             kinds.source(camera.url, more=self.more)
 
     async def stop(self) -> None:
-        """End every process, and write what the store has yet to write."""
         await asyncio.gather(self.readers.stop(), self.decider.stop(), *([self.speech.stop()] if self.speech else []))
-        if self.store:
-            await asyncio.to_thread(self.store.close)
 
     # What the API asks
 
