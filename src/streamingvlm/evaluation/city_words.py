@@ -27,7 +27,7 @@ from streamingvlm.worlds.city import sentences
 from streamingvlm.worlds.city.sentences import Said
 from streamingvlm.worlds.city.world import FAMILIES, City
 
-SEEDS, VALIDATION = 720_000, 4_500_000  # held-out cities; cities with the looks and palettes of training that no training saw
+SEEDS, VALIDATION = 7_100_000, 4_500_000  # held-out cities; cities with the looks and palettes of training that no training saw
 QUARTERS = 4
 
 
@@ -78,8 +78,8 @@ def _share(answers: Iterator[bool]) -> float | None:
 
 
 def assess(commentator: Commentator, cities: Sequence[City], cameras: Sequence[int] | None = None) -> dict:
-    """`tally` of all cameras of some cities of one length; `quarters`: the same of each quarter of their streams; kv_tokens: the most cached in the
-    second quarter and in the last."""
+    """`tally` of all cameras of some cities of one length; `quarters`: the same of each quarter of their streams, "1" to "4"; kv_tokens: the most
+    cached in the second quarter and in the last."""
     heard, truths = [], []
     for city in cities:
         watched = range(city.cameras) if cameras is None else cameras
@@ -89,8 +89,8 @@ def assess(commentator: Commentator, cities: Sequence[City], cameras: Sequence[i
     edges = list(pairwise(np.linspace(0, len(said[0]), QUARTERS + 1).astype(int).tolist()))
     parts = [tally(*(list(chain.from_iterable(own[start:stop] for own in streams)) for streams in (said, truths))) for start, stop in edges]
     held = [max(comment.kv_tokens for own in heard for comment in own[start:stop]) for start, stop in edges]
-    return tally(list(chain(*said)), list(chain(*truths))) | {"minutes": len(said[0]) / 60, "streams": len(said), "quarters": [
-        {key: part[key] for key in ("exact", "local_exact", "false", "local_seconds")} for part in parts],
+    return tally(list(chain(*said)), list(chain(*truths))) | {"minutes": len(said[0]) / 60, "streams": len(said), "quarters": {
+        str(k + 1): {key: part[key] for key in ("exact", "local_exact", "false", "local_seconds")} for k, part in enumerate(parts)},
         "kv_tokens": {"second_quarter": held[1], "last_quarter": held[-1]}}
 
 

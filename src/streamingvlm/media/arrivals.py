@@ -53,6 +53,15 @@ class Ran(NamedTuple):
     at: float
 
 
+class Setup(NamedTuple):
+    """From `at` on: what a scheduler was made of, [size, ms] of its latency curve and its limits by name. Told again where limits change."""
+
+    at: float
+    curve: list
+    largest: int
+    limits: dict
+
+
 class Handled(NamedTuple):
     """One event that the scheduler was told `at`, by the name of its class, with its fields: what makes a replay exact."""
 
@@ -61,8 +70,8 @@ class Handled(NamedTuple):
     fields: tuple
 
 
-Row = Arrival | Lost | Ran | Handled
-KINDS: dict[str, type] = {"arrival": Arrival, "lost": Lost, "ran": Ran, "handled": Handled}
+Row = Arrival | Lost | Ran | Setup | Handled
+KINDS: dict[str, type] = {"arrival": Arrival, "lost": Lost, "ran": Ran, "setup": Setup, "handled": Handled}
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 
@@ -74,7 +83,7 @@ class Recorder:
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = gzip.open(self._part, "wt", compresslevel=6, encoding="utf-8")  # noqa: SIM115: open as long as the run
+            self._file = gzip.open(self._part, "wt", compresslevel=6, encoding="utf-8")  # noqa: SIM115
             self._file.write(json.dumps({"format": FORMAT}) + "\n")
         except OSError as error:
             raise UserError(f"Can't write {path}: {error.strerror or error}.") from None

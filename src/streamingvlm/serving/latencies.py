@@ -11,7 +11,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 LONGEST_US = 3_600_000_000
-BLOCK = 1 << 14  # values that are sorted into the histogram together: one at a time costs more than all the rest
+BLOCK = 1 << 11  # values that are sorted into the histogram together: one at a time costs more than all the rest
 
 
 class Latencies:

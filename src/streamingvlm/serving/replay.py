@@ -1,21 +1,32 @@
 """What a scheduler was told, written down, and told again: the same actions in the same order. Knows the events' fields, no clock.
 
-    recorded = Recorded(scheduler, recorder)          # in place of the scheduler: handles, and writes down
-    for now, actions in replay(arrivals.read(path), Scheduler(same curve, same limits)): ...
+    streamingvlm serve --demo --record run.jsonl.gz
+    python -m streamingvlm.serving.replay run.jsonl.gz     # what became of every frame, decided again in virtual time; --frames: frame by frame
+
+    for now, event, actions in replay(arrivals.read(path)): ...        # of a live run: the trace says what its scheduler was made of
+    recorded = Recorded(scheduler, recorder)          # in place of a scheduler: handles, and writes down
 
 A replay from arrivals alone (`virtual.run`) answers what other settings would have done; this one answers what was done.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import json
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media.arrivals import Handled, Recorder, Row
+from streamingvlm.media import arrivals
+from streamingvlm.media.arrivals import Handled, Recorder, Row, Setup
 from streamingvlm.serving import events
 from streamingvlm.serving.events import Action, Event, Settings
-from streamingvlm.serving.scheduler import Scheduler
+from streamingvlm.serving.latency_curve import LatencyCurve
+from streamingvlm.serving.scheduler import Limits, Scheduler
 
 EVENTS: dict[str, type] = {kind.__name__: kind for kind in Event.__args__}
 
@@ -46,8 +57,57 @@ def to_event(row: Handled) -> Event:
         raise UserError(f"This trace holds an event `{row.event}` that this version does not know ({error}); record it again.") from None
 
 
-def replay(rows: Iterable[Row], scheduler: Scheduler) -> Iterator[tuple[float, list[Action]]]:
-    """(time, actions) of every event in the trace, told to a scheduler of the same curve and limits."""
+def replay(rows: Iterable[Row], scheduler: Scheduler | None = None) -> Iterator[tuple[float, Event, list[Action]]]:
+    """(time, event, actions) of every event in the trace, told to `scheduler`, or to one made as the trace says. UserError where it does not say."""
     for row in rows:
-        if isinstance(row, Handled):
-            yield row.at, scheduler.handle(to_event(row), row.at)
+        if isinstance(row, Setup):
+            scheduler = scheduler or Scheduler(LatencyCurve(dict(row.curve), row.largest))
+            scheduler.limits = Limits(**row.limits)
+        elif isinstance(row, Handled):
+            if scheduler is None:
+                raise UserError("This trace does not say what its scheduler was made of, so it cannot be decided again.")
+            yield row.at, to_event(row), scheduler.handle(to_event(row), row.at)
+
+
+class Fate(NamedTuple):
+    """What became of a frame: `decided`, or the cause of its drop."""
+
+    at: float
+    stream: str
+    pts_s: float
+    what: str
+
+
+def fates(rows: Iterable[Row], scheduler: Scheduler | None = None) -> Iterator[Fate]:
+    """Every frame that reached the scheduler of a trace, in the order in which their fates were known."""
+    running: dict[int, tuple[events.FrameArrived, ...]] = {}
+    for at, event, actions in replay(rows, scheduler):
+        if isinstance(event, events.BatchDone):
+            yield from (Fate(at, frame.stream, frame.pts_s, "decided") for frame in running.pop(event.batch_id, ()))
+        for action in actions:
+            if isinstance(action, events.Run):
+                running[action.batch_id] = action.frames
+            elif isinstance(action, events.Drop):
+                yield Fate(at, action.frame.stream, action.frame.pts_s, action.cause)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.replay", description=__doc__.partition("\n")[0])
+    parser.add_argument("trace", type=Path, help="a file that `streamingvlm serve --record` wrote")
+    parser.add_argument("--frames", action="store_true", help="a JSON line for each frame, before the sums")
+    args = parser.parse_args(argv)
+    counted: dict[str, Counter] = {}
+    try:
+        for fate in fates(arrivals.read(args.trace)):
+            counted.setdefault(fate.stream, Counter())[fate.what] += 1
+            if args.frames:
+                print(json.dumps(fate._asdict()))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps({stream: dict(sorted(what.items())) for stream, what in sorted(counted.items())}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -152,7 +152,8 @@ class Scheduler:
         batch = self._take_batch(event.batch_id)
         for queue, frame in batch:
             queue.decide(frame, self.now)
-            self._close(queue, out)
+            if queue.removed:
+                self._close(queue, out)
         self.curve.learn(len(batch), event.run_ms)
 
     def _batch_lost(self, event: events.BatchLost, out: list[Action]) -> None:

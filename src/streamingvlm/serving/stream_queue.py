@@ -19,8 +19,8 @@ Dropped = tuple[FrameArrived, str]
 class StreamQueue:
     """`calm_s`: how long a stream of mode `auto` stays with the newest frame after it was behind."""
 
-    __slots__ = ("_boost", "_boost_until", "_calm_s", "_counts", "_freshest_until", "_interval_s", "_last_arrival", "_stale_s", "budget_s", "expected_at",
-                 "live", "name", "removed", "running", "settings", "unserved_since", "waiting")
+    __slots__ = ("_boost", "_boost_until", "_calm_s", "_counts", "_freshest_until", "_interval_s", "_last_arrival", "_stale_s", "budget_s",
+                 "expected_at", "live", "name", "removed", "running", "settings", "unserved_since", "waiting")
 
     def __init__(self, name: str, settings: Settings, calm_s: float):
         self.name, self.settings, self._calm_s = name, settings, calm_s

@@ -40,7 +40,7 @@ class Cameras:
     late_ms: float = 1.0
     delay_s: float = 0.0
     seed: int = 0
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
 
 
 def cameras(made: Cameras) -> Iterator[Told]:
@@ -71,7 +71,7 @@ def from_trace(rows: Iterable[Row], settings: Settings, delay_s: float) -> Itera
     def released(until: float) -> Iterator[Told]:
         while True:
             due = min((buffer.next_at for buffer in buffers.values() if buffer.next_at is not None), default=math.inf)
-            if due > until:
+            if due > until or due == math.inf:
                 return
             for buffer in buffers.values():
                 for row, at in buffer.pop(due):
@@ -200,7 +200,8 @@ class _Books:
 
 
 def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float], float],
-        on_decision: Callable[[FrameArrived, float], None] | None = None, on_drop: Callable[[FrameArrived, str], None] | None = None) -> Outcome:
+        on_decision: Callable[[FrameArrived, float], None] = lambda frame, now: None,
+        on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None) -> Outcome:
     """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes."""
     outcome = Outcome()
     books, source = _Books(outcome), iter(told)
@@ -214,8 +215,7 @@ def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float
             now, done_at = done_at, math.inf
             for frame in batch.frames:
                 books.decided(frame, now)
-                if on_decision:
-                    on_decision(frame, now)
+                on_decision(frame, now)
             actions = handle(BatchDone(batch.batch_id, batch_ms), now)
         elif wake_at <= at:
             now, wake_at = wake_at, math.inf
@@ -237,8 +237,7 @@ def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float
                 wake_at = action.at
             elif kind is Drop:
                 books.dropped(action.frame)
-                if on_drop:
-                    on_drop(*action)
+                on_drop(*action)
     books.finish(now)
     outcome.seconds, outcome.counts = now, scheduler.totals()
     return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -18,14 +19,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 from publisher import Publisher
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media import writer
+from streamingvlm.media import arrivals, writer
 from streamingvlm.models.multicamera.network import Knobs, Network
-from streamingvlm.serving import cameras
+from streamingvlm.serving import cameras, replay
 from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.live.service import Service
 from streamingvlm.worlds.city.world import ANOMALIES
 
 PATIENCE_S = 60.0
+
+
+class Logged(Service):
+    """Remembers what became of every frame that was released, in order."""
+
+    def _decided(self, stamp, answer, ms):
+        self.fates.append((stamp.stream, stamp.pts_s, "decided"))
+        super()._decided(stamp, answer, ms)
+
+    def _dropped(self, stamp, cause):
+        self.fates.append((stamp.stream, stamp.pts_s, cause))
+        super()._dropped(stamp, cause)
 
 
 class Running:
@@ -60,15 +73,17 @@ class Running:
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     Network(Knobs()).save(folder / "model")
-    limits = ", ".join(f'"{kind}": 0.5' for kind in ANOMALIES)
-    (folder / "model" / "thresholds.json").write_text(f'{{"thresholds": {{{limits}}}}}')
+    rules = {kind: {"on": 0.5, "off": 0.5} for kind in ANOMALIES}
+    (folder / "model" / "thresholds.json").write_text(json.dumps({"rules": rules}))
     film = folder / "film.mp4"
     writer.write_h264(film, (np.full((64, 64, 3), 8 * k, np.uint8) for k in range(24)), 12.0)
     settings = cameras.parse({"service": {"budget_ms": 2000, "utilisation": None}, "cameras": [
         {"name": "a", "url": "pattern:64x64@8", "fps": 4}, {"name": "b", "url": "pattern:96x64@8"},
         {"name": "dead", "url": "rtsp://operator:hunter2@127.0.0.1:9/none"}, {"name": "film", "url": f"file:{film}", "fps": 6},
         {"name": "pushed", "url": "push:"}]})
-    running = Running(Service(settings.service, folder / "model"))
+    recorder = arrivals.Recorder(folder / "run.jsonl.gz")
+    running = Running(Logged(settings.service, folder / "model", recorder=recorder))
+    running.service.fates = []
     running.service.check(settings.cameras)
     running.call(running.service.start)
     running.call(running.service.begin, settings.cameras)
@@ -178,3 +193,16 @@ def test_no_slot_is_lost(running):
         running.call(running.service.remove, name)
     running.until(lambda rows: not rows and all(pool.free_count == pool.count for pool in running.service.readers.pools))
     assert running.balanced() and not running.service.decider.flying
+
+
+def test_what_was_recorded_is_decided_again_in_virtual_time(running, capsys):
+    """All of the above: streams that came and went, batches that were lost with their process, an alarm now and then."""
+    running.call(running.service.recorder.close)
+    running.service.recorder, path = None, running.service.recorder.path
+    rows = list(arrivals.read(path))
+    again = [(fate.stream, fate.pts_s, fate.what) for fate in replay.fates(rows)]
+    assert again == running.service.fates and sum(what == "decided" for *_, what in again) > 50
+    assert any(isinstance(row, arrivals.Handled) and row.event == "BatchLost" for row in rows)
+    assert sum(isinstance(row, arrivals.Arrival) for row in rows) == sum(
+        isinstance(row, arrivals.Handled) and row.event == "FrameArrived" for row in rows)
+    assert replay.main([str(path)]) == 0 and '"decided"' in capsys.readouterr().out

@@ -20,6 +20,7 @@ from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import SHAPE, Slots
+from streamingvlm.worlds.alarms import Rule
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
 
@@ -27,10 +28,10 @@ SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
 def load(folder: Path) -> Analyst:
     """The analyst of a packaged model. UserError where the folder holds none."""
     try:
-        limits = json.loads((folder / "thresholds.json").read_text())["thresholds"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{folder} holds no multi-camera model with its thresholds: name another with `service.model`.") from None
-    return Analyst(networks.load(folder), limits)
+        rules = {kind: Rule(**told) for kind, told in json.loads((folder / "thresholds.json").read_text())["rules"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} holds no multi-camera model with rules for its alarms: name another with `service.model`.") from None
+    return Analyst(networks.load(folder), rules)
 
 
 def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:

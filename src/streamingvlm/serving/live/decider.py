@@ -12,14 +12,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
+from streamingvlm.media.arrivals import Arrival, Ran, Row, Setup
 from streamingvlm.serving import events
 from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.processes import Worker
+from streamingvlm.serving.replay import to_row
 from streamingvlm.serving.scheduler import Scheduler
 from streamingvlm.serving.slots import Slots
 
@@ -50,10 +52,13 @@ class Told:
 
 
 class Decider:
-    def __init__(self, model: Path, pools: Sequence[Slots], told: Told):
-        self.pools, self.told = pools, told
+    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.replay`)."""
+
+    def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None):
+        self.pools, self.told, self.record = pools, told, record
         self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools), self._message, self._gone)
         self.scheduler: Scheduler | None = None
+        self.curve: dict[int, float] = {}  # as the model's process measured it
         self.ready: asyncio.Future | None = None
         self.flying: dict[int, Flying] = {}
         self.running: tuple[int, tuple[events.FrameArrived, ...], float] | None = None
@@ -72,7 +77,11 @@ class Decider:
             curve = await asyncio.wait_for(self.ready, seconds)
         except TimeoutError:
             raise UserError(f"The model was not ready within {seconds:g} s: is the machine overloaded?") from None
-        self.scheduler = Scheduler(LatencyCurve(curve, LARGEST))
+        self.scheduler, self.curve = Scheduler(LatencyCurve(curve, LARGEST)), curve
+        self._setup()
+
+    def _setup(self) -> None:
+        self.record(Setup(time.monotonic(), list(self.curve.items()), LARGEST, asdict(self.scheduler.limits)))
 
     async def stop(self) -> None:
         self.stopped = True
@@ -83,6 +92,7 @@ class Decider:
     def admit(self, utilisation: float | None) -> None:
         """Streams that are added from now on may bring the machine to this share of its time, by the latency curve; None: to any."""
         self.scheduler.limits = replace(self.scheduler.limits, utilisation=utilisation)
+        self._setup()
 
     def add(self, stream: str, settings: events.Settings) -> None:
         self.drive(events.StreamAdded(stream, settings))
@@ -95,6 +105,7 @@ class Decider:
         """A frame was released."""
         number = next(self.numbers)
         self.flying[number] = Flying(stamp, pool, slot, released_at)
+        self.record(Arrival(stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, stamp.captured_at, stamp.received_at - WALL))
         self.drive(events.FrameArrived(stamp.stream, number, stamp.pts_s, stamp.captured_at, released_at))
 
     def lost(self, stream: str, cause: str, count: int) -> None:
@@ -106,7 +117,9 @@ class Decider:
 
     def drive(self, event: events.Event) -> None:
         """Tell the scheduler, and do what it says."""
-        for action in self.scheduler.handle(event, time.monotonic()):
+        now = time.monotonic()
+        self.record(to_row(event, now))
+        for action in self.scheduler.handle(event, now):
             match action:
                 case events.Run():
                     self._run(action)
@@ -166,7 +179,9 @@ class Decider:
                 alarmed.append(frame.stream)
         for stream in alarmed:
             self.drive(events.Alarm(stream, SEVERITY))
-        self.drive(events.BatchDone(batch, max((now - begun) * 1e3, run_ms)))
+        took_ms = max((now - begun) * 1e3, run_ms)
+        self.record(Ran(len(frames), took_ms, now))
+        self.drive(events.BatchDone(batch, took_ms))
 
     def _lose_batch(self) -> None:
         batch, self.running = self.running[0], None

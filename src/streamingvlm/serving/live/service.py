@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Comment, Stamp
+from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
@@ -36,17 +38,19 @@ READY_S = 60.0  # for the model to be loaded
 
 
 class Service:
-    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme."""
+    """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme.
+    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`."""
 
     def __init__(self, settings: config.Service, model: Path, commentator: Path | None = None, store: Store | None = None,
-                 more: Mapping[str, Callable] | None = None):
+                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None):
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
-        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused))
+        self.recorder = recorder
+        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused), self._record)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.begun = time.monotonic()
         if store:
@@ -134,7 +138,7 @@ class Service:
         if self.speech:
             processes["commentary"] = {"alive": self.speech.worker.alive, "restarts": self.speech.restarts}
         return {"latency_ms": {"release": self.release.percentiles(), "capture": self.capture.percentiles()}, "buckets": self.release.buckets(),
-                "frames": frames, "late": sum(self.results.late.values()), "budget_ms": self.settings.budget_ms,
+                "title": self.settings.title, "budget_ms": self.settings.budget_ms, "frames": frames, "late": sum(self.results.late.values()),
                 "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
                           "sizes": {str(size): n for size, n in sorted(batches.items())}},
                 "commentary": {"skipped": self.speech.skipped} if self.speech else None,
@@ -155,6 +159,15 @@ class Service:
         self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
         if self.watched[camera.name].state != "failed":
             self.readers.add(camera)
+
+    def _record(self, row: Row) -> None:
+        """A disk that is full ends the recording, not the service."""
+        if self.recorder:
+            try:
+                self.recorder.add(row)
+            except UserError as error:
+                log.warning("%s The recording ends, and nothing is kept of it.", error)
+                self.recorder = None
 
     def _refused(self, stream: str, reason: str) -> None:
         self._changed(stream, Change("failed", reason, 0, time.time()))

@@ -17,7 +17,7 @@ from streamingvlm.worlds.city.world import City
 FRAMES = 96  # of each: many cities, a few seconds of each
 LIVELY = CityKnobs(scripts={"pass": 0.25, "pause": 0.17, "run": 0.10, "fall": 0.35, "loiter": 0.05, "bag_back": 0.04, "bag_left": 0.04},
                    car_on_pavement=0.4)
-FARTHEST = 44  # how far a wall, a pavement, a door may be from the colour it has in the palettes of training
+FARTHEST = 24  # how far a wall, a pavement, a door may be from the colour it has in the palettes of training
 
 
 class Repainted(City):
