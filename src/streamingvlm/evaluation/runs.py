@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from streamingvlm.base import config
 from streamingvlm.base.paths import STUDENTS
 from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.context import policy
+from streamingvlm.data import labelled
 from streamingvlm.media.reader import read_chunks
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM
@@ -72,10 +72,11 @@ def grouped(wanted: Sequence[tuple[str, dict, str]]) -> list[tuple[str, dict, li
     return sorted(groups, key=lambda group: -len(group[2]) * (group[1]["end_s"] - group[1]["start_s"]))
 
 
-def stream_group(model: Path, row: dict, names: Sequence[str], cfg: config.Config, root: Path, folder: Path) -> Iterator[list[Comment]]:
-    """Stream one row under several policies in shared passes, leaving each one's words in `folder`: a job for `base.workers`."""
+def stream_group(model: Path, row: dict, names: Sequence[str], cfg: config.Config, frames: Path, folder: Path) -> Iterator[list[Comment]]:
+    """Stream one row, decoded into `frames`, under several policies in shared passes, leaving each one's words in `folder`: a job for
+    `base.workers`."""
     vlm = loading.load(model, loading.pick_device(cfg.run.device), decode=cfg.run.decode)
-    groups = stream_side_by_side([begin(vlm, row, name, cfg) for name in names], row["id"], chunks_of(row, cfg, root))
+    groups = stream_side_by_side([begin(vlm, row, name, cfg) for name in names], row["id"], labelled.decoded(row["id"], frames))
     said: list[list[Comment]] = []
     for comments in groups:
         said.append(comments)
@@ -99,10 +100,11 @@ def interleaved(streams: Sequence[tuple[str, Streamer, int]], name: str, chunks:
             yield label, streamer.step(name, chunk)
 
 
-def timed(models: dict[str, VLM], row: dict, cfg: config.Config, root: Path) -> Iterator[dict]:
-    """Contract lines with timings of the row that everybody watches, nothing else running: first `in turns`, every (student, policy) chunk by chunk
-    for TURNS chunks; then `alone`, the trained student under each of `policies`, one after another, for `timed_s` seconds."""
-    chunks = list(islice(chunks_of(row, cfg, root), round(cfg.stream.timed_s / cfg.video.chunk_s)))
+def timed(models: dict[str, VLM], row: dict, cfg: config.Config, frames: Path) -> Iterator[dict]:
+    """Contract lines with timings of the row that everybody watches, decoded into `frames`, nothing else running: first `in turns`, every
+    (student, policy) chunk by chunk for TURNS chunks; then `alone`, the trained student under each of `policies`, one after another, for `timed_s`
+    seconds."""
+    chunks = labelled.decoded(row["id"], frames)[: round(cfg.stream.timed_s / cfg.video.chunk_s)]
     wanted = dict.fromkeys((student, name) for student, _, name in jobs([row], cfg.stream))
     streams = [(each, begin(models[each[0]], row, each[1], cfg), TURNS) for each in wanted]
     for (student, _), comment in interleaved(streams, row["id"], chunks):

@@ -55,7 +55,7 @@ def tracked(root: Path) -> list[dict]:
 
     try:
         with Repo(root) as repo:
-            stages = [stage for stage in repo.index.stages if not stage.addressing.startswith("strip@")]
+            stages = [stage for stage in repo.index.stages if stage.addressing != "strip"]
             parts = [out for stage in stages for out in stage.outs] + [dep for stage in stages for dep in stage.deps]
             differ = {path: how for part in parts for path, how in part.workspace_status().items()}
             outs = [{"stage": stage.addressing, "path": out.def_path, "md5": out.hash_info.value, "bytes": out.meta.size}
