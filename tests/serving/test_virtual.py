@@ -117,7 +117,7 @@ def test_what_was_done_live_is_done_again_by_a_replay(tmp_path):
     path = tmp_path / "live.jsonl.gz"
     with Recorder(path) as recorder:
         live = Noisy(Recorded(scheduler(8), recorder), recorder, seed=9).go(list(from_trace(trace_of(), Settings(), 0.1)))
-    again = [action for _, actions in replay(arrivals.read(path), scheduler(8)) for action in actions]
+    again = [action for *_, actions in replay(arrivals.read(path), scheduler(8)) for action in actions]
     assert again == live
     assert sum(isinstance(action, Drop) for action in live) > 100 < sum(isinstance(action, Run) for action in live)
     assert len({action.cause for action in live if isinstance(action, Drop)}) > 1

@@ -156,7 +156,7 @@ class Outcome:
         return out
 
 
-class _Books:
+class Books:
     """Keeps the outcome, frame by frame."""
 
     def __init__(self, outcome: Outcome):
@@ -201,10 +201,12 @@ class _Books:
 
 def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float], float],
         on_decision: Callable[[FrameArrived, float], None] = lambda frame, now: None,
-        on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None) -> Outcome:
-    """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes."""
+        on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None,
+        on_batch: Callable[[tuple[FrameArrived, ...], float], None] = lambda frames, now: None) -> Outcome:
+    """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes. `on_batch` is told of the
+    frames of a batch that is done, and may tell the scheduler of alarms."""
     outcome = Outcome()
-    books, source = _Books(outcome), iter(told)
+    books, source = Books(outcome), iter(told)
     handle, nothing = scheduler.handle, (math.inf, None)
     at, event = next(source, nothing)
     now, done_at, wake_at, batch, batch_ms = 0.0, math.inf, math.inf, None, 0.0
@@ -216,6 +218,7 @@ def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float
             for frame in batch.frames:
                 books.decided(frame, now)
                 on_decision(frame, now)
+            on_batch(batch.frames, now)
             actions = handle(BatchDone(batch.batch_id, batch_ms), now)
         elif wake_at <= at:
             now, wake_at = wake_at, math.inf

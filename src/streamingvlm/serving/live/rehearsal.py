@@ -1,0 +1,112 @@
+"""What the model would say of a city if the machine were slower: the scheduler in virtual time, and the analyst on the frames that it lets through.
+
+    row = rehearse(network, thresholds, city, RunTimes(measured), slower=3.0)      # city: training.city.features.Recorded
+    row["event_recall"], row["skipped"], row["p99_ms"]
+
+Vision has looked already; the memory, the looks across streams and the alarms are as in the live service, on the frames that are decided alone, and
+an alarm raises its stream's priority as it does there. Knows no process and no pixels. Letters: B streams, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamingvlm.base.records import Frame, Stamp
+from streamingvlm.evaluation import city as table
+from streamingvlm.evaluation.under_load import Log
+from streamingvlm.media import arrivals
+from streamingvlm.models.multicamera import network as networks
+from streamingvlm.models.multicamera.heads import Detections, Sight
+from streamingvlm.serving import virtual
+from streamingvlm.serving.events import Alarm, FrameArrived, Mode, Settings
+from streamingvlm.serving.latency_curve import LatencyCurve
+from streamingvlm.serving.live.analyst import Analyst
+from streamingvlm.serving.scheduler import Limits, Scheduler
+from streamingvlm.training.city.features import Recorded
+from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, FPS
+
+SEVERITY = 1.0  # as `live.decider` has it
+LARGEST = 16
+
+
+class Seen:
+    """A network that has looked already: a picture is its place, [stream, frame]."""
+
+    def __init__(self, network: networks.Network, sight: Sight):
+        self.memory, self.sight = network.memory, sight
+
+    def eval(self) -> Seen:
+        return self
+
+    def see(self, places: Tensor) -> tuple[Sight, Detections]:
+        """places [B, 2] -> what is known of them; boxes are not."""
+        stream, frame = places.unbind(-1)
+        none = torch.zeros(len(places), 0)
+        return self.sight.map(lambda x: x[frame, stream].float()), Detections(torch.zeros(len(places), 0, 4), none, none.long())
+
+
+def rehearse(network: networks.Network, thresholds: Mapping[str, float], city: Recorded, run_ms: virtual.RunTimes, slower: float = 1.0,
+             mode: Mode = "auto", urgent: bool = True, budget_ms: float = 120.0) -> dict:
+    """One city, all its cameras live, on a machine so many times slower. `urgent`: whether alarms raise priorities. -> `under_load.Log.score`, and
+    `skipped`: the share of frames that were never decided, `skipped_alarmed`: of those that truly show an anomaly, `p99_ms` and `over`: the share of
+    frames that were not answered within the budget, an answer to a newer one counting."""
+    frames, streams = city.action.shape
+    analyst, log = Analyst(Seen(network, city.sight), thresholds), Log(streams)
+    curve = LatencyCurve({size: ms * slower for size, ms in run_ms.curve().items()}, LARGEST)
+    scheduler = Scheduler(curve, Limits(utilisation=None))
+    made = virtual.Cameras(streams, frames / FPS, fps=FPS, settings=Settings(budget_ms, mode=mode))
+    due, missed = np.zeros((streams, frames)), np.zeros((streams, frames), bool)
+
+    def decide(batch: tuple[FrameArrived, ...], now: float) -> None:
+        answers = analyst.decide([_frame(frame) for frame in batch], now)
+        for frame, answer in zip(batch, answers, strict=True):
+            log.add(_camera(frame), now, ACTIONS.index(answer["action"]), [kind in answer["alarms"] for kind in ANOMALIES])
+            if urgent and answer["alarms"]:
+                scheduler.handle(Alarm(frame.stream, SEVERITY), now)
+
+    def drop(frame: FrameArrived, cause: str) -> None:
+        missed[_camera(frame), frame.frame_id] = True
+
+    outcome = virtual.run(scheduler, _noting(virtual.cameras(made), due), lambda size, now: slower * run_ms(size, now), on_drop=drop, on_batch=decide)
+    covered, wrong = outcome.covered, city.anomalies.transpose(0, 1).numpy()  # [B, F, 6]
+    shown = missed[wrong.any(-1)]
+    return log.score(city.action.T.numpy(), wrong, due) | {
+        "skipped": float(missed.mean()), "skipped_alarmed": float(shown.mean()) if len(shown) else None,
+        "p99_ms": covered.percentile(99), "over": outcome.over / max(len(covered), 1)}
+
+
+def _noting(told: Iterator[virtual.Told], due: np.ndarray) -> Iterator[virtual.Told]:
+    """Hand through, and note when each frame was due."""
+    for at, event in told:
+        if isinstance(event, FrameArrived):
+            due[_camera(event), event.frame_id] = event.released_at
+        yield at, event
+
+
+def _camera(frame: FrameArrived) -> int:
+    return int(frame.stream.rpartition("-")[2])
+
+
+def _frame(frame: FrameArrived) -> Frame:
+    place = np.array([_camera(frame), frame.frame_id])
+    return Frame(Stamp(frame.stream, frame.frame_id, 0, frame.pts_s, frame.captured_at, "sender", frame.captured_at), place)
+
+
+def run_times(trace: Path, seed: int = 0) -> virtual.RunTimes:
+    """What batches took in a recorded run, to draw from."""
+    measured: dict[int, list[float]] = {}
+    for row in arrivals.read(trace):
+        if isinstance(row, arrivals.Ran):
+            measured.setdefault(row.size, []).append(row.run_ms)
+    return virtual.RunTimes(measured, seed)
+
+
+def job(base: Path, features: Path, seed: int, trace: Path, slower: float, mode: Mode, urgent: bool) -> dict:
+    """`rehearse` on a city whose features lie in a folder: for `base.workers`."""
+    _, limits = table.memory(base, "model")
+    return rehearse(networks.load(base), limits, table.recorded(features, seed), run_times(trace), slower, mode, urgent)
