@@ -151,9 +151,10 @@ def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
 
 
 def repeats(folder: Path) -> dict[str, list[dict[str, float | None]]]:
-    """What `python bench/ablation.py` measured when it last ran: seeds (matches as long as the run's) and hours, a flat dict of ledger metrics
-    for each seed; empty where `folder` has no such file."""
-    return {name: _by_seed(_read(folder / f"ablation_{name}.json")) for name in ("seeds", "hours")}
+    """What `python bench/ablation.py` and `bench/city_seeds.py` measured when they last ran: seeds (matches as long as the run's; cities) and hours,
+    a flat dict of ledger metrics for each seed; empty where `folder` has no such file."""
+    found = {name: _by_seed(_read(folder / f"ablation_{name}.json")) for name in ("seeds", "hours")}
+    return found | {"seeds": found["seeds"] + _city_by_seed(_read(folder / "city_seeds.json"))}
 
 
 def _by_seed(found: dict | None) -> list[dict]:
@@ -161,6 +162,14 @@ def _by_seed(found: dict | None) -> list[dict]:
     for row in found["rows"] if found else []:
         scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student"}}
         seeds.setdefault(row["seed"], {}).update(flat(scores, f"ablation.{row['policy']}.{row['student']}"))
+    return list(seeds.values())
+
+
+def _city_by_seed(found: dict | None) -> list[dict]:
+    seeds: dict[int, dict] = {}
+    for row in found["rows"] if found else []:
+        numbers = {f"city.{row['variant']}.{key}": value for key, value in row.items() if key not in {"seed", "variant"}}
+        seeds.setdefault(row["seed"], {}).update(numbers)
     return list(seeds.values())
 
 
