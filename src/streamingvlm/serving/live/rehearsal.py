@@ -9,7 +9,7 @@ an alarm raises its stream's priority as it does there. Knows no process and no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, FPS
 
 SEVERITY = 1.0  # as `live.decider` has it
 LARGEST = 16
+OFTEN = 20  # batches of a size that make a distribution
 
 
 class Seen:
@@ -97,16 +98,20 @@ def _frame(frame: FrameArrived) -> Frame:
     return Frame(Stamp(frame.stream, frame.frame_id, 0, frame.pts_s, frame.captured_at, "sender", frame.captured_at), place)
 
 
-def run_times(trace: Path, seed: int = 0) -> virtual.RunTimes:
-    """What batches took in a recorded run, to draw from."""
+def run_times(rows: Iterable[arrivals.Row], seed: int = 0) -> virtual.RunTimes:
+    """What batches took in a recorded run, to draw from; of sizes that hardly ran there, what the model's process measured before it."""
     measured: dict[int, list[float]] = {}
-    for row in arrivals.read(trace):
+    known: dict[int, float] = {}
+    for row in rows:
         if isinstance(row, arrivals.Ran):
             measured.setdefault(row.size, []).append(row.run_ms)
-    return virtual.RunTimes(measured, seed)
+        elif isinstance(row, arrivals.Setup):
+            known = dict(row.curve)
+    often = {size: ms for size, ms in measured.items() if len(ms) >= OFTEN}
+    return virtual.RunTimes({size: [ms] for size, ms in known.items()} | often, seed)
 
 
 def job(base: Path, features: Path, seed: int, trace: Path, slower: float, mode: Mode, urgent: bool) -> dict:
     """`rehearse` on a city whose features lie in a folder: for `base.workers`."""
     _, limits = table.memory(base, "model")
-    return rehearse(networks.load(base), limits, table.recorded(features, seed), run_times(trace), slower, mode, urgent)
+    return rehearse(networks.load(base), limits, table.recorded(features, seed), run_times(arrivals.read(trace)), slower, mode, urgent)
