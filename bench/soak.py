@@ -59,7 +59,7 @@ async def watch(address: str, seconds: float, every_s: float) -> dict:
             print(json.dumps(rows[-1]), flush=True)
             await asyncio.sleep(every_s)
     await listening
-    return {"machine": machine.describe(), "seconds": round(time.time() - begun), **found, "rows": rows}
+    return {"machine": machine.provenance({}), "seconds": round(time.time() - begun), **found, "rows": rows}
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from websockets.sync.client import connect
 
 FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 NONE = "no Chromium: `apt-get install chromium`, then run this test again"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--disable-extensions", "--mute-audio", "--hide-scrollbars", "--remote-debugging-port=0", "--use-fake-device-for-media-stream",
-         "--use-fake-ui-for-media-stream", "--allow-loopback-in-peer-connection", "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-extensions", "--mute-audio", "--hide-scrollbars", "--remote-debugging-port=0",
+         "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--allow-loopback-in-peer-connection",
+         "--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints")
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
 
 
@@ -38,11 +39,13 @@ class Browser:
             time.sleep(0.05)
         port, path = door.read_text().split()
         self.open_socket = ExitStack()
-        self.socket = self.open_socket.enter_context(connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None))
+        # unlimited and without pings: between two calls nobody reads what the browser tells
+        self.socket = self.open_socket.enter_context(
+            connect(f"ws://127.0.0.1:{port}{path}", max_size=None, max_queue=None, ping_interval=None, proxy=None))
         self.session = None
         target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
         self.session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
+        for domain in ("Page", "Runtime", "Log"):
             self.send(f"{domain}.enable")
         return self
 
@@ -53,7 +56,8 @@ class Browser:
 
     def send(self, method: str, **parameters) -> dict:
         self.number += 1
-        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters} | ({"sessionId": self.session} if self.session else {})))
+        place = {"sessionId": self.session} if self.session else {}
+        self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters} | place))
         while True:
             message = json.loads(self.socket.recv(60))
             if message.get("id") == self.number:

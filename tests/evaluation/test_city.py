@@ -27,7 +27,8 @@ def base(tmp_path_factory):
     network.save(folder)
     save_memory(network.memory, folder / "variants" / "no_hrm")
     for each in (folder, folder / "variants" / "no_hrm"):
-        (each / "thresholds.json").write_text(json.dumps({"thresholds": dict.fromkeys(ANOMALIES, 0.5)}))
+        (each / "thresholds.json").write_text(json.dumps({
+            "thresholds": dict.fromkeys(ANOMALIES, 0.5), "rules": {kind: {"on": 0.6, "off": 0.4, "after": 2, "until": 3} for kind in ANOMALIES}}))
     city.look(folder, city.SEEDS, FRAMES, folder)
     return folder
 
@@ -36,7 +37,8 @@ def test_every_number_of_the_contract_is_there(base):
     for name in ("model", "no_hrm", "shuffled"):
         found = city.scores(base, name, [city.SEEDS], FRAMES, base)
         assert 0 <= found["action"] <= 1
-        assert all(set(found[part]) >= KINDS for part in ("f1", "event_f1", "delay_s", "false_alarms_per_hour"))
+        for each in (found, found["alarms"]):
+            assert all(set(each[part]) >= KINDS for part in ("f1", "event_f1", "delay_s", "false_alarms_per_hour"))
     assert set(city.precision([city.SEEDS], FRAMES, base)["by_class"]) == set(CLASSES)
     with pytest.raises(UserError, match="city-base"):
         city.scores(base, "depth9", [city.SEEDS], FRAMES, base)

@@ -35,14 +35,16 @@ class FakeCamera:
         self.random = random.Random(index)
         self.frame, self.dropped, self.decided, self.alarm_until, self.alarm = 0, {}, 0, 0, None
         self.pictures = [self._jpeg(k) for k in range(LOOP)]
-        self.row = {"kind": spec["url"].split(":")[0], "state": "live", "reason": "", "since": time.time(), "fps": fps, "width": SIZE[0], "height": SIZE[1],
-                    "delay_s": 0.2, "priority": 1, "mode": "auto", "action": "", "alarms": [], "comment": "", "latency_ms": {}} | spec
+        self.row = {"kind": spec["url"].split(":")[0], "state": "live", "reason": "", "since": time.time(), "fps": fps,
+                    "width": SIZE[0], "height": SIZE[1], "delay_s": 0.2,
+                    "priority": 1, "mode": "auto", "action": "", "alarms": [], "comment": "", "latency_ms": {}} | spec
 
     def boxes(self, frame: int) -> list[dict]:
         """Where things are in a frame, as fractions; the same for the picture and for the decision about it."""
         turn = 2 * math.pi * (frame % LOOP) / LOOP
         x, far = 0.4 + 0.28 * math.sin(turn), 0.35 + 0.25 * math.cos(turn)
-        return [{"box": [x, 0.4, x + 0.09, 0.72], "label": "person", "score": 0.93}, {"box": [far, 0.7, far + 0.26, 0.92], "label": "car", "score": 0.88},
+        return [{"box": [x, 0.4, x + 0.09, 0.72], "label": "person", "score": 0.93},
+                {"box": [far, 0.7, far + 0.26, 0.92], "label": "car", "score": 0.88},
                 {"box": [0.82, 0.62, 0.88, 0.72], "label": "bag", "score": 0.71}]
 
     def _jpeg(self, frame: int) -> bytes:
@@ -119,16 +121,17 @@ class FakeService:
         self.latencies.append(late_ms)
         del self.latencies[:-2000]
         scores = {kind: 0.9 if kind == camera.alarm else round(0.05 + 0.04 * k, 2) for k, kind in enumerate(KINDS)}
-        self.results.publish({"type": "decision", "stream": name, "frame": frame, "epoch": 0, "pts_s": frame / self.fps, "captured_at": time.time() - 0.3,
-                              "captured_by": "sender", "boxes": camera.boxes(frame), "action": camera.row["action"], "anomalies": scores,
+        self.results.publish({"type": "decision", "stream": name, "frame": frame, "epoch": 0, "pts_s": frame / self.fps,
+                              "captured_at": time.time() - 0.3, "captured_by": "sender",
+                              "boxes": camera.boxes(frame), "action": camera.row["action"], "anomalies": scores,
                               "alarms": camera.row["alarms"], "event_score": 0.1, "future": 0.1, "dropped_before": {},
                               "ms": {"see": 20.0, "memory": 4.0, "wait": late_ms - 24, "release": late_ms, "capture": late_ms + 210}})
 
     def say(self, name: str, text: str) -> None:
         camera = self.watched[name]
         camera.row["comment"], chunk = text, camera.frame
-        self.results.publish({"type": "comment", "stream": name, "chunk": chunk, "start_s": float(chunk), "end_s": chunk + 1.0, "text": text, "tokens": 8,
-                              "kv_tokens": 90, "ms": {"decode": 30.0}})
+        self.results.publish({"type": "comment", "stream": name, "chunk": chunk, "start_s": float(chunk), "end_s": chunk + 1.0,
+                              "text": text, "tokens": 8, "kv_tokens": 90, "ms": {"decode": 30.0}})
 
     def alarm(self, name: str, kind: str, state: str) -> None:
         camera = self.watched[name]
@@ -153,11 +156,11 @@ class FakeService:
         return [self._row(camera) for camera in self.watched.values()]
 
     async def add(self, camera: dict) -> dict:
-        if camera["id"] in self.watched:
-            raise Conflict(f"There is a camera {camera['id']!r} already: choose another name.")
+        if camera["name"] in self.watched:
+            raise Conflict(f"There is a camera {camera['name']!r} already: choose another name.")
         if not camera["url"].startswith(("rtsp:", "pattern:", "webrtc:")):
             raise UserError(f"The address {camera['url']!r} has no kind that is known: begin with rtsp://, a path, pattern: or webrtc:.")
-        return self._watch(camera)
+        return self._watch({"id": camera["name"]} | {key: value for key, value in camera.items() if key != "name"})
 
     async def remove(self, name: str) -> None:
         if name not in self.watched:
@@ -196,7 +199,8 @@ class FakeService:
                                "capture": {p: latency.get(f"capture_{p}") for p in ("p50", "p95", "p99")}},
                 "buckets": [[edge, sum(a < value <= edge for value in self.latencies)] for a, edge in zip(low, edges, strict=True)],
                 "frames": frames | {"dropped": {cause: sum(row["frames"]["dropped"].get(cause, 0) for row in rows) for cause in sorted(causes)}},
-                "late": 0, "batch": {"count": 1, "mean": 4.0, "sizes": {"4": 1}}, "uptime_s": time.time() - self.begun,
+                "late": 0, "batch": {"count": 1, "mean": 4.0, "sizes": {"4": 1}}, "commentary": {"skipped": 0},
+                "uptime_s": time.time() - self.begun,
                 "processes": {"analytics": {"alive": True, "restarts": 0}}}
 
 

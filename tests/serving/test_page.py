@@ -42,7 +42,9 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser):
-    browser.complaints.clear()
+    browser.open("about:blank")
+    browser.until("location.href === 'about:blank'")
+    browser.complaints.clear()  # those of a page whose service is gone
     return browser
 
 
@@ -58,77 +60,87 @@ def blue(page: Browser, name: str) -> int:
                 "let n = 0; for (let k = 0; k < d.length; k += 4) n += d[k] === 0x56 && d[k + 1] === 0xb4 && d[k + 2] === 0xe9; n}")
 
 
-def test_cameras_are_seen_opened_added_and_removed(page):
+@pytest.fixture
+def watched(page):
+    """Three cameras without events of their own, on the page. The console must be silent at the end."""
     with Running(FakeService(3, eventful=False)) as running:
-        call, service = running.call, running.service
         page.open(running.address)
         page.until("document.querySelectorAll('#wall .tile').length === 3")
-        page.until("document.querySelector('#summary').textContent.startsWith('3 of 3 live')")
-        page.until("document.querySelector('#wall .late').textContent.endsWith('ms')")
-        end = time.monotonic() + 10
-        while not blue(page, "gate-1"):
-            assert time.monotonic() < end, "no box is drawn"
-        before = pixels(page, "gate-1")
-        while pixels(page, "gate-1") == before:
-            assert time.monotonic() < end, "the picture stands still"
-
-        # keys: from tile to tile, into one and back
-        page("document.querySelector('#wall .tile').focus()")
-        page.key("ArrowRight")
-        page.key("Enter")
-        page.until("document.querySelector('#focus-name').textContent === 'gate-2' && !document.querySelector('#focus').hidden")
-        assert page("document.activeElement.id") == "focus-name" and page("location.hash") == "#camera=gate-2"
-        call(service.say, "gate-2", HOSTILE)
-        page.until(f"document.querySelector('#focus-comments').textContent.includes({HOSTILE!r})")
-        page.until("document.querySelector('#focus-latency td').textContent !== '–'")
-        page.key("Escape")
-        page.until("document.querySelector('#focus').hidden")
-        assert page(f"document.activeElement === {TILE.format('gate-2')}"), "back to where one came from"
-
-        # an alarm: told, counted, on the tile; its row opens the camera with the alarm's picture
-        call(service.alarm, "gate-3", "fall", "on")
-        page.until(f"{TILE.format('gate-3')}.querySelector('.badge')?.textContent === 'fall'")
-        page.until("document.querySelector('#said').textContent === 'Alarm: fall at gate-3'")
-        page.key("a")
-        page.until("document.activeElement.closest('#alarm-list')")
-        page.key("Enter")
-        page.until("document.querySelector('#focus-name').textContent === 'gate-3' && document.querySelector('#moment-picture').naturalWidth === 320")
-        call(service.alarm, "gate-3", "fall", "off")
-        page.until("document.querySelector('#alarm-list .lasted').textContent.startsWith('for ')")
-        page.key("Escape")
-
-        # a state, with its reason in words; a filter
-        call(service.state, "gate-1", "stalled", "The camera sends nothing.")
-        page.until(f"{TILE.format('gate-1')}.querySelector('.veil').textContent === 'stalled: The camera sends nothing.'")
-        page("{const kind = document.querySelector('#filter-kind'); kind.value = 'not-live'; kind.dispatchEvent(new Event('input'))}")
-        assert page("[...document.querySelectorAll('#wall .name')].map(one => one.textContent).join()") == "gate-1"
-        page("{const kind = document.querySelector('#filter-kind'); kind.value = ''; kind.dispatchEvent(new Event('input'))}")
-
-        # a camera of a hostile name: text, everywhere. What the service refuses is said at the field.
-        fill = "{const form = document.querySelector('#add-form'); form.elements.url.value = %r; form.elements.id.value = %r; form.requestSubmit()}"
-        page("document.activeElement.blur()")
-        page.key("n")
-        assert page("document.querySelector('#add').open")
-        page(fill % ("ftp://x", HOSTILE))
-        page.until("document.querySelector('#add-error').textContent.startsWith(\"The address 'ftp://x' has no kind\")")
-        assert page("document.activeElement.name + document.activeElement.getAttribute('aria-invalid')") == "urltrue"
-        page(fill % ("rtsp://x", "gate-2"))
-        page.until("document.querySelector('[name=id][aria-invalid]') && document.querySelector('#add-error').textContent.includes('already')")
-        page(fill % ("pattern:x", HOSTILE))
-        page.until(f"!document.querySelector('#add').open && {TILE.format(HOSTILE)}")
-        page(f"{TILE.format(HOSTILE)}.click()")
-        page.until(f"document.querySelector('#focus-name').textContent === {HOSTILE!r}")
-        call(service.alarm, HOSTILE, HOSTILE, "on")
-        page.until("document.querySelector('#alarm-list').textContent.includes('<img')")
-        page("document.querySelector('#focus-remove').click()")
-        assert page("document.activeElement.textContent") == "Keep it"
-        page("document.querySelector('#remove-form').requestSubmit()")
-        page.until(f"document.querySelector('#focus').hidden && !{TILE.format(HOSTILE)}")
-        assert HOSTILE not in service.watched
-        assert page("[...document.images].every(one => !one.src.endsWith('/x'))")
-        page.key("?")
-        assert page("document.querySelector('#help').open")
+        yield page, running.call, running.service
         assert [said for said in page.complaints if " 422 " not in said and " 409 " not in said] == [], "the console complains"
+
+
+def test_pictures_move_under_their_boxes_and_keys_lead_through_the_cameras(watched):
+    page, call, service = watched
+    page.until("document.querySelector('#summary').textContent.startsWith('3 of 3 live')")
+    page.until("document.querySelector('#wall .late').textContent.endsWith('ms')")
+    end = time.monotonic() + 10
+    while not blue(page, "gate-1"):
+        assert time.monotonic() < end, "no box is drawn"
+    before = pixels(page, "gate-1")
+    while pixels(page, "gate-1") == before:
+        assert time.monotonic() < end, "the picture stands still"
+
+    page("document.querySelector('#wall .tile').focus()")
+    page.key("ArrowRight")
+    page.key("Enter")
+    page.until("document.querySelector('#focus-name').textContent === 'gate-2' && !document.querySelector('#focus').hidden")
+    assert page("document.activeElement.id") == "focus-name" and page("location.hash") == "#camera=gate-2"
+    call(service.say, "gate-2", HOSTILE)
+    page.until(f"document.querySelector('#focus-comments').textContent.includes({HOSTILE!r})")
+    page.until("document.querySelector('#focus-latency td').textContent !== '–'")
+    page.key("Escape")
+    page.until("document.querySelector('#focus').hidden")
+    assert page(f"document.activeElement === {TILE.format('gate-2')}"), "back to where one came from"
+    page.key("?")
+    assert page("document.querySelector('#help').open")
+
+
+def test_an_alarm_is_told_and_leads_to_its_camera_and_a_state_says_its_reason(watched):
+    page, call, service = watched
+    call(service.alarm, "gate-3", "fall", "on")
+    page.until(f"{TILE.format('gate-3')}.querySelector('.badge')?.textContent === 'fall'")
+    page.until("document.querySelector('#said').textContent === 'Alarm: fall at gate-3'")
+    page.key("a")
+    page.until("document.activeElement.closest('#alarm-list')")
+    page.key("Enter")
+    page.until("document.querySelector('#focus-name').textContent === 'gate-3' && document.querySelector('#moment-picture').naturalWidth === 320")
+    call(service.alarm, "gate-3", "fall", "off")
+    page.until("document.querySelector('#alarm-list .lasted').textContent.startsWith('for ')")
+    page.key("Escape")
+
+    call(service.state, "gate-1", "stalled", "The camera sends nothing.")
+    page.until(f"{TILE.format('gate-1')}.querySelector('.veil').textContent === 'stalled: The camera sends nothing.'")
+    choose = "{const kind = document.querySelector('#filter-kind'); kind.value = %r; kind.dispatchEvent(new Event('input'))}"
+    page(choose % "not-live")
+    assert page("[...document.querySelectorAll('#wall .name')].map(one => one.textContent).join()") == "gate-1"
+    page(choose % "kind:fall")
+    assert page("document.querySelectorAll('#wall .name').length + document.querySelectorAll('#alarm-list li').length") == 1, "the alarm, no camera"
+
+
+def test_cameras_are_added_and_removed_a_refusal_stands_at_its_field_and_a_name_is_never_markup(watched):
+    page, call, service = watched
+    fill = "{const form = document.querySelector('#add-form'); form.elements.url.value = %r; form.elements.name.value = %r; form.requestSubmit()}"
+    page.key("n")
+    assert page("document.querySelector('#add').open")
+    page(fill % ("ftp://x", HOSTILE))
+    page.until("document.querySelector('#add-error').textContent.startsWith(\"The address 'ftp://x' has no kind\")")
+    assert page("document.activeElement.name + document.activeElement.getAttribute('aria-invalid')") == "urltrue"
+    page(fill % ("rtsp://x", "gate-2"))
+    page.until("document.querySelector('[name=name][aria-invalid]') && document.querySelector('#add-error').textContent.includes('already')")
+    page(fill % ("pattern:x", HOSTILE))
+    page.until(f"!document.querySelector('#add').open && {TILE.format(HOSTILE)}")
+
+    page(f"{TILE.format(HOSTILE)}.click()")
+    page.until(f"document.querySelector('#focus-name').textContent === {HOSTILE!r}")
+    call(service.alarm, HOSTILE, HOSTILE, "on")
+    page.until("document.querySelector('#alarm-list').textContent.includes('<img')")
+    page("document.querySelector('#focus-remove').click()")
+    assert page("document.activeElement.textContent") == "Keep it"
+    page("document.querySelector('#remove-form').requestSubmit()")
+    page.until(f"document.querySelector('#focus').hidden && !{TILE.format(HOSTILE)}")
+    assert HOSTILE not in service.watched
+    assert page("[...document.images].every(one => !one.src.endsWith('/x'))")
 
 
 def test_a_lost_service_is_told_and_what_was_missed_is_caught_up_once(page):

@@ -6,6 +6,7 @@ import os
 import pwd
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -116,8 +117,28 @@ def test_old_records_and_too_many_of_a_camera_go(opened):
         results.publish(comment("yard", frame) | {"at": now + frame})
     assert store.flush()
     store.tidy()
+    store.tidy()  # with nothing to do
+    assert store.status()["error"] is None
     assert [record["frame"] for record in store.records(["door"])] == list(range(30, 40))
     assert [record["type"] for record in store.records(["yard"])] == ["comment"] * 8
+
+
+def test_a_sqlite_file_gets_shorter_again(tmp_path):
+    path = tmp_path / "records.sqlite"
+    store = Store(str(path), keep_s=3600)
+    results = Results()
+    results.listen(store.write)
+    for frame in range(60):
+        results.publish(alarm("door", frame) | {"at": time.time() - (7200 if frame else 0)}, bytes(20_000))
+    assert store.flush()
+    with sqlite3.connect(path) as reader:
+        reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = path.stat().st_size
+        store.tidy()
+        reader.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    reader.close()
+    assert path.stat().st_size < before / 5 and [record["frame"] for record in store.records()] == [0]
+    store.close()
 
 
 def test_a_record_that_no_database_takes_costs_only_itself(opened):

@@ -17,6 +17,7 @@ from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue, policy
 from streamingvlm.context.dialogue import Dialogue, ids_of
+from streamingvlm.data import labelled
 from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.streaming.stream import Streamer
@@ -94,6 +95,25 @@ def test_padding_does_not_change_the_loss(vlm):
         counts = [int((batch.labels != -100).sum()) for batch in alone]
         expected = sum(loss_of(vlm, batch) * n for batch, n in zip(alone, counts, strict=True)) / sum(counts)
         torch.testing.assert_close(loss_of(vlm, windowing.collate(talk, pair)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_seen_once_gives_the_same_loss_to_the_bit_and_only_where_the_tower_does_not_learn(tmp_path, words):
+    told = lesson()
+    row = {"id": "m", "words": [], "frames": [], "previous_text": "", "query": "", "start_s": 0.0, "end_s": 12.0}
+    np.save(tmp_path / "m.frames.npy", np.stack([one.frames for one in told.chunks]))
+    np.save(tmp_path / "m.times.npy", np.array([[one.start_s, one.end_s, *one.times_s] for one in told.chunks]))
+    loading.build(TINY, words).save(tmp_path / "base")
+    for learns, there in ((True, False), (False, True)):
+        sft.look_once(["m"], SimpleNamespace(run=config.Run(device="cpu"), **vars(cfg(base="base", tune_vision=learns))), tmp_path, tmp_path)
+        seen = labelled.mapped(row, VIDEO, tmp_path).seen
+        assert (seen is not None) == there
+    vlm = loading.load(tmp_path / "base", torch.device("cpu"))
+    talk = Dialogue(vlm.tokenizer, 2)
+    batches = [windowing.collate(talk, [(one, windowing.window_spans(talk, one, a, a + 4, CACHE)) for a in (0, 6)])
+               for one in (told, dataclasses.replace(told, seen=seen))]
+    assert batches[1].patches is None
+    with torch.no_grad():
+        assert torch.equal(*(loss_of(vlm, batch) for batch in batches))
 
 
 def test_packed_windows_see_only_themselves(vlm):

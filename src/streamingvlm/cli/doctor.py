@@ -170,7 +170,7 @@ def decoders(root: Path) -> Found:
             next(reader.read_chunks(clips[0], config.Video(), backend=backend))
             yield OK, f"{name} reads {clips[0].name}"
         except UserError as error:
-            yield (PROBLEM, str(error)) if backend == "pyav" else (NOTE, "decord is not here or cannot read: PyAV reads everything, slower where few frames are wanted")
+            yield (PROBLEM, str(error)) if backend == "pyav" else (NOTE, "decord is not here or cannot read: PyAV reads everything")
 
 
 def model(root: Path) -> Found:

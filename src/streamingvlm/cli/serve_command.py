@@ -39,6 +39,7 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     from streamingvlm.media.arrivals import Recorder
     from streamingvlm.serving.api.app import application
     from streamingvlm.serving.api.listen import bound, listening
+    from streamingvlm.serving.api.rpc import answering
     from streamingvlm.serving.live import demo
     from streamingvlm.serving.live.service import Service
 
@@ -47,9 +48,10 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
+        if store := _store(service.store, service.keep_s):
+            stack.push_async_callback(asyncio.to_thread, store.close)
         recorder = stack.enter_context(Recorder(args.record)) if args.record else None
-        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), _store(service.store, service.keep_s),
-                          recorder=recorder)
+        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), store, recorder=recorder)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
@@ -59,7 +61,10 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
             await running.start()
         running.begin(cameras)
         address = await stack.enter_async_context(listening(application(running), service.host, service.port))
-        print(f"{len(running.cameras())} cameras at {address}   Ctrl-C ends it", flush=True)
+        rpc = ""
+        if service.grpc_port is not None:
+            rpc = f", gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}"
+        print(f"{len(running.cameras())} cameras at {address}{rpc}   Ctrl-C ends it", flush=True)
         if not args.no_open:
             webbrowser.open(address)
         with contextlib.suppress(TimeoutError):

@@ -5,8 +5,9 @@ Decoded once, by every core, frames lie in files that processes map: several stu
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,15 @@ from streamingvlm.media.reader import read_chunks
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """One labelled video in memory: `chunks` of uint8 frames, the words and the label of each chunk, and what was said before."""
+    """One labelled video in memory: `chunks` of uint8 frames, the words and the label of each chunk, and what was said before. `seen` [chunks, N, E]:
+    what a tower that does not learn makes of the frames, float32, where somebody has computed it once for all."""
 
     chunks: list[Chunk]
     words: list[str]
     labels: list[int]
     previous: str
     query: str
+    seen: np.ndarray | None = None
 
 
 def load(row: dict, video: config.Video, root: Path, events: Sequence[str] = ()) -> LabelledVideo:
@@ -40,8 +43,9 @@ def _labelled(row: dict, chunks: list[Chunk], video: config.Video, events: Seque
 
 
 def decode(rows: Sequence[dict], video: config.Video, root: Path, folder: Path) -> Iterator[str]:
-    """Decode the videos of these rows into `folder`, yielding the id of each that is done. `mapped` then opens them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Decode the videos of these rows into `folder`, which holds nothing else then, yielding the id of each that is done. `mapped` opens them."""
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed run left may be of other rows and another model
+    folder.mkdir(parents=True)
     return workers.ordered(_decode, [(_bare(row), video, root, folder) for row in rows])
 
 
@@ -56,10 +60,16 @@ def _decode(row: dict, video: config.Video, root: Path, folder: Path) -> str:
     return row["id"]
 
 
+def seen_file(name: str, folder: Path) -> Path:
+    """Where `seen` of a row with this id lies in a folder, for who computes it and for `mapped`."""
+    return folder / f"{name}.seen.npy"
+
+
 def mapped(row: dict, video: config.Video, folder: Path, events: Sequence[str] = ()) -> LabelledVideo:
-    """What `load` gives of a row that `decode` has put into `folder`; its frames are read when they are looked at."""
+    """What `load` gives of a row that `decode` has put into `folder`, `seen` too if it lies there; both are read when they are looked at."""
     frames = np.load(folder / f"{row['id']}.frames.npy", mmap_mode="c")  # [chunks, F, H, W, C]
     times = np.load(folder / f"{row['id']}.times.npy").tolist()
     chunks = [Chunk(k, at[0], at[1], frames[k], tuple(at[2:])) for k, at in enumerate(times)]
-    return _labelled(row, chunks, video, events)
+    seen = seen_file(row["id"], folder)
+    return replace(_labelled(row, chunks, video, events), seen=np.load(seen, mmap_mode="c") if seen.is_file() else None)
 

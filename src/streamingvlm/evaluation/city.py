@@ -28,7 +28,8 @@ from streamingvlm.models.multicamera.memory import Memory
 from streamingvlm.models.multicamera.packaged import load_memory
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.training.city.features import Recorded, record
-from streamingvlm.training.city.validation import Scores, report, watch
+from streamingvlm.training.city.validation import report, watch
+from streamingvlm.worlds.alarms import Rule
 from streamingvlm.worlds.city.world import CLASSES, City
 
 SEEDS = 7_000_000  # evaluation cities count from here
@@ -93,9 +94,20 @@ def precision(seeds: Sequence[int], frames: int, folder: Path) -> dict:
 def memory(base: Path, name: str) -> tuple[Memory, dict[str, float]]:
     """The packaged memory of a variant, and its thresholds."""
     folder = base if name == "model" else base / "variants" / name
+    limits = _chosen(folder)["thresholds"]
+    return load_memory(folder), limits
+
+
+def rules(base: Path, name: str = "model") -> dict[str, Rule]:
+    """When the packaged memory's scores become alarms, and when these end."""
+    return {kind: Rule(**one) for kind, one in _chosen(base if name == "model" else base / "variants" / name)["rules"].items()}
+
+
+def _chosen(folder: Path) -> dict:
+    """What validation cities chose for the memory in `folder`."""
     try:
         told = json.loads((folder / "thresholds.json").read_text())
-        return load_memory(folder), told["thresholds"]
+        return {"thresholds": told["thresholds"], "rules": told["rules"]}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no variant of the multi-camera model: `make city-base` trains them.") from error
 
@@ -107,9 +119,9 @@ def scores(base: Path, name: str, seeds: Sequence[int], frames: int, folder: Pat
         vlm = loading.load(base / "frame-vlm", torch.device("cpu"), decode="graph")
         found = frame_vlm.assess(vlm, [city(seed, frames) for seed in seeds], every=ASK_STEP)
         return {key: found[key] for key in ("map50", "map", "action", "f1", "unparsable", "frames")}
-    one, limits = memory(base, "model" if name == "shuffled" else name)
-    worlds = [recorded(folder, seed) for seed in seeds]
-    return _report(one, worlds, limits, others=LATE if name == "shuffled" else 0)
+    packaged = "model" if name == "shuffled" else name
+    (one, limits), worlds = memory(base, packaged), [recorded(folder, seed) for seed in seeds]
+    return assess(one, worlds, limits, rules(base, packaged), others=LATE if name == "shuffled" else 0)
 
 
 def recorded(folder: Path, seed: int) -> Recorded:
@@ -117,10 +129,10 @@ def recorded(folder: Path, seed: int) -> Recorded:
     return Recorded.of({key: value for key, value in load_file(folder / f"{seed}.safetensors").items() if not key.startswith("found.")})
 
 
-def _report(one: Memory, worlds: Sequence[Recorded], limits: dict[str, float], others: int = 0) -> dict:
-    watched = [watch(one, world, others=others) for world in worlds]
-    joined = Scores(*(torch.cat([getattr(each, part) for each in watched], 1) for part in ("action", "anomalies", "event", "clocks")))
-    return report(joined, Recorded.join(worlds), limits)
+def assess(one: Memory, worlds: Sequence[Recorded], limits: dict[str, float], told: dict[str, Rule], others: int = 0) -> dict:
+    """Action and alarms of a memory on these worlds, by frame at its thresholds and by event under its rules."""
+    joined = Recorded.join(worlds)  # side by side, each city for itself: a third of the time of one after another
+    return report(watch(one, joined, joined.action.shape[1] // len(worlds), others), joined, limits, told)
 
 
 def compressed(base: Path, variant: str, seeds: Sequence[int], frames: int, folder: Path) -> dict:
@@ -134,7 +146,8 @@ def compressed(base: Path, variant: str, seeds: Sequence[int], frames: int, fold
     small = compress.read(folder)
     for seed in seeds:
         look_with(small, seed, frames, folder)
-    told, boxes = _report(small.memory, [recorded(folder, seed) for seed in seeds], limits), precision(seeds, frames, folder)
+    told = assess(small.memory, [recorded(folder, seed) for seed in seeds], limits, rules(base))
+    boxes = precision(seeds, frames, folder)
     for seed in seeds:
         (folder / f"{seed}.safetensors").unlink()
     return {"variant": variant, "bytes": size, "map50": boxes["map50"], "map": boxes["map"], **told}

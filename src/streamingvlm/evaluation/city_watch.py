@@ -16,10 +16,11 @@ import torch
 
 from streamingvlm.base.timing import percentiles
 from streamingvlm.evaluation import frame_vlm
-from streamingvlm.evaluation.city import SEEDS, memory, recorded
+from streamingvlm.evaluation.city import SEEDS, recorded, rules
 from streamingvlm.media import file_index
 from streamingvlm.models.multicamera.network import Network
 from streamingvlm.models.qwen25 import loading
+from streamingvlm.worlds.alarms import Latch
 from streamingvlm.worlds.city.world import ACTIONS, ANOMALIES, CLASSES, City
 
 SURE = 0.4  # of a box that is shown
@@ -85,12 +86,12 @@ class Watched:
 @torch.inference_mode()
 def watched(network: Network, base: Path, rows: Sequence[dict], root: Path, frames: int) -> Iterator[Watched]:
     """The cameras of these stream rows, read from their files, and what the network makes of them, moment by moment."""
-    limits = torch.tensor([memory(base, "model")[1][kind] for kind in ANOMALIES])
-    state = network.memory.start(len(rows))
+    told = rules(base)
+    latch, state = Latch([told[kind] for kind in ANOMALIES], len(rows)), network.memory.start(len(rows))
     for pictures in islice(zip(*(_pictures(root / row["video"]) for row in rows), strict=False), frames):
         now = np.stack(pictures)  # [B, H, W, 3]
         decisions, things, state = network(torch.from_numpy(now)[None], state)
-        alarms = decisions.anomalies[0].sigmoid() >= limits  # [B, 6]
+        alarms = latch(decisions.anomalies[0].sigmoid().numpy())  # [B, 6]
         size = torch.tensor(now.shape[1:3]).flip(0).repeat(2)
         found = zip(things.label[0].tolist(), (things.box[0] * size).tolist(), things.score[0].tolist(), strict=True)
         boxes = [[(CLASSES[label], box) for label, box, score in zip(*each, strict=True) if score > SURE] for each in found]

@@ -33,6 +33,11 @@ class Latencies:
         self._flush()
         return self._histogram.get_value_at_percentile(q) / 1e3
 
+    def over(self, ms: float) -> int:
+        """How many were longer, to three digits."""
+        self._flush()
+        return sum(step.count_added_in_this_iter_step for step in self._histogram.get_recorded_iterator() if step.value_iterated_to > ms * 1.001e3)
+
     def summary(self) -> dict[str, float]:
         """p50, p95, p99 and the most, in ms."""
         return {**{f"p{q}": self.percentile(q) for q in (50, 95, 99)}, "max": self.percentile(100)}

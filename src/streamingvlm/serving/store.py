@@ -181,8 +181,8 @@ class Store:
                         if last is not None:
                             connection.execute(delete(table).where(of_stream, table.c.at <= last))
             if self._engine.dialect.name == "sqlite":
-                with self._engine.connect() as connection:  # the file gets shorter
-                    connection.exec_driver_sql("PRAGMA incremental_vacuum").all()
+                with self._engine.connect() as connection:  # the file gets shorter; `execute` would stop after the first page
+                    connection.connection.driver_connection.executescript("PRAGMA incremental_vacuum")
         except SQLAlchemyError as error:
             self._say(f"Old records can't be deleted at {self.place} ({reason(error)}).")
 

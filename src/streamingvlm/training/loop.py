@@ -43,6 +43,8 @@ class CommentaryLoss(nn.Module):
 
     def _seen(self, batch: Batch) -> Tensor:
         """Vision tokens of all chunks [chunks * N, E]."""
+        if batch.seen is not None:
+            return batch.seen.to(self.hf.device)
         visual = self.hf.model.visual
         return visual(batch.patches.to(self.hf.device, visual.dtype), grid_thw=batch.grids.to(self.hf.device)).pooler_output
 

@@ -18,19 +18,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from streamingvlm.base import config, progress
+from streamingvlm.base import config, progress, workers
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.context.dialogue import Dialogue
 from streamingvlm.data import labelled, stream_rows
 from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25 import loading
+from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.training import windowing
 from streamingvlm.training.loop import Checkpoint, CommentaryLoss, Phase, Trainer
 from streamingvlm.training.windowing import Batch
 
 LATEST_CLOCK_S = 7200  # windows are told they start up to two hours into a broadcast: streams are longer than training videos
+LOOKED_AT = 60  # chunks that are encoded in one pass
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
@@ -105,6 +107,26 @@ def recipe(cfg: config.Config, data: str) -> dict:
 def taught(rows: Sequence[dict], cfg: config.Config, frames: Path) -> tuple[list[LabelledVideo], list[LabelledVideo]]:
     """(bulk, clean) of training rows whose frames `labelled.decode` has put into `frames`."""
     return tuple([labelled.mapped(row, cfg.video, frames) for row in rows if row["split"] == split] for split in ("train", "clean"))
+
+
+def look_once(names: Sequence[str], cfg: config.Config, frames: Path, root: Path) -> None:
+    """Where the tower does not learn, it sees the same in every step of every student: compute it once, on every core, to the same bits, from what
+    `labelled.decode` put into `frames` for the rows of these ids, beside it."""
+    if not cfg.sft.tune_vision:
+        for _ in workers.ordered(_look, [(names[i : i + 6], cfg, frames, root) for i in range(0, len(names), 6)]):
+            pass
+
+
+@torch.no_grad()
+def _look(names: Sequence[str], cfg: config.Config, frames: Path, root: Path) -> None:
+    visual = loading.load(root / cfg.sft.base, loading.pick_device(cfg.run.device), torch.float32).hf.model.visual
+    for name in names:
+        chunks, seen = np.load(frames / f"{name}.frames.npy"), []  # [chunks, F, H, W, C]
+        for begin in range(0, len(chunks), LOOKED_AT):
+            patches, grids = zip(*map(to_patches, chunks[begin : begin + LOOKED_AT]), strict=True)
+            seen.append(visual(torch.cat(patches).to(visual.device), grid_thw=torch.tensor(grids, device=visual.device)).pooler_output)
+        tokens = torch.cat(seen).cpu().numpy()  # [chunks * N, E]
+        np.save(labelled.seen_file(name, frames), tokens.reshape(len(chunks), -1, tokens.shape[-1]))
 
 
 def study(rows: Sequence[dict], cfg: config.Config, frames: Path, root: Path, data: str, checkpoint: Path | None, folder: Path) -> Iterator[dict]:

@@ -55,8 +55,8 @@ def window_spans(talk: Dialogue, lesson: LabelledVideo, start: int, stop: int, c
 @dataclass(frozen=True)
 class Batch:
     """ids, labels [B, T] (labels -100 where nothing is learned), positions [3, B, T], is_vision [B, T]; of the W windows' chunks in order: events
-    [chunks], sizes [chunks] (vision tokens), patches [P, 1176] and grids [chunks, 3] (None without pictures). `mask` [B, 1, T, T]: True where a
-    token may look; None where causal order says it all."""
+    [chunks], sizes [chunks] (vision tokens), patches [P, 1176] and grids [chunks, 3] (None without pictures), or `seen` [chunks * N, E], their vision
+    tokens. `mask` [B, 1, T, T]: True where a token may look; None where causal order says it all."""
 
     ids: Tensor
     labels: Tensor
@@ -67,10 +67,12 @@ class Batch:
     patches: Tensor | None
     grids: Tensor | None
     mask: Tensor | None = None
+    seen: Tensor | None = None
 
 
 def collate(talk: Dialogue, windows: Sequence[Window], look: bool = True, packed: bool = False) -> Batch:
-    """Windows side by side, padded on the right (causal attention needs no mask then), or all in one row. `look`: with their pictures."""
+    """Windows side by side, padded on the right (causal attention needs no mask then), or all in one row. `look`: with their pictures, or with
+    what was seen in them where every lesson has it."""
     flat = [torch.tensor(ids_of(spans)) for _, spans in windows]
     rows = [list(range(len(windows)))] if packed else [[w] for w in range(len(windows))]
     length = max(sum(len(flat[w]) for w in row) for row in rows)
@@ -86,8 +88,10 @@ def collate(talk: Dialogue, windows: Sequence[Window], look: bool = True, packed
             positions[:, b, here] = torch.from_numpy(talk.positions(spans))
             owner[b, here], at = w, here.stop
     seen = [(lesson, span) for lesson, spans in windows for span in spans if span.grid]
-    patches = torch.cat([to_patches(lesson.chunks[span.round].frames)[0] for lesson, span in seen]) if look else None
+    known = look and all(lesson.seen is not None for lesson, _ in windows)
+    vision = torch.cat([torch.from_numpy(lesson.seen[span.round]) for lesson, span in seen]) if known else None  # [chunks * N, E]
+    patches = torch.cat([to_patches(lesson.chunks[span.round].frames)[0] for lesson, span in seen]) if look and not known else None
     mask = ((owner[:, :, None] == owner[:, None]) & torch.ones(length, length, dtype=torch.bool).tril())[:, None] if packed else None
     events, sizes = (torch.tensor(values) for values in zip(*((lesson.labels[span.round], len(span.ids) - 2) for lesson, span in seen), strict=True))
     grids = torch.tensor([span.grid for _, span in seen]) if look else None
-    return Batch(ids, labels, positions, ids == talk.video_pad, events, sizes, patches, grids, mask)
+    return Batch(ids, labels, positions, ids == talk.video_pad, events, sizes, patches, grids, mask, vision)

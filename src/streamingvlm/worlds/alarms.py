@@ -1,17 +1,21 @@
 """Alarms against what was truly wrong: by frame, by event, and how long it took. Knows probabilities and truth, no model and no pixels.
 
 An alarm is an event that is found when it *starts* within [start - EARLY_S, end + LATE_S] of the event, and finds one at most: by overlap, an
-alarm that is always on would find nearly all. Thresholds are for validation worlds to choose, never for those that are evaluated.
+alarm that is always on would find nearly all. Thresholds and rules are for validation worlds to choose, never for those that are evaluated.
 
     limits = {kind: threshold(validation[..., k], truth[..., k]) for k, kind in enumerate(ANOMALIES)}
-    report(scores, true, limits, fps=8)["f1"]["clone"]
+    rules = {kind: rule(validation[..., k], truth[..., k], fps=8) for k, kind in enumerate(ANOMALIES)}
+    report(scores, true, limits, fps=8, rules=rules)["f1"]["clone"]
 
-Letters for shapes: B streams, F frames.
+A score that flickers about its threshold would raise an alarm each time: a `Rule` wants it to stay up before an alarm, and to stay down after.
+Letters for shapes: B streams, F frames, K kinds, R rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,6 +23,40 @@ from streamingvlm.worlds.city.knobs import ANOMALIES, FAMILIES
 
 EARLY_S, LATE_S = 1.0, 2.0
 GAP_S = 0.5  # what is off for no longer than this goes on
+STEPS = {"on": (-1.0, 0.0, 1.0, 2.0), "off": (0.0, 1.0, 2.0), "after": (1, 2, 4, 6), "until": (1, 4, 8, 16)}  # what `rule` tries: logits, frames
+PATIENCE = 0.04  # the event F1 that a second of delay has to be worth
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An alarm starts with the `after`th frame in a row at `on` or above, and ends with the `until`th in a row below `off`."""
+
+    on: float
+    off: float
+    after: int = 1
+    until: int = 1
+
+
+class Latch:
+    """Alarms as they go on and off, frame by frame, of any number of scores side by side, each by a rule of its own."""
+
+    def __init__(self, rules: Sequence[Rule], streams: int):
+        self.on, self.off, self.after, self.until = (np.array([getattr(one, name) for one in rules]) for name in ("on", "off", "after", "until"))
+        self.above, self.below = (np.zeros((streams, len(rules)), int) for _ in range(2))  # frames in a row
+        self.alarm = np.zeros((streams, len(rules)), bool)
+
+    def __call__(self, score: np.ndarray) -> np.ndarray:
+        """score [B, K] of the next frame -> which alarms are on [B, K] bool."""
+        self.above = np.where(score >= self.on, self.above + 1, 0)
+        self.below = np.where(score < self.off, self.below + 1, 0)
+        self.alarm = np.where(self.alarm, self.below < self.until, self.above >= self.after)
+        return self.alarm
+
+
+def raised(score: np.ndarray, rules: Sequence[Rule]) -> np.ndarray:
+    """score [B, F, K], or [B, F, 1] for any number of rules -> [B, F, K] bool."""
+    latch = Latch(rules, len(score))
+    return np.stack([latch(score[:, k]) for k in range(score.shape[1])], 1)
 
 
 def f1(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
@@ -77,12 +115,39 @@ def threshold(score: np.ndarray, true: np.ndarray) -> float:
     return float((low + high) / 2)
 
 
-def report(score: np.ndarray, true: np.ndarray, limits: Mapping[str, float], fps: float) -> dict[str, dict[str, float | None]]:
+def rule(score: np.ndarray, true: np.ndarray, fps: float) -> Rule:
+    """Of score [B, F] and true [B, F]: the rule of the best event F1, less PATIENCE for its delay, among STEPS around the frames' own threshold.
+
+    There are few events, so a rule is judged by the mean of those around it, of which a lucky one is none. ValueError as of `threshold`.
+    """
+    middle = np.clip(threshold(score, true), 1e-4, 1 - 1e-4)
+    logit = np.log(middle / (1 - middle))
+    chosen = [Rule(*(float(1 / (1 + np.exp(-level))) for level in (logit + on, logit + on - off)), after, until)
+              for on, off, after, until in itertools.product(*STEPS.values())]
+    alarms = raised(score[..., None], chosen)  # [B, F, R]
+    found = [by_event(alarms[..., k], true, fps) for k in range(len(chosen))]
+    quality = np.array([one["f1"] - PATIENCE * (one["delay_s"] or 0) for one in found])
+    smooth = _smooth(quality.reshape([len(steps) for steps in STEPS.values()])).ravel()
+    return chosen[int((smooth + 1e-3 * quality).argmax())]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Each value's mean with its neighbours along all axes, as far as there are any."""
+    padded = np.pad(values, 1, constant_values=np.nan)
+    return np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, [3] * values.ndim), axis=tuple(range(values.ndim, 2 * values.ndim)))
+
+
+def report(score: np.ndarray, true: np.ndarray, limits: Mapping[str, float], fps: float, rules: Mapping[str, Rule] | None = None) -> dict[str, dict]:
     """score [B, F, 6] and true [B, F, 6] bool, in the order of ANOMALIES -> {"f1", "event_f1", "delay_s", "false_alarms_per_hour"}.
 
-    Each holds every kind and every family (`local`, `temporal`, `cross`: any of its kinds). `limits` are thresholds by kind.
+    Each holds every kind and every family (`local`, `temporal`, `cross`: any of its kinds). `limits` are thresholds by kind; with `rules` there is
+    the same once more by them, as `alarms`.
     """
-    said = np.stack([score[..., k] >= limits[kind] for k, kind in enumerate(ANOMALIES)], -1)
+    plain = _scored(np.stack([score[..., k] >= limits[kind] for k, kind in enumerate(ANOMALIES)], -1), true, fps)
+    return plain | ({"alarms": _scored(raised(score, [rules[kind] for kind in ANOMALIES]), true, fps)} if rules else {})
+
+
+def _scored(said: np.ndarray, true: np.ndarray, fps: float) -> dict[str, dict[str, float | None]]:
     groups = {**{kind: (kind,) for kind in ANOMALIES}, **FAMILIES}
     out: dict[str, dict] = {"f1": {}, "event_f1": {}, "delay_s": {}, "false_alarms_per_hour": {}}
     for name, kinds in groups.items():

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import ifaddr
 import pytest
-import webrtc_publisher
 from aiortc import codecs
-from webrtc_publisher import Publisher
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
+
+import publisher as publisher_of_cards
+from publisher import Publisher
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources import webrtc, webrtc_session
@@ -74,9 +77,9 @@ def wait_until(true, say=str) -> None:
 def offer(codec: str = "VP8", kind: str = "video") -> str:
     """An offer that nobody stands behind."""
     async def make():
-        connection = webrtc_publisher.connection()
+        connection = publisher_of_cards.connection()
         if kind == "video":
-            return await webrtc_publisher.offer_of(connection, webrtc_publisher.Cards({}), codec), await connection.close()
+            return await publisher_of_cards.offer_of(connection, publisher_of_cards.Cards({}), codec), await connection.close()
         connection.addTransceiver("audio", "sendonly")
         await connection.setLocalDescription(await connection.createOffer())
         return connection.localDescription.sdp, await connection.close()
@@ -146,7 +149,7 @@ def test_a_publisher_that_is_killed_is_missed_soon_and_one_that_is_only_stopped_
 
 @contextlib.contextmanager
 def process(source: WebRTCSource, codec: str):
-    command = [sys.executable, webrtc_publisher.__file__, codec]
+    command = [sys.executable, publisher_of_cards.__file__, codec]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": SOURCE}) as other:
         _, answer = source.offer(json.loads(other.stdout.readline()))
         print(json.dumps(answer), file=other.stdin, flush=True)

@@ -10,7 +10,7 @@ import torch
 from streamingvlm.base.errors import UserError
 from streamingvlm.models.multicamera.backbone import build
 from streamingvlm.models.multicamera.heads import CLASSES, GRID, PERSON, SLOTS, Dense, Head, Sight, detections
-from streamingvlm.models.multicamera.memory import VARIANTS, Memory, MemoryKnobs, State
+from streamingvlm.models.multicamera.memory import HOLDS, VARIANTS, Memory, MemoryKnobs, State
 from streamingvlm.models.multicamera.nets import seeded
 from streamingvlm.models.multicamera.network import Knobs, Network, load
 
@@ -72,19 +72,21 @@ def test_batched_is_each_alone(sight, variant):
         close(whole, alone, slice(stream, stream + 1))
 
 
-@pytest.mark.parametrize("variant", ["model", "plain_hrm", "mean_hrm"])
+@pytest.mark.parametrize("variant", ["model", "asking", "plain_hrm", "mean_hrm"])
 @torch.inference_mode()
 def test_permuted_streams_decide_the_same(sight, variant):
     kept, order = memory(VARIANTS[variant]), torch.tensor([2, 0, 3, 1])
     whole, state = kept(sight, kept.start(STREAMS))
     mixed, other = kept(part(sight, slice(None), order), kept.start(STREAMS))
     close(whole, mixed, order)
-    torch.testing.assert_close(other.context, state.rows(order).context, rtol=1e-4, atol=1e-4)
+    for name, tensor in other.held.items():
+        torch.testing.assert_close(tensor, state.rows(order).held[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("holds", HOLDS)
 @torch.inference_mode()
-def test_a_camera_that_comes_late_or_leaves_changes_nothing_before_and_stands_still_itself(sight):
-    kept = memory(replace(VARIANTS["model"], period=4))
+def test_a_camera_that_comes_late_or_leaves_changes_nothing_before_and_stands_still_itself(sight, holds):
+    kept = memory(MemoryKnobs(period=4, holds=holds))
     present = torch.ones(FRAMES, STREAMS, dtype=torch.bool)
     present[:, 3] = False
     padded, state = kept(sight, kept.start(STREAMS), present)
@@ -100,11 +102,30 @@ def test_a_camera_that_comes_late_or_leaves_changes_nothing_before_and_stands_st
 
 @torch.inference_mode()
 def test_what_was_learned_across_is_held_until_the_next_time(sight):
-    kept = memory(replace(VARIANTS["model"], period=5))
+    kept = memory(MemoryKnobs(period=5, holds="answer"))
     decisions, _ = kept(sight, kept.start(STREAMS))
-    assert list(decisions.across) == [0, 5, 10, 15]
-    _, state = kept(part(sight, slice(0, 13)), kept.start(STREAMS))
-    torch.testing.assert_close(state.context, decisions.across[10].context[0], rtol=1e-4, atol=1e-4)
+    assert decisions.fresh == [0, 5, 10, 15]
+    for k in range(FRAMES):
+        torch.testing.assert_close(decisions.verdict[k], decisions.verdict[k // 5 * 5])
+
+
+@torch.inference_mode()
+def test_what_others_showed_is_held_and_ones_own_people_are_sought_in_it_in_every_frame(sight):
+    kept = memory(MemoryKnobs(period=5, holds="others"))
+    decisions, _ = kept(sight, kept.start(STREAMS))
+    assert decisions.fresh == list(range(FRAMES)) and not torch.allclose(decisions.verdict[11], decisions.verdict[10])
+    later = sight.map(lambda x: torch.cat((x[:13], torch.cat((x[:7, :1], x[13:, 1:]), 1))))  # camera 0 sees something else after the look of frame 10
+    other, _ = kept(later, kept.start(STREAMS))
+    torch.testing.assert_close(other.verdict[:15, 1:], decisions.verdict[:15, 1:], rtol=1e-4, atol=1e-4), "nobody knows of it yet"
+    for frame, camera in ((13, 0), (15, 1)):  # but itself; and the next look tells them
+        assert not torch.allclose(other.verdict[frame, camera], decisions.verdict[frame, camera])
+
+
+@torch.inference_mode()
+def test_looking_in_every_frame_both_ways_of_holding_are_one(sight):
+    ways = [memory(MemoryKnobs(period=1, holds=holds)) for holds in ("answer", "others")]
+    one, other = (kept(sight, kept.start(STREAMS))[0] for kept in ways)
+    torch.testing.assert_close(one.anomalies, other.anomalies, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()

@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from streamingvlm.base.records import Frame, Stamp
+from streamingvlm.models.multicamera.memory import MemoryKnobs
 from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving.live.analyst import Analyst, Gathering
+from streamingvlm.worlds.alarms import Rule
 from streamingvlm.worlds.city.world import ACTIONS, ANOMALIES, City
 
-LIMITS = dict.fromkeys(ANOMALIES, 0.5)
+RULES = dict.fromkeys(ANOMALIES, Rule(0.5, 0.5))
 
 
-@pytest.fixture(scope="module")
-def network():
-    return Network(Knobs())
+@pytest.fixture(scope="module", params=["answer", "others"])
+def network(request):
+    """Both ways of holding a look until the next one."""
+    return Network(Knobs(memory=MemoryKnobs(holds=request.param)))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def scores(rows):
 
 
 def test_where_nothing_is_late_it_is_the_network_over_all_streams_at_once(network, pictures):
-    analyst, state = Analyst(network, LIMITS), network.memory.start(3)
+    analyst, state = Analyst(network, RULES), network.memory.start(3)
     for k in range(len(pictures)):
         rows = analyst.decide([frame(pictures, k, b) for b in range(3)], now=k / 8)
         with torch.inference_mode():
@@ -49,7 +52,7 @@ def test_where_nothing_is_late_it_is_the_network_over_all_streams_at_once(networ
 
 def test_a_batch_is_each_of_its_streams_alone(network, pictures):
     """Without looks across streams, how they are put into batches changes nothing."""
-    together, alone = (Analyst(network, LIMITS, Gathering(1e9)) for _ in range(2))
+    together, alone = (Analyst(network, RULES, Gathering(1e9)) for _ in range(2))
     for analyst in (together, alone):
         analyst.gathering.next_at = 1e18
     for k in range(6):
@@ -59,14 +62,14 @@ def test_a_batch_is_each_of_its_streams_alone(network, pictures):
 
 
 def test_a_stream_that_ends_holds_nobody_up(network, pictures):
-    analyst = Analyst(network, LIMITS)
+    analyst = Analyst(network, RULES)
     for k in range(24):
         analyst.decide([frame(pictures, k, b) for b in range(3 if k < 5 else 2)], now=k / 8)
     assert analyst.looks == 2
 
 
 def test_saved_and_restored_it_goes_on_as_if_nothing_had_been(network, pictures):
-    first, second = (Analyst(network, LIMITS, Gathering(1e9)) for _ in range(2))
+    first, second = (Analyst(network, RULES, Gathering(1e9)) for _ in range(2))
     for analyst in (first, second):
         analyst.gathering.next_at = 1e18
     for k in range(5):
@@ -78,7 +81,7 @@ def test_saved_and_restored_it_goes_on_as_if_nothing_had_been(network, pictures)
 
 
 def test_a_new_connection_begins_anew(network, pictures):
-    analyst, fresh = (Analyst(network, LIMITS, Gathering(1e9)) for _ in range(2))
+    analyst, fresh = (Analyst(network, RULES, Gathering(1e9)) for _ in range(2))
     for one in (analyst, fresh):
         one.gathering.next_at = 1e18
     for k in range(6):
@@ -88,7 +91,7 @@ def test_a_new_connection_begins_anew(network, pictures):
 
 def test_two_frames_of_a_stream_are_no_batch(network, pictures):
     with pytest.raises(ValueError, match="one frame"):
-        Analyst(network, LIMITS).decide([frame(pictures, 0, 0), frame(pictures, 1, 0)])
+        Analyst(network, RULES).decide([frame(pictures, 0, 0), frame(pictures, 1, 0)])
 
 
 class TestGathering:

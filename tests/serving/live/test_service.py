@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
+
+from publisher import Publisher
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals, writer
@@ -66,8 +73,8 @@ class Running:
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     Network(Knobs()).save(folder / "model")
-    limits = ", ".join(f'"{kind}": 0.5' for kind in ANOMALIES)
-    (folder / "model" / "thresholds.json").write_text(f'{{"thresholds": {{{limits}}}}}')
+    rules = {kind: {"on": 0.5, "off": 0.5} for kind in ANOMALIES}
+    (folder / "model" / "thresholds.json").write_text(json.dumps({"rules": rules}))
     film = folder / "film.mp4"
     writer.write_h264(film, (np.full((64, 64, 3), 8 * k, np.uint8) for k in range(24)), 12.0)
     settings = cameras.parse({"service": {"budget_ms": 2000, "utilisation": None}, "cameras": [
@@ -120,6 +127,34 @@ def test_a_frame_that_is_pushed_is_decided(running):
         running.call(running.service.push, "pushed", 1.0, None, b"xx", 64, 48)
     with pytest.raises(UserError, match="not pushed to"):
         running.call(running.service.push, "a", 1.0, None, bytes(12), 2, 2)
+
+
+class Whip:
+    """What a publisher sees of a camera of the service."""
+
+    def __init__(self, running, name: str):
+        self.running, self.name = running, name
+
+    def offer(self, sdp: str) -> tuple[str, str]:
+        return self.running.call(self.running.service.offer, self.name, sdp)
+
+
+def test_a_camera_is_pushed_to_over_webrtc(running):
+    running.call(running.service.add, {"name": "web", "url": "webrtc:", "fps": 8})
+    with pytest.raises(UserError, match="no video"):
+        running.call(running.service.offer, "web", "v=0")
+    with Publisher(Whip(running, "web")) as publisher:
+        running.until(lambda rows: rows["web"]["frames"]["decided"] > 3)
+        assert running.row("web")["state"] == "live"
+        with pytest.raises(Conflict, match="already"):
+            publisher.run(publisher.push())
+        with pytest.raises(NotFound):
+            running.call(running.service.hang_up, "web~other")
+        running.call(running.service.hang_up, publisher.resource)
+        running.until(lambda rows: rows["web"]["state"] == "waiting" and "somebody" in rows["web"]["reason"])
+    frames = running.row("web")["frames"]
+    assert frames["in"] == frames["decided"] + frames["in_flight"] + sum(frames["dropped"].values()) and running.balanced()
+    running.call(running.service.remove, "web")
 
 
 def test_cameras_come_and_go(running):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import av
 
 TRANSPORTS = ("tcp", "udp")
+REFUSALS = {401: "It refuses the user name or the password (401): put the right ones into the address.",
+            403: "It forbids this address to this user (403)."}
+UNHEARD = "Nothing answers at this host and port: see whether the camera is on, and whether the port is right."
 ANSWER_S = 5.0  # how long FFmpeg waits for anything, before it gives up by itself
 # Nothing is looked at before the first packet is handed over (else 1-2 s of a slow camera are held back), and its sound is not sent at all.
 OPTIONS = {"probesize": "32", "analyzeduration": "0", "allowed_media_types": "video"}
@@ -69,10 +72,9 @@ def why(error: Exception, address: str) -> str:
     """FFmpeg's error as a sentence. Its own text repeats the address with the password."""
     import av
 
-    known = ((av.error.HTTPUnauthorizedError, "It refuses the user name or the password (401): put the right ones into the address."),
-             (av.error.HTTPForbiddenError, "It forbids this address to this user (403)."),
+    known = ((av.error.HTTPUnauthorizedError, REFUSALS[401]), (av.error.HTTPForbiddenError, REFUSALS[403]),
              (av.error.HTTPNotFoundError, "It has nothing at this path (404): see the camera's manual for the path."),
-             (ConnectionRefusedError, "Nothing answers at this host and port: see whether the camera is on, and whether the port is right."),
+             (ConnectionRefusedError, UNHEARD),
              (av.error.ExitError, "It fell silent."),
              (av.error.TimeoutError, "It did not answer in time."),
              (av.error.InvalidDataError, "It accepted the connection and sent nothing that is a picture."))

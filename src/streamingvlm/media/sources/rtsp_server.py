@@ -252,7 +252,8 @@ def running(feeds: Mapping[str, Feed], host: str = "127.0.0.1", port: int = 0, u
         try:
             loop.run_until_complete(task)
         except asyncio.CancelledError:
-            loop.run_until_complete(asyncio.sleep(0))  # lets go of the connections
+            if left := asyncio.all_tasks(loop):  # connections, which are closed by now
+                loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         except Exception as error:
             failed.append(error)
         finally:

@@ -1,7 +1,7 @@
 """All that remembers: from what is seen in each stream's frames to decisions, stream by stream and across them. Knows no pixels.
 
-For every frame: people are followed (`slots`), each 16th frame the streams look at each other (`hrm`), columns are remembered (`places`), and one
-token a stream goes through the recursion (`trm`, or a rival). A `State` is everything that is carried; it can be saved and restored.
+For every frame: people are followed (`slots`), each 16th frame the streams show each other what they see (`hrm`), columns are remembered (`places`),
+and one token a stream goes through the recursion (`trm`, or a rival). A `State` is everything that is carried; it can be saved and restored.
 
     memory = Memory(MemoryKnobs()); state = memory.start(streams)
     sight = ...                                   # heads.Sight of [F, B, ...]
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.models.multicamera import slots
 from streamingvlm.models.multicamera.backbone import EMBEDDING
 from streamingvlm.models.multicamera.heads import ACTIONS, ALARMS, SCENE, Sight
-from streamingvlm.models.multicamera.hrm import HRM, PERIOD, SEEN, Result, Told, loudest
+from streamingvlm.models.multicamera.hrm import HRM, PERIOD, SEEN, Told, loudest
 from streamingvlm.models.multicamera.nets import linear
 from streamingvlm.models.multicamera.places import CLOCKS, Places
 from streamingvlm.models.multicamera.rivals import Gated, Window
@@ -31,30 +32,36 @@ from streamingvlm.models.multicamera.trm import TRM, Carry, Recursion
 
 ANOMALIES = 6
 DIRECT = SCENE + CLOCKS + 3  # numbers that go to the answer past the core too: the scene's logits, clocks, what was learned across streams
+HOLDS = ("others", "answer")
 CORES = {"trm": lambda knobs: TRM(knobs.trm), "gru": lambda knobs: Gated(knobs.trm.width), "transformer": lambda knobs: Window(knobs.trm.width)}
 
 
 @dataclass(frozen=True)
 class MemoryKnobs:
     """`core`: trm, gru or transformer. `hrm`: see `hrm.KINDS`. `period`: frames from one look across streams to the next. `places`: whether columns
-    are remembered from frame to frame."""
+    are remembered from frame to frame. `holds`: what a stream keeps of a look until the next: the `answer`, as the article has it, or what the
+    `others` showed, to seek its own people among them in every frame."""
 
     core: str = "trm"
     trm: Recursion = field(default_factory=Recursion)
     hrm: str = "similarity"
     period: int = PERIOD
     places: bool = True
+    holds: str = "answer"
 
     def __post_init__(self):
         if self.core not in CORES:
             raise UserError(f"The core of a memory is one of {', '.join(CORES)}, not {self.core!r}.")
         if self.period < 1:
             raise UserError("Streams look at each other every 1 or more frames.")
+        if self.holds not in HOLDS:
+            raise UserError(f"Between two looks a stream holds one of {', '.join(HOLDS)}, not {self.holds!r}.")
 
 
 VARIANTS = {
     "model": MemoryKnobs(),
     "no_hrm": MemoryKnobs(hrm="none"),
+    "asking": MemoryKnobs(holds="others"),
     "mean_hrm": MemoryKnobs(hrm="mean"),
     "plain_hrm": MemoryKnobs(hrm="plain"),
     "token_hrm": MemoryKnobs(hrm="token"),
@@ -69,29 +76,28 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class State:
-    """What goes on from frame to frame, of B streams. `frame`: how many frames there were."""
+    """What goes on from frame to frame, of B streams. `frame`: how many frames there were. `held`: what the last look across streams left behind, by
+    `MemoryKnobs.holds`: context [B, E], same [B, S], verdict [B, 2] (an answer), or people [B, S, 28], scene [B, 8], present [B] (what was shown)."""
 
     frame: int
     tracks: slots.Tracks
     places: Tensor
     core: Carry
-    context: Tensor  # [B, E] what the last look across streams brought
-    same: Tensor  # [B, S] who was seen elsewhere then
-    verdict: Tensor  # [B, 2] what it made of that: logits of clone and surge
+    held: dict[str, Tensor]
     expected: Tensor  # [B, 256] this frame's embedding as foretold, standardised
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name, to be written to a safetensors file; `State.restore` is the way back."""
-        out = {"frame": torch.tensor(self.frame), "places": self.places, "context": self.context, "same": self.same,
-               "verdict": self.verdict, "expected": self.expected}
+        out = {"frame": torch.tensor(self.frame), "places": self.places, "expected": self.expected}
         out |= {f"tracks.{part.name}": getattr(self.tracks, part.name) for part in fields(self.tracks)}
-        return {name: tensor.contiguous() for name, tensor in (out | {f"core.{name}": tensor for name, tensor in self.core.items()}).items()}
+        out |= {f"{kind}.{name}": tensor for kind in ("core", "held") for name, tensor in getattr(self, kind).items()}
+        return {name: tensor.contiguous() for name, tensor in out.items()}
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor]) -> State:
         tracks = slots.Tracks(*(tensors[f"tracks.{part.name}"] for part in fields(slots.Tracks)))
-        core = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
-        return cls(int(tensors["frame"]), tracks, tensors["places"], core, *(tensors[name] for name in ("context", "same", "verdict", "expected")))
+        core, held = ({name.removeprefix(kind): tensor for name, tensor in tensors.items() if name.startswith(kind)} for kind in ("core.", "held."))
+        return cls(int(tensors["frame"]), tracks, tensors["places"], core, held, tensors["expected"])
 
     @classmethod
     def join(cls, states: Sequence[State]) -> State:
@@ -109,7 +115,7 @@ class Decisions:
     """Of F frames and B streams. Logits of the action [F, B, 6], of each kind of anomaly [F, B, 6] and of any at all, `event` [F, B]. `clocks`
     [F, B, 2] and the same of each column, `places` [F, B, 2, G]. `change` [F, B, 256]: how the embedding shall differ in the next frame; `future`
     [F, B]: the cosine of this frame's embedding and the one foretold. For training: `steps`, the answers [F, B, E] after each recursion, `direct`
-    [F, B, 13], what goes past them, and `across`, what the look across streams said, by frame."""
+    [F, B, 13], what goes past them, `verdict` [F, B, 2], clone and surge as logits of the look across alone, and in which frames it is `fresh`."""
 
     action: Tensor
     anomalies: Tensor
@@ -120,7 +126,8 @@ class Decisions:
     future: Tensor
     steps: list[Tensor]
     direct: Tensor
-    across: dict[int, Result]
+    verdict: Tensor
+    fresh: list[int]
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,10 @@ def follow(people: Tensor, tracks: slots.Tracks, present: Tensor) -> tuple[Follo
     return Followed(torch.stack(told), torch.stack(new)), tracks
 
 
+# context [F, B, E], who is seen elsewhere [F, B, S], verdict [F, B, 2]; what is held after the last frame, and in which frames the verdict is new
+Across = tuple[Tensor, Tensor, Tensor, dict[str, Tensor], list[int]]
+
+
 class Memory(nn.Module):
     def __init__(self, knobs: MemoryKnobs):
         super().__init__()
@@ -169,10 +180,19 @@ class Memory(nn.Module):
         self.shortcut = linear(DIRECT, ACTIONS + ANOMALIES + 1 + CLOCKS)
         self.change = linear(width, EMBEDDING)
 
+    @property
+    def answered(self) -> bool:
+        """Whether what is held between looks is what they answered; else it is whom they showed, and each frame asks anew."""
+        return self.knobs.holds == "answer" or self.knobs.hrm == "none"
+
     def start(self, streams: int) -> State:
-        zeros = torch.zeros(streams, self.knobs.trm.width)
-        return State(0, slots.start(streams), self.places.start(streams), self.core.start(streams), zeros, torch.zeros(streams, slots.SLOTS),
-                     torch.zeros(streams, 2), torch.zeros(streams, EMBEDDING))
+        """Before the first frame, in which the streams look at each other."""
+        if self.answered:
+            shapes = {"context": (self.knobs.trm.width,), "same": (slots.SLOTS,), "verdict": (2,)}
+        else:
+            shapes = {"people": (slots.SLOTS, slots.FEATURES), "scene": (SCENE,), "present": ()}
+        held = {name: torch.zeros(streams, *shape, dtype=torch.bool if name == "present" else None) for name, shape in shapes.items()}
+        return State(0, slots.start(streams), self.places.start(streams), self.core.start(streams), held, torch.zeros(streams, EMBEDDING))
 
     def forward(self, sight: Sight, state: State, present: Tensor | None = None, others: int = 0) -> tuple[Decisions, State]:
         """F frames of B streams, in order. `others`: people of that many frames ago are shown to the other streams instead of today's, a test of
@@ -193,7 +213,11 @@ class Memory(nn.Module):
         """As `forward`, people being followed already; the tracks of `state` are left alone. The B streams are `groups` of as many each: only
         those of a group see each other. With a `look`, which comes before the first frame, no other is taken."""
         embedding = (sight.embedding - self.mean) / self.deviation  # [F, B, 256]
-        context, same, verdict, held, across = self._across(told, asked, followed, present, state, groups, look)
+        if look is None:
+            across = (self._answered if self.answered else self._asking)(told, asked, followed, present, state, groups)
+        else:
+            across = self._given(look, followed, state)
+        context, same, verdict, held, fresh = across
         where, clocks, places = self.places(sight.columns, state.places, present)
         direct = torch.cat((sight.scene / 4, clocks.amax(-1), loudest(same), verdict / 4), -1)  # [F, B, 13]
         people = self.person(torch.cat((followed.people, same[..., None]), -1)) * (followed.people[..., SEEN, None] > 0)
@@ -205,33 +229,51 @@ class Memory(nn.Module):
         foretold = torch.cat((state.expected[None], embedding[:-1] + change[:-1]))
         future = F.cosine_similarity(foretold, embedding, dim=-1)
         expected = torch.where(present[-1][:, None], embedding[-1] + change[-1], state.expected)
-        after = State(state.frame + len(x), state.tracks, places, core, context[-1], held, verdict[-1], expected)
-        return Decisions(action, anomalies, event, waits, clocks, change, future, steps, direct, across), after
+        after = State(state.frame + len(x), state.tracks, places, core, held, expected)
+        return Decisions(action, anomalies, event, waits, clocks, change, future, steps, direct, verdict, fresh), after
 
     def read(self, answer: Tensor, direct: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of answers [..., E] and what goes past them [..., 13]: action, anomalies, event, clocks."""
         action, anomalies, event, clocks = (self.answer(answer) + self.shortcut(direct)).split((ACTIONS, ANOMALIES, 1, CLOCKS), -1)
         return action, anomalies, event[..., 0], clocks
 
-    def _across(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int,
-                look: Look | None) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[int, Result]]:
-        """What is held in each frame: context [F, B, E], who was seen elsewhere [F, B, S] (0 while out of sight), verdict [F, B, 2]; who was, at the
-        end [B, S]; and the looks themselves, by frame."""
-        held, rows, across = (state.context, state.same, state.verdict), [], {}
+    def _asking(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int) -> Across:
+        """Each frame's people, sought among those whom the other streams showed at the last look."""
+        frames, shown, results = len(present), Told(**state.held), []
+        looks = [k for k in range(frames) if (state.frame + k) % self.knobs.period == 0]
+        for start, stop in pairwise(sorted({0, *looks, frames})):
+            if start in looks:
+                shown = (asked or told).map(lambda x, k=start: x[k] * present[k].view(-1, *(1,) * (x.dim() - 2)))  # who is absent shows nothing
+            now = told.map(lambda x, part=slice(start, stop): x[part].unflatten(1, (groups, -1)))
+            others = shown.map(lambda x, n=stop - start: x.unflatten(0, (groups, -1)).expand(n, groups, -1, *x.shape[1:]))
+            results.append(self.hrm(now, others))
+        context, same, verdict = (torch.cat([getattr(one, name).flatten(1, 2) for one in results]) for name in ("context", "same", "logits"))
+        return context, same, verdict, vars(shown), list(range(frames))
+
+    def _answered(self, told: Told, asked: Told | None, followed: Followed, present: Tensor, state: State, groups: int) -> Across:
+        """What each stream took home from the last look, held as it is; only who has left is no longer seen elsewhere."""
+        held, rows, fresh = tuple(state.held.values()), [], []
         for k in range(len(present)):
             there = present[k][:, None]
             held = (held[0], held[1] * ~followed.new[k], held[2])
-            if look is not None:
-                if k == 0:
-                    brought = (look.context, look.same, look.verdict)
-                    held = tuple(torch.where(look.there[:, None], new, old) for new, old in zip(brought, held, strict=True))
-            elif (state.frame + k) % self.knobs.period == 0 and self.knobs.hrm != "none":
+            if (state.frame + k) % self.knobs.period == 0 and self.knobs.hrm != "none":
                 moment, other = (x and x.map(lambda part, k=k: part[k].unflatten(0, (groups, -1))) for x in (told, asked))
-                across[k] = result = self.hrm(moment, other)
+                result = self.hrm(moment, other)
+                fresh.append(k)
                 held = tuple(torch.where(there, new.flatten(0, 1), old) for new, old in zip((result.context, result.same, result.logits), held,
                                                                                             strict=True))
             rows.append((held[0], held[1] * (followed.people[k, ..., SEEN] > 0), held[2]))
-        return *(torch.stack(part) for part in zip(*rows, strict=True)), held[1], across
+        return *(torch.stack(part) for part in zip(*rows, strict=True)), dict(zip(state.held, held, strict=True)), fresh
+
+    def _given(self, look: Look, followed: Followed, state: State) -> Across:
+        """One frame, with a look that the caller took."""
+        brought, there = (look.context, look.same, look.verdict), look.there[:, None]
+        held = tuple(state.held.values()) if self.answered else tuple(map(torch.zeros_like, brought))
+        held = (held[0], held[1] * ~followed.new[0], held[2])
+        held = tuple(torch.where(there, new, old) for new, old in zip(brought, held, strict=True))
+        seen = held[1] * (followed.people[0, ..., SEEN] > 0) if self.answered else held[1]
+        after = dict(zip(state.held, held, strict=True)) if self.answered else state.held
+        return held[0][None], seen[None], held[2][None], after, []
 
     def _recur(self, x: Tensor, carry: Carry, present: Tensor) -> tuple[list[Tensor], Carry]:
         """x [F, B, E] frame by frame -> answers after each recursion [F, B, E] each, and the carry after the last frame."""

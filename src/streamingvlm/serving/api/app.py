@@ -19,9 +19,10 @@ from starlette.staticfiles import StaticFiles
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api import guard, parameters, routes, sockets, whip
-from streamingvlm.serving.api.service import Conflict, NotFound, Service
+from streamingvlm.serving.api.service import Busy, Conflict, NotFound, Service
 from streamingvlm.serving.api.telemetry import Telemetry
 
+STATUS = {NotFound: 404, Conflict: 409, Busy: 429}
 PAGE = resources.files("streamingvlm.serving") / "page"
 
 
@@ -42,7 +43,7 @@ def application(service: Service) -> FastAPI:
 
 
 def status_of(error: UserError) -> int:
-    return 404 if isinstance(error, NotFound) else 409 if isinstance(error, Conflict) else 422
+    return next((status for kind, status in STATUS.items() if isinstance(error, kind)), 422)
 
 
 async def _user_error(request: Request, error: Exception) -> Response:

@@ -22,6 +22,10 @@ class Conflict(UserError):
     """What was asked for is there already, or full (HTTP 409, gRPC ALREADY_EXISTS)."""
 
 
+class Busy(UserError):
+    """Too much waits just now: the same again a moment later may work (HTTP 429; gRPC waits itself, so that the sender slows down)."""
+
+
 class Frames(TypedDict):
     """Conservation: in = decided + in_flight + the sum of `dropped`, by cause."""
 
@@ -68,7 +72,7 @@ class Service(Protocol):
         """End a WHIP session. NotFound."""
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
-        """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, UserError."""
+        """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, Busy, UserError."""
 
     def stats(self) -> dict:
         """latency_ms ({release: {p50, p95, p99}, capture: {…}}), buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames),

@@ -20,6 +20,10 @@ LOOK_S = 0.1
 LARGEST_PX = 64 << 20  # width times height
 
 
+class Full(UserError):
+    """The frame was not taken: there is no room for it yet."""
+
+
 class Pushed:
     """A `media.sources.protocol.Source`. Silence is no fault: it goes on when its sender does."""
 
@@ -30,11 +34,11 @@ class Pushed:
         self.waiting: queue.Queue[Picture] = queue.Queue(ROOM)
 
     def push(self, picture: Picture) -> None:
-        """UserError while ROOM frames wait."""
+        """`Full` while ROOM frames wait."""
         try:
             self.waiting.put_nowait(picture)
         except queue.Full:
-            raise UserError(f"Frames come faster than they are read, and {ROOM} wait: send the next one later.") from None
+            raise Full(f"Frames come faster than they are read, and {ROOM} wait: send the next one later.") from None
 
     def connect(self, stop: threading.Event) -> Iterator[Picture]:
         while not stop.is_set():

@@ -97,7 +97,7 @@ class Cameras:
                     raise UserError(f"{name} is not pushed to: give it an address that begins with webrtc: or push:.")
                 self.send("answer", ticket, getattr(source, kind)(what))
             except UserError as error:
-                self.send("refused", ticket, getattr(error, "kind", ""), str(error))
+                self.send("refused", ticket, type(error).__name__, str(error))
 
         threading.Thread(target=answer, daemon=True).start()
 

@@ -22,6 +22,7 @@ from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import SHAPE, Slots
+from streamingvlm.worlds.alarms import Rule
 
 if TYPE_CHECKING:
     from streamingvlm.serving.live.baseline import Asked
@@ -37,10 +38,10 @@ def load(folder: Path) -> Analyst | Asked:
 
         return Asked(folder)
     try:
-        limits = json.loads((folder / "thresholds.json").read_text())["thresholds"]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{folder} holds no multi-camera model with its thresholds: name another with `service.model`.") from None
-    return Analyst(networks.load(folder), limits)
+        rules = {kind: Rule(**told) for kind, told in json.loads((folder / "thresholds.json").read_text())["rules"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} holds no multi-camera model with rules for its alarms: name another with `service.model`.") from None
+    return Analyst(networks.load(folder), rules)
 
 
 def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:

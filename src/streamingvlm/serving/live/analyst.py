@@ -1,6 +1,6 @@
 """The multi-camera model on frames as they come: any streams in a batch, one frame of each; looks across streams gathered by time.
 
-    analyst = Analyst(network, thresholds)
+    analyst = Analyst(network, rules)
     decisions = analyst.decide([Frame(stamp, pixels), ...])        # one a frame, in the order given
     analyst.forget("gate")
 
@@ -24,9 +24,11 @@ from streamingvlm.base.records import Frame
 from streamingvlm.models.multicamera.hrm import Told
 from streamingvlm.models.multicamera.memory import Look, State, follow
 from streamingvlm.models.multicamera.network import Network
+from streamingvlm.worlds.alarms import Latch, Rule
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES, FPS
 
 SURE = 0.3  # of a box that is handed on
+LATCHED = ("above", "below", "alarm")
 
 
 @dataclass
@@ -76,21 +78,24 @@ class Gathering:
 
 @dataclass
 class _Stream:
-    """What is kept of a stream: its state, what it tells the next look, and what a look it was late for has brought it."""
+    """What is kept of a stream: its state, what it tells the next look, what it showed at the last one, what a look it was late for has brought it,
+    and since when which alarms are on."""
 
     state: State
     epoch: int
+    latch: Latch
     told: Told | None = None
     born: Tensor | None = None  # [S] slots that hold somebody new since `told`
+    shown: Told | None = None
     brought: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 class Analyst:
-    """`thresholds`: of each kind of anomaly, from validation. `gathering`: when streams look at each other."""
+    """`rules`: when an alarm of each kind goes on and off, from validation. `gathering`: when streams look at each other."""
 
-    def __init__(self, network: Network, thresholds: Mapping[str, float], gathering: Gathering | None = None):
+    def __init__(self, network: Network, rules: Mapping[str, Rule], gathering: Gathering | None = None):
         self.network, self.memory = network.eval(), network.memory
-        self.limits = torch.tensor([thresholds[kind] for kind in ANOMALIES])
+        self.rules = [rules[kind] for kind in ANOMALIES]
         self.gathering = gathering or Gathering(self.memory.knobs.period / FPS)
         self.streams: dict[str, _Stream] = {}
         self.looks = 0
@@ -116,7 +121,7 @@ class Analyst:
             one.state = state.rows(torch.tensor([b]))
         done = time.perf_counter()
         ms = {"see": round((seen - begun) * 1e3, 3), "memory": round((done - seen) * 1e3, 3)}
-        return [self._row(decisions, things, b) | {"ms": dict(ms)} for b in range(len(frames))]
+        return [self._row(decisions, things, b, one.latch) | {"ms": dict(ms)} for b, one in enumerate(kept)]
 
     def forget(self, stream: str) -> None:
         """A stream that has gone."""
@@ -131,10 +136,13 @@ class Analyst:
 
     def save(self, stream: str) -> dict[str, Tensor]:
         """A stream's state by name, for another analyst to `restore` it."""
-        return self.streams[stream].state.tensors()
+        kept = self.streams[stream]
+        return kept.state.tensors() | {f"latch.{name}": torch.from_numpy(getattr(kept.latch, name)) for name in LATCHED}
 
     def restore(self, stream: str, tensors: Mapping[str, Tensor], epoch: int) -> None:
-        self.streams[stream] = _Stream(State.restore(dict(tensors)), epoch)
+        kept = self.streams[stream] = _Stream(State.restore(dict(tensors)), epoch, Latch(self.rules, 1))
+        for name in LATCHED:
+            setattr(kept.latch, name, tensors[f"latch.{name}"].numpy())
 
     def _stream(self, frame: Frame) -> _Stream:
         """A stream's own, begun anew with each of its connections: what was seen before a gap says nothing of now."""
@@ -142,7 +150,7 @@ class Analyst:
         kept = self.streams.get(stamp.stream)
         if kept is None or kept.epoch != stamp.epoch:
             self.forget(stamp.stream)
-            kept = self.streams[stamp.stream] = _Stream(self.memory.start(1), stamp.epoch)
+            kept = self.streams[stamp.stream] = _Stream(self.memory.start(1), stamp.epoch, Latch(self.rules, 1))
         return kept
 
     def _look(self, frames: Sequence[Frame], kept: list[_Stream], told: Told, born: Tensor, now: float) -> Look:
@@ -154,6 +162,8 @@ class Analyst:
                 one.told, one.born = told.map(lambda x, b=b: x[b]), torch.zeros_like(born[b])
         if self.memory.knobs.hrm != "none" and self.gathering.ready(now):
             self._take(self.gathering.take())
+        if not self.memory.answered:
+            return self._ask(frames, told)
         width, rows = self.memory.knobs.trm.width, []
         for b, one in enumerate(kept):
             nothing = (torch.zeros(width), torch.zeros(born.shape[1]), torch.zeros(2))
@@ -166,14 +176,27 @@ class Analyst:
 
     def _take(self, names: list[str]) -> None:
         """One look across these streams; each finds what it brought when its next frame is decided."""
+        self.looks += 1
+        if not self.memory.answered:
+            for name, one in self.streams.items():
+                one.shown = one.told if name in names else None
+            return
         chosen = [self.streams[name] for name in names]
-        told = Told(*(torch.stack([getattr(one.told, part) for one in chosen]) for part in ("people", "scene", "present")))
-        result = self.memory.hrm(told)
+        result = self.memory.hrm(_stacked([one.told for one in chosen]))
         for b, one in enumerate(chosen):
             one.brought = (result.context[b], result.same[b], result.logits[b])
-        self.looks += 1
 
-    def _row(self, decisions, things, b: int) -> dict:
+    def _ask(self, frames: Sequence[Frame], told: Told) -> Look:
+        """Each stream of this batch seeks its people among those whom the others showed at the last look."""
+        names = {name: at for at, name in enumerate(self.streams)}
+        nobody = told.map(lambda x: torch.zeros_like(x[0]))
+        now, at = [nobody] * len(names), [names[frame.stamp.stream] for frame in frames]
+        for b, row in enumerate(at):
+            now[row] = told.map(lambda x, b=b: x[b])
+        result = self.memory.hrm(_stacked(now), _stacked([one.shown or nobody for one in self.streams.values()]))
+        return Look(result.context[at], result.same[at], result.logits[at], torch.ones(len(at), dtype=torch.bool))
+
+    def _row(self, decisions, things, b: int, latch: Latch) -> dict:
         """The JSON of one frame: boxes as shares of the picture, action, scores of anomalies, alarms, event score, surprise."""
         scores = decisions.anomalies[0, b].sigmoid()
         boxes = zip(things.box[b].tolist(), things.score[b].tolist(), things.label[b].tolist(), strict=True)
@@ -182,7 +205,12 @@ class Analyst:
                       if score > SURE],
             "action": ACTIONS[int(decisions.action[0, b].argmax())],
             "anomalies": {kind: round(score, 4) for kind, score in zip(ANOMALIES, scores.tolist(), strict=True)},
-            "alarms": [kind for kind, on in zip(ANOMALIES, (scores >= self.limits).tolist(), strict=True) if on],
+            "alarms": [kind for kind, on in zip(ANOMALIES, latch(scores.numpy()[None])[0].tolist(), strict=True) if on],
             "event_score": round(float(decisions.event[0, b].sigmoid()), 4),
             "future": round(float(decisions.future[0, b]), 4),
         }
+
+
+def _stacked(told: Sequence[Told]) -> Told:
+    """What single streams bring, as rows of one."""
+    return Told(*(torch.stack([getattr(one, part) for one in told]) for part in ("people", "scene", "present")))

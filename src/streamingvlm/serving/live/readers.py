@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change
-from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.api.service import Busy, Conflict, NotFound
 from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.processes import Worker, context
 from streamingvlm.serving.slots import Slots
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SLOTS = 256  # pictures a process may have on their way at once
 RESTART_S = 0.5
 ANSWER_S = 15.0
-REFUSED = {"not_found": NotFound, "conflict": Conflict}
+REFUSED = {"Taken": Conflict, "Gone": NotFound, "Full": Busy}  # errors of sources, by what the doors call them
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class Service:
         if self.speech:
             processes["commentary"] = {"alive": self.speech.worker.alive, "restarts": self.speech.restarts}
         return {"latency_ms": {"release": self.release.percentiles(), "capture": self.capture.percentiles()}, "buckets": self.release.buckets(),
-                "frames": frames, "late": sum(self.results.late.values()), "budget_ms": self.settings.budget_ms,
+                "title": self.settings.title, "budget_ms": self.settings.budget_ms, "frames": frames, "late": sum(self.results.late.values()),
                 "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
                           "sizes": {str(size): n for size, n in sorted(batches.items())}},
                 "commentary": {"skipped": self.speech.skipped} if self.speech else None,

@@ -4,6 +4,7 @@ import {at, clock, day, make, seconds, set} from "./dom.js"
 
 const KEPT = 200
 const SAID_MS = 3000  // a screen reader hears of alarms in portions
+const AGAIN_S = 5     // one that comes back so soon is the same one, flickering
 const key = record => `${record.stream}\n${record.kind}\n${record.at.toFixed(2)}`
 
 export class Alarms {
@@ -19,16 +20,30 @@ export class Alarms {
   take(record, aloud) {
     if (this.keys.has(key(record))) return
     this.remember(key(record))
+    const before = this.rows.find(one => one.stream === record.stream && one.kind === record.kind && one.at <= record.at)
     if (record.state === "off") {
-      const row = this.rows.find(one => one.stream === record.stream && one.kind === record.kind && !one.ended && one.at <= record.at)
-      if (row) row.ended = record.at
+      if (before && !before.ended) before.ended = record.at
+      return this.changed()
+    }
+    const again = before?.ended && record.at - before.ended < AGAIN_S ? before : null
+    if (again) {
+      Object.assign(again, {ended: null, times: again.times + 1})
       return this.changed()
     }
     const place = this.rows.findIndex(one => one.at <= record.at)
-    this.rows.splice(place < 0 ? this.rows.length : place, 0, {...record, ended: null})
+    this.rows.splice(place < 0 ? this.rows.length : place, 0, {...record, ended: null, lapsed: false, times: 1})
     if (this.rows.length > KEPT) this.rows.pop()
     if (aloud) this.announce(record)
     this.changed()
+  }
+
+  // What the service says is on now: an alarm's end may have been missed, when it was started anew or the camera removed.
+  confirm(on) {
+    const limit = Date.now() / 1000 - AGAIN_S
+    for (const row of this.rows) {
+      const lapsed = !row.ended && row.at < limit && !on(row.stream).includes(row.kind)
+      if (lapsed !== row.lapsed) Object.assign(row, {lapsed}) && this.changed()
+    }
   }
 
   remember(one) {
@@ -80,9 +95,9 @@ function fill(list, rows, named) {
   const nodes = rows.map(row => {
     const node = old.get(row) ?? build(row, named)
     old.delete(row)
-    const lasted = row.ended ? `for ${seconds(Math.max(1, row.ended - row.at))}` : "on"
-    set(node.querySelector(".lasted"), lasted)
-    node.classList.toggle("on", !row.ended)
+    const lasted = row.ended ? `for ${seconds(Math.max(1, row.ended - row.at))}` : row.lapsed ? "over" : "on"
+    set(node.querySelector(".lasted"), row.times > 1 ? `${lasted} ×${row.times}` : lasted)
+    node.classList.toggle("on", lasted === "on")
     return node
   })
   for (const node of old.values()) node.remove()

@@ -24,8 +24,15 @@ async function sentence(answer) {
 
 export const get = async path => (await ask(path)).json()
 export const remove = path => ask(path, {method: "DELETE"})
-export const add = async camera =>
-  (await ask("api/cameras", {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(camera)})).json()
+
+// A camera for which the machine has no room is refused with its reason, and its name is free again.
+export async function add(camera) {
+  const options = {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(camera)}
+  const row = await (await ask("api/cameras", options)).json()
+  if (row.state !== "failed") return row
+  await remove(`api/cameras/${encodeURIComponent(row.id)}`)
+  throw new Error(row.reason)
+}
 
 // WHIP (RFC 9725): -> {answer: SDP, resource: where to hang up}
 export async function offer(name, sdp) {

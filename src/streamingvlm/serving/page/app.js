@@ -61,7 +61,10 @@ function receive(rows) {
     if (cameras.has(row.id)) cameras.get(row.id).refresh(row)
     else cameras.set(row.id, new Camera(row))
   }
+  focus.mute = stats.commentary === null
+  wall.mute(focus.mute)
   arrange()
+  alarms.confirm(id => cameras.get(id)?.row.alarms ?? [])
   summary()
   showLatency(stats, budget())
   if (opened !== focus.camera?.id || !focus.camera) route()
@@ -74,7 +77,8 @@ function status({state, awayS, caught, missed}) {
     return
   }
   if (lostAt || awayS) {
-    const counts = [caught && `${count(caught)} results caught up`, missed && `${count(missed)} missed: the service keeps only the newest`].filter(Boolean)
+    const counts = [caught && `${count(caught)} results caught up`, missed && `${count(missed)} missed: the service keeps only the newest`]
+      .filter(Boolean)
     tell(`Connected again after ${seconds(Math.max(1, awayS))}${counts.length ? `: ${counts.join(", ")}` : ""}.`)
   } else if (missed) tell(`This page was too slow for ${count(missed)} results.`)
   if (lostAt) poll()
@@ -122,12 +126,12 @@ function text(id) {
 }
 
 function summary() {
-  const live = [...cameras.values()].filter(camera => camera.live).length, alarmed = [...cameras.values()].filter(camera => camera.alarms.length).length
+  const all = [...cameras.values()], live = all.filter(camera => camera.live).length, alarmed = all.filter(camera => camera.alarms.length).length
   const now = performance.now(), total = stats.frames?.decided
   const rate = decided && total >= decided.total ? (total - decided.total) / (now - decided.at) * 1000 : null
   decided = {total, at: now}
   const p99 = stats.latency_ms?.release?.p99
-  const parts = [`${live} of ${cameras.size} live`, `${alarmed} in alarm`, p99 == null ? "" : `p99 ${ms(p99)}, budget ${ms(budget())}`,
+  const parts = [`${live} of ${cameras.size} live`, `${alarmed} in alarm`, p99 == null ? "" : `p99 ${ms(p99)} of ${ms(budget())}`,
     rate == null ? "" : `${rate.toFixed(0)} decisions/s`].filter(Boolean)
   set(at("summary"), parts.join(" · "))
   at("alarm-count").hidden = !alarmed
@@ -146,8 +150,8 @@ function showAlarms() {
   const kinds = alarms.kinds
   if (kinds.join() === known && at("filter-kind").options.length) return
   known = kinds.join()
-  at("filter-kind").replaceChildren(...[["", "All"], ["alarm", "In alarm now"], ["not-live", "Not live"], ...kinds.map(kind => [`kind:${kind}`, `Alarm: ${kind}`])]
-    .map(([value, name]) => Object.assign(make("option", "", name), {value})))
+  const choices = [["", "All"], ["alarm", "In alarm now"], ["not-live", "Not live"], ...kinds.map(kind => [`kind:${kind}`, `Alarm: ${kind}`])]
+  at("filter-kind").replaceChildren(...choices.map(([value, name]) => Object.assign(make("option", "", name), {value})))
   at("filter-kind").value = chosenKind
 }
 
@@ -208,7 +212,8 @@ async function route() {
 async function history_of(camera) {
   if (camera.asked) return
   camera.asked = true
-  const answer = await get(`api/results?${new URLSearchParams({streams: camera.id, types: "comment", since: 0, limit: 200})}`).catch(() => ({records: []}))
+  const query = new URLSearchParams({streams: camera.id, types: "comment", since: 0, limit: 300})
+  const answer = await get(`api/results?${query}`).catch(() => ({records: []}))
   const have = new Set(camera.comments.map(record => record.seq))
   camera.comments.push(...answer.records.filter(record => !have.has(record.seq)).reverse())
   camera.comments.sort((a, b) => b.at - a.at)

@@ -1,8 +1,8 @@
 // What the page knows of one camera: the service's row, its newest decisions and comments, the picture on show. Draws nothing.
 
 const DECISIONS = 48, COMMENTS = 200, TRAIL = 240
-const HOLD_MS = 350      // a picture waits this long for its own decision, so that boxes and picture are of one frame
-const PENDING = 4
+const SLACK_MS = 350, LATEST_MS = 1500
+const PENDING = 48       // pictures, not decoded yet, that wait so: 2 s of buffer at the largest rate that is asked for
 const QUIET_S = 3        // a live camera without a decision for longer says so
 
 export class Camera {
@@ -60,12 +60,17 @@ export class Camera {
     this.settle()
   }
 
+  // How long a picture may wait for its decision: it is sent when it comes in, the decision when it has been through the buffer and the model.
+  get holdMs() {
+    return 1000 * (this.row.delay_s ?? 0) + Math.min(this.newest?.ms?.release ?? 0, LATEST_MS) + SLACK_MS
+  }
+
   // Show the newest pending picture whose decision is there or cannot come any more; the ones before it are past.
   settle() {
-    const now = performance.now()
+    const now = performance.now(), hold = this.holdMs
     for (let k = this.pending.length - 1; k >= 0; k--) {
       const one = this.pending[k]
-      if (!this.decisions.has(one.frame) && !(this.newest && this.newest.frame > one.frame) && now - one.at < HOLD_MS && this.live) continue
+      if (!this.decisions.has(one.frame) && !(this.newest && this.newest.frame > one.frame) && now - one.at < hold && this.live) continue
       this.pending.splice(0, k + 1)
       this.show(one)
       return
@@ -89,10 +94,13 @@ export class Camera {
     if (next) this.show(next)
   }
 
-  // -> {decision to draw over the picture on show, is it of that very frame?}
+  // -> {decision to draw over the picture on show, is it of that very frame?}. Of a dropped frame: the nearest one that was decided.
   get over() {
-    const own = this.shown && this.decisions.get(this.shown.frame)
-    return {decision: own ?? this.newest, own: Boolean(own)}
+    const frame = this.shown?.frame, own = this.decisions.get(frame)
+    if (own || !this.newest) return {decision: own ?? null, own: true}
+    let decision = this.newest
+    for (const one of this.decisions.values()) if (Math.abs(one.frame - frame) < Math.abs(decision.frame - frame)) decision = one
+    return {decision, own: false}
   }
 
   close() {

@@ -49,7 +49,8 @@ export const count = value => whole.format(value ?? 0)
 export const ms = value => value == null ? "–" : value < 9950 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`
 export const clock = unix => new Date(unix * 1000).toLocaleTimeString("en-GB")
 export const day = unix => new Date(unix * 1000).toLocaleString("en-GB")
-export const seconds = value => value < 60 ? `${Math.round(value)} s` : value < 3600 ? `${Math.round(value / 60)} min` : `${(value / 3600).toFixed(1)} h`
+export const seconds = value => value < 60 ? `${Math.round(value)} s`
+  : value < 3600 ? `${Math.round(value / 60)} min` : `${(value / 3600).toFixed(1)} h`
 export const causes = dropped => Object.entries(dropped).filter(([, n]) => n).sort((a, b) => b[1] - a[1])
   .map(([cause, n]) => `${cause.replaceAll("_", " ")} ${count(n)}`).join(", ")
 export const sum = dropped => Object.values(dropped ?? {}).reduce((a, b) => a + b, 0)

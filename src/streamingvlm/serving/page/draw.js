@@ -3,7 +3,7 @@
 const COLOURS = {person: "#56b4e9", car: "#f0a830", bag: "#e07ab8"}
 const OTHERS = ["#7fd1ae", "#f0e442", "#b79bff", "#ff8d5c", "#9ad0ff"]
 const colour = label => COLOURS[label] ?? (COLOURS[label] = OTHERS[Object.keys(COLOURS).length % OTHERS.length])
-const LABELLED_PX = 300  // narrower pictures show boxes without words
+const LABELLED_PX = 300, LABELLED = 12  // narrower pictures, and those with more boxes, show them without words
 
 // Sizes come from an observer: reading them while drawing would lay the page out again for each picture.
 const sizes = new WeakMap()
@@ -45,7 +45,7 @@ export function paint(canvas, camera) {
 function boxes(draw, list, own, place, {ratio, width}) {
   draw.lineWidth = (width / ratio < LABELLED_PX ? 1.5 : 2) * ratio
   draw.setLineDash(own ? [] : [5 * ratio, 4 * ratio])
-  const worded = width / ratio >= LABELLED_PX
+  const worded = width / ratio >= LABELLED_PX && list.length <= LABELLED
   draw.font = `${12 * ratio}px system-ui, sans-serif`
   for (const {box: [x0, y0, x1, y1], label, score} of list) {
     const x = place.left + x0 * place.width, y = place.top + y0 * place.height

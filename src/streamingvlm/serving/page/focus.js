@@ -8,7 +8,7 @@ const TRAIL = 240
 
 export class Focus {
   constructor(budget) {
-    Object.assign(this, {budget, camera: null, said: null})
+    Object.assign(this, {budget, camera: null, said: null, mute: false})
     watch(at("focus-canvas"))
     watch(at("focus-strip"))
     at("focus-canvas").addEventListener("resized", () => this.paint())
@@ -51,6 +51,8 @@ export class Focus {
     set(at("focus-action"), camera.live ? camera.action : "")
     at("focus").style.setProperty("--shape", row.width && row.height ? row.width / row.height : 16 / 9)
     set(at("focus-comment"), camera.comment)
+    at("focus-comment").hidden = at("focus-comments").hidden = this.mute
+    at("focus-mute").hidden = !this.mute
     attribute(at("focus-canvas"), "aria-label", `The picture of ${camera.id}: ${camera.action || row.state}`)
     badges(at("focus-badges"), alarms)
     veil(at("focus-veil"), camera)
@@ -60,9 +62,10 @@ export class Focus {
     pairs(at("focus-facts"), [
       ["frames", `in ${count(frames.in)} · decided ${count(frames.decided)} · in flight ${count(frames.in_flight)}`],
       ["dropped", sum(frames.dropped) ? `${count(sum(frames.dropped))}: ${causes(frames.dropped)}` : "none"],
-      ["source", `${row.url ?? row.kind} · ${row.width || "?"} × ${row.height || "?"} · ${row.fps ? `${row.fps.toFixed(1)} fps` : "rate not known yet"}`],
+      ["source", [row.url, row.width && `${row.width} × ${row.height}`, row.fps && `${row.fps.toFixed(1)} fps`].filter(Boolean).join(" · ")],
+      ["clock", newest ? newest.captured_by === "sender" ? "the camera's own" : "this machine's: capture is counted from arrival" : "–"],
       ["settings", `buffer ${row.delay_s ?? 0} s · priority ${row.priority ?? "–"} · ${String(row.mode ?? "auto").replaceAll("_", " ")}`],
-      ["state", `${row.state}${row.reason ? `: ${row.reason}` : ""}${row.since ? `, for ${seconds(Math.max(0, Date.now() / 1000 - row.since))}` : ""}`],
+      ["state", `${row.state} for ${seconds(Math.max(0, Date.now() / 1000 - row.since))}${row.reason ? `: ${row.reason}` : ""}`],
     ])
     this.scores(newest?.anomalies ?? {}, newest?.alarms ?? [])
     this.strip()

@@ -3,7 +3,7 @@
 import * as api from "./api.js"
 import {at} from "./dom.js"
 
-const WORDS = {url: /address|host|url|scheme|file|reach/i, id: /name|already|called/i, delay_s: /delay|buffer/i, priority: /priority/i, mode: /mode/i}
+const FIELDS = ["url", "name", "delay_s", "priority", "mode"]
 
 export function dialogs() {
   for (const dialog of document.querySelectorAll("dialog")) {
@@ -26,7 +26,8 @@ export function complain(form, name, sentence) {
   field.focus()
 }
 
-const about = sentence => Object.keys(WORDS).find(name => WORDS[name].test(sentence)) ?? "url"
+// The service quotes a key that is wrong; what it says without one is about a name that is taken, or about the address.
+const about = sentence => FIELDS.find(name => sentence.includes(`\`${name}\``)) ?? (/already|choose another name/.test(sentence) ? "name" : "url")
 
 export function adding(done) {
   const dialog = at("add"), form = at("add-form")
@@ -39,15 +40,16 @@ export function adding(done) {
     event.preventDefault()
     const value = name => form.elements[name].value.trim()
     if (!value("url")) return complain(form, "url", "Say where the camera is, for example rtsp://192.168.1.20/stream1.")
-    if (!value("id")) return complain(form, "id", "Give the camera a name.")
-    const camera = {id: value("id"), url: value("url"), delay_s: Number(value("delay_s")), priority: Number(value("priority")), mode: value("mode")}
+    if (!value("name")) return complain(form, "name", "Give the camera a name.")
+    const camera = {name: value("name"), url: value("url"), delay_s: Number(value("delay_s")), priority: Number(value("priority")),
+                    mode: value("mode")}
     const button = form.querySelector("[type=submit]")
     button.disabled = true
     try {
       await api.add(camera)
       form.reset()
       dialog.close()
-      done(camera.id)
+      done(camera.name)
     } catch (error) {
       complain(form, about(error.message), error.message)
     } finally {

@@ -12,7 +12,8 @@ function shape(tag, attributes, text) {
   return node
 }
 
-// stats -> the panel. `buckets`: [upper edge in ms, count], rising. The axis is logarithmic: a budget of 120 ms and a stall of 6 s are on one picture.
+// stats -> the panel. `buckets`: [upper edge in ms, count], rising. The axis is logarithmic: a budget of 120 ms and a stall of 6 s
+// are on one picture.
 export function show(stats, budgetMs) {
   const {latency_ms: latency = {}, buckets = [], frames = {}} = stats
   histogram(buckets.filter(([edge]) => edge > 0), latency.release ?? {}, budgetMs)
@@ -50,8 +51,9 @@ function histogram(buckets, latency, budgetMs) {
                               class: edge > budgetMs ? "over" : "bar"}))
   })
   parts.push(shape("line", {x1: 0, x2: wide, y1: floor, y2: floor, class: "axis"}))
-  parts.push(...ticks(low, high).map(value => shape("text", {x: x(value), y: HIGH - 3, "text-anchor": "middle", class: "soft"}, ms(value))))
-  const marks = [[`budget ${ms(budgetMs)}`, budgetMs, "budget"], ["p50", latency.p50, "mark"], ["p95", latency.p95, "mark"], ["p99", latency.p99, "mark"]]
+  parts.push(...ticks(low, high).map(value => shape("text", {x: x(value), y: HIGH - 3, "text-anchor": "middle", class: "soft"},
+                                                        value < 1000 ? `${value} ms` : `${value / 1000} s`)))
+  const marks = [[`budget ${ms(budgetMs)}`, budgetMs, "budget"], ...["p50", "p95", "p99"].map(name => [name, latency[name], "mark"])]
   parts.push(...marks.filter(([, value]) => value != null).flatMap(([name, value, kind], row) => {
     const left = x(value) > wide * 0.7, y = 9 + row * ROW
     return [shape("line", {x1: x(value), x2: x(value), y1: y - 8, y2: floor, class: kind}),
@@ -64,5 +66,5 @@ function histogram(buckets, latency, budgetMs) {
 function ticks(low, high) {
   const all = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 60000]
   const inside = all.filter(value => Math.log(value) > low + 0.08 * (high - low) && Math.log(value) < high - 0.08 * (high - low))
-  return inside.length > 6 ? inside.filter((_, k) => k % 2 === 0) : inside
+  return inside.length > 5 ? inside.filter((_, k) => k % 2 === 0) : inside
 }

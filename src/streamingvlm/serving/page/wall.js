@@ -5,8 +5,8 @@ import {paint, unwatch, watch} from "./draw.js"
 
 const GAP_PX = 8
 // How much is said under a picture, in pixels: `from` is the narrowest tile for it, `worth` what the fuller text is worth in size of the picture.
-const DENSITIES = [{name: "full", from: 250, text: 108, worth: 1}, {name: "medium", from: 190, text: 85, worth: 0.85},
-                   {name: "small", from: 148, text: 60, worth: 0.75}, {name: "dense", from: 120, text: 43, worth: 0.65}]
+const DENSITIES = [{name: "full", from: 250, text: 108, comment: 39, worth: 1}, {name: "medium", from: 190, text: 85, comment: 39, worth: 0.85},
+                   {name: "small", from: 148, text: 60, comment: 19, worth: 0.75}, {name: "dense", from: 120, text: 43, comment: 0, worth: 0.65}]
 const NARROW_PX = 148  // where not all fit, and on a phone
 
 export class Wall {
@@ -34,6 +34,13 @@ export class Wall {
       if (this.list.children[place] !== tile.node) this.list.insertBefore(tile.node, this.list.children[place] ?? null)
     })
     if (!this.tiles.has(this.current?.id)) this.mark(this.tiles.get(ids[0]))
+    this.layout()
+  }
+
+  // A service without a commentator needs no room for what it would say.
+  mute(silent) {
+    if (this.list.dataset.comments === (silent ? "none" : "some")) return
+    this.list.dataset.comments = silent ? "none" : "some"
     this.layout()
   }
 
@@ -88,17 +95,19 @@ export class Wall {
     set(tile.counts, `in ${count(row.frames?.in)} · decided ${count(row.frames?.decided)} · dropped ${count(dropped)}`)
     tile.counts.title = dropped ? `dropped: ${causes(row.frames.dropped)}` : "no frame dropped"
     badges(tile.badges, alarms)
-    attribute(tile.button, "aria-label", [id, row.state, row.state === "live" ? camera.action : row.reason, camera.live ? `${ms(release)} from release` : "",
+    attribute(tile.button, "aria-label", [id, row.state, camera.live ? camera.action : row.reason, camera.live ? `${ms(release)} from release` : "",
       alarms.length ? `alarm: ${alarms.join(", ")}` : "", camera.comment].filter(Boolean).join(", "))
     // what hovering shows, a focused tile shows too
-    if (tile === this.current && tile.button.matches(":focus-visible") && camera.live && !silent) set(tile.late, `${ms(release)}, from capture ${ms(capture)}`)
+    const looked = tile === this.current && tile.button.matches(":focus-visible") && camera.live && !silent
+    if (looked) set(tile.late, `${ms(release)}, from capture ${ms(capture)}`)
   }
 
   layout() {
     const n = this.tiles.size, {clientWidth: width, clientHeight: height} = at("wall-view")
     if (!n || !width) return
     const phone = matchMedia("(max-width: 720px)").matches, shape = aspect(this.cameras), inner = width - 2 * GAP_PX
-    const {columns, tile, density} = (phone ? null : fitting(n, inner, height - 2 * GAP_PX, shape)) ?? scrolling(n, inner, phone)
+    const mute = this.list.dataset.comments === "none"
+    const {columns, tile, density} = (phone ? null : fitting(n, inner, height - 2 * GAP_PX, shape, mute)) ?? scrolling(n, inner, phone)
     this.columns = columns
     this.list.style.setProperty("--columns", columns)
     this.list.style.setProperty("--tile", `${Math.floor(tile)}px`)
@@ -128,12 +137,12 @@ export class Wall {
 }
 
 // The columns and the text that give the largest tiles of which all are seen at once; null where there is no such.
-function fitting(n, width, height, shape) {
+function fitting(n, width, height, shape, mute) {
   let best = null
   for (let columns = 1; columns <= n; columns++) {
     const widest = (width - GAP_PX * (columns - 1)) / columns, tallest = height / Math.ceil(n / columns) - GAP_PX
-    for (const {name, from, text, worth} of DENSITIES) {
-      const tile = Math.min(widest, (tallest - text) * shape)
+    for (const {name, from, text, comment, worth} of DENSITIES) {
+      const tile = Math.min(widest, (tallest - text + (mute ? comment : 0)) * shape)
       if (tile >= from && tile * worth > (best?.value ?? 0)) best = {columns, tile, density: name, value: tile * worth}
     }
   }

@@ -14,7 +14,7 @@ export function webcam(done) {
   const show = sending => {
     at("webcam-stop").hidden = !sending
     at("webcam-start").hidden = sending
-    form.elements.id.disabled = sending
+    form.elements.name.disabled = sending
     video.hidden = !stream
     document.body.classList.toggle("sending", sending)
   }
@@ -25,8 +25,8 @@ export function webcam(done) {
       .catch(error => { throw new Error(refusal(error)) })
     video.srcObject = stream
     await video.play()
-    const name = form.elements.id.value.trim()
-    await api.add({id: name, url: "webrtc:", delay_s: 0, priority: 1, mode: "auto"}).catch(error => {
+    const name = form.elements.name.value.trim()
+    await api.add({name, url: "webrtc:", delay_s: 0, priority: 1, mode: "auto"}).catch(error => {
       if (!/already|exists/i.test(error.message)) throw error  // it is there from the last time: push to it again
     })
     connection = new RTCPeerConnection()
@@ -46,20 +46,20 @@ export function webcam(done) {
   }
 
   async function stop() {
-    const gone = resource
-    stream?.getTracks().forEach(track => track.stop())
-    connection?.close()
-    video.srcObject = null
+    const gone = {connection, stream, resource}
     connection = stream = resource = null
+    gone.stream?.getTracks().forEach(track => track.stop())
+    video.srcObject = null
     say("")
     show(false)
-    if (gone) await api.remove(gone).catch(() => {})  // it is over here, whatever the service answers
+    if (gone.resource) await api.remove(gone.resource).catch(() => {})  // it is over here, whatever the service answers
+    gone.connection?.close()
   }
 
   form.addEventListener("submit", async event => {
     event.preventDefault()
     complain(form)
-    if (!form.elements.id.value.trim()) return complain(form, "id", "Give the camera a name.")
+    if (!form.elements.name.value.trim()) return complain(form, "name", "Give the camera a name.")
     say("Asking for the camera …")
     try {
       show(true)
@@ -67,12 +67,12 @@ export function webcam(done) {
       show(true)
     } catch (error) {
       await stop()
-      complain(form, "id", error.message)
+      complain(form, "name", error.message)
     }
   })
   at("webcam-stop").addEventListener("click", stop)
   addEventListener("pagehide", () => resource && fetch(resource, {method: "DELETE", keepalive: true}))
-  form.elements.id.value = `browser-${crypto.getRandomValues(new Uint16Array(1))[0].toString(16)}`
+  form.elements.name.value = `browser-${crypto.getRandomValues(new Uint16Array(1))[0].toString(16)}`
   show(false)
   return () => dialog.showModal()
 }

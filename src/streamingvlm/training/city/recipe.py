@@ -23,7 +23,7 @@ from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.training.city.features import Recorded, record
 from streamingvlm.training.city.pictures import Pictures
 from streamingvlm.training.city.remembering import ACROSS, STATE, Keeper, Lanes
-from streamingvlm.training.city.validation import report, thresholds, watch
+from streamingvlm.training.city.validation import judged
 from streamingvlm.training.city.vision import Eyes
 from streamingvlm.training.loop import Checkpoint, Phase, Trainer
 from streamingvlm.worlds.city.world import City
@@ -111,14 +111,11 @@ def main() -> None:
     keeper = memory_trainer(network.memory, known, recipe, artifacts / "memory.pt")
     _run(keeper, "learning to remember")
     network.memory.eval()
-    scores = watch(network.memory, held)
-    limits = thresholds(scores, held)
-    folder = root / "data" / "city-base"
+    folder, told = root / "data" / "city-base", judged(network.memory, held)
     network.save(folder)
-    told = {"thresholds": limits, "validation": report(scores, held, limits)}
-    files.write(folder / "thresholds.json", json.dumps(told, indent=1) + "\n")
+    files.write(folder / "thresholds.json", told)
     files.write(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for trainer in (eyes, keeper) for row in trainer.history[::10]))
-    print(f"The base model is in {folder}: {told['validation']}")
+    print(f"The base model is in {folder}: {json.loads(told)['validation']}")
 
 
 def _run(trainer: Trainer, title: str) -> None:

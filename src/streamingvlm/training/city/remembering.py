@@ -140,7 +140,7 @@ class Keeper(nn.Module):
         out["places"] = F.smooth_l1_loss(decisions.places, part.waits.clamp(max=LONGEST), beta=0.25)
         embedding = (part.sight.embedding - self.memory.mean) / self.memory.deviation
         out["change"] = F.mse_loss(decisions.change[:-1], embedding[1:] - embedding[:-1])
-        if decisions.across:
-            logits = torch.stack([result.logits.flatten(0, 1) for result in decisions.across.values()])
-            out["across"] = F.binary_cross_entropy_with_logits(logits, part.anomalies[list(decisions.across), :, LOCAL_AND_TEMPORAL:].float())
+        if decisions.fresh:
+            true = part.anomalies[decisions.fresh, :, LOCAL_AND_TEMPORAL:].float()
+            out["across"] = F.binary_cross_entropy_with_logits(decisions.verdict[decisions.fresh], true)
         return out

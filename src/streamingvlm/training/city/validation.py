@@ -1,14 +1,15 @@
 """Where a score becomes an alarm: thresholds from validation cities, and the frame-level scores to watch while training. Knows no evaluation city.
 
-    scores = watch(memory, recorded); limits = thresholds(scores, recorded)
-    report(scores, recorded, limits)
+    scores = watch(memory, recorded); chosen = choose(scores, recorded)
+    report(scores, recorded, *chosen)
 
 Letters: F frames, B streams.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -48,12 +49,21 @@ def watch(memory: Memory, recorded: Recorded, together: int = 8, others: int = 0
     return Scores(*(torch.cat(part) for part in zip(*out, strict=True)))
 
 
-def thresholds(scores: Scores, recorded: Recorded) -> dict[str, float]:
-    """Kind of anomaly -> the threshold of its best F1."""
-    return {kind: alarms.threshold(scores.anomalies[..., k].numpy(), recorded.anomalies[..., k].numpy()) for k, kind in enumerate(ANOMALIES)}
+def choose(scores: Scores, recorded: Recorded, fps: float = FPS) -> tuple[dict[str, float], dict[str, alarms.Rule]]:
+    """Kind of anomaly -> the threshold of its best F1 by frame, and the rule of its best by event."""
+    pairs = [(kind, *(part[..., k].T.numpy() for part in (scores.anomalies, recorded.anomalies))) for k, kind in enumerate(ANOMALIES)]
+    return {kind: alarms.threshold(score, true) for kind, score, true in pairs}, {kind: alarms.rule(score, true, fps) for kind, score, true in pairs}
 
 
-def report(scores: Scores, recorded: Recorded, limits: dict[str, float], fps: float = FPS) -> dict:
+def report(scores: Scores, recorded: Recorded, limits: dict[str, float], rules: dict[str, alarms.Rule] | None = None, fps: float = FPS) -> dict:
     """Action top-1, and `alarms.report` of every kind and family."""
-    found = alarms.report(*(part.transpose(0, 1).numpy() for part in (scores.anomalies, recorded.anomalies)), limits, fps)
+    found = alarms.report(*(part.transpose(0, 1).numpy() for part in (scores.anomalies, recorded.anomalies)), limits, fps, rules)
     return {"action": (scores.action == recorded.action).float().mean().item(), **found}
+
+
+def judged(memory: Memory, recorded: Recorded) -> str:
+    """What a memory's `thresholds.json` holds: where its scores become alarms, and the scores on the cities that chose it."""
+    scores = watch(memory, recorded)
+    limits, rules = choose(scores, recorded)
+    told = {"thresholds": limits, "rules": {kind: asdict(one) for kind, one in rules.items()}, "validation": report(scores, recorded, limits, rules)}
+    return json.dumps(told, indent=1) + "\n"
