@@ -41,7 +41,7 @@ FIGURES = {
     "city/attention": "Who looks at whom across these cameras at a clone: a row and a column a person.",
     "live/buffer": "A jitter buffer at work: what a bad network does to the frames of a camera, and when they leave the buffer.",
     "live/capacity": "How many live cameras a machine takes, by recorded run times, in virtual time: the system and its baseline, behind one scheduler.",
-    "live/load": "Frames skipped on slower and slower machines, and what is lost: truth at each moment against the newest decision at that moment.",
+    "live/load": "Frames skipped on slower and slower machines, and what is lost: truth at each moment against the newest decision then.",
 }
 STILL = {"figures/filmstrip", "city/wall", "city/attention"}  # pictures without an interactive twin
 SLACK_S = 60  # a copied tree has its files in any order; a run takes minutes

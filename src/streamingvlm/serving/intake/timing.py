@@ -6,6 +6,7 @@ Letters: H W pixels, C channels.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -22,10 +23,11 @@ MEAN, DEVIATION = np.array([0.481, 0.458, 0.408], np.float32), np.array([0.269, 
 
 
 def ingest(rounds: int = 24) -> dict[str, float]:
-    """Median ms of this thread's own time for one picture: `resize` to 720p RGB, `normalise`, `stamp` and buffer, their `sum`; `model`: to its size."""
-    rows = np.linspace(0, 255, CAMERA_PX[1]).astype(np.uint8)[:, None, None]
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.broadcast_to(rows, (CAMERA_PX[1], CAMERA_PX[0], 3)))).reformat(format="yuv420p")
-    keep, buffer, scale = VideoReformatter(), JitterBuffer(0.1), np.tile(1 / (255 * DEVIATION), INFERENCE_PX[0])
+    """Median ms of this thread's own time for a picture: `resize` to 720p RGB, `normalise`, `stamp` and buffer, their `sum`; `model`: to its size."""
+    shades = np.linspace(0, 255, CAMERA_PX[1]).astype(np.uint8)[:, None, None]
+    picture = np.ascontiguousarray(np.broadcast_to(shades, (CAMERA_PX[1], CAMERA_PX[0], 3)))  # [H, W, C]
+    frame = av.VideoFrame.from_ndarray(picture).reformat(format="yuv420p")
+    keep, buffer, numbers, scale = VideoReformatter(), JitterBuffer(0.1), itertools.count(), np.tile(1 / (255 * DEVIATION), INFERENCE_PX[0])
     shift, room = np.tile(-MEAN / DEVIATION, INFERENCE_PX[0]), np.empty((INFERENCE_PX[1], 3 * INFERENCE_PX[0]), np.float32)  # [H, W * C]
 
     def fitted(width_px: int, height_px: int) -> np.ndarray:
@@ -37,8 +39,8 @@ def ingest(rounds: int = 24) -> dict[str, float]:
         np.multiply(small.reshape(INFERENCE_PX[1], -1), scale, out=room, dtype=np.float32)
         np.add(room, shift, out=room)
 
-    def stamp(at=iter(range(rounds + 1))) -> None:
-        pts_s = next(at) / 30
+    def stamp() -> None:
+        pts_s = next(numbers) / 30
         buffer.push(Frame(Stamp("timed", 0, 0, pts_s, pts_s, "sender", pts_s, 30.0), small), 0, pts_s, pts_s)
         buffer.pop(pts_s)
 

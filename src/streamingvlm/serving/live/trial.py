@@ -60,7 +60,7 @@ class Order:
 
 async def trial(model: Path, count: int, seconds: float, budget_ms: float = 120.0, rtsp: bool = True, rows: Rows | None = None) -> dict:
     """Watch `count` cameras for so long: those of the made-up city over RTSP, or test patterns that no decoder sees. `rows` takes the trace.
-    UserError where the service cannot start."""
+    `release_ms` is open loop, see above; `decided_ms` of those decided alone. UserError where the service cannot start."""
     rows, order = Rows() if rows is None else rows, Order()
     service = Service(config.Service(budget_ms=budget_ms, max_cameras=256, utilisation=None), model, recorder=rows)
     service.results.listen(order)
@@ -86,9 +86,10 @@ async def trial(model: Path, count: int, seconds: float, budget_ms: float = 120.
                              **{cause: number for cause, number in counts.dropped.items() if number}}}
         per_stream = [order.decisions[camera.name] / (until - since) for camera in cameras]
     outcome = measured(rows, since, until)
-    return found | {"release_ms": _rounded(outcome.covered.summary()), "decided_ms": _rounded(outcome.decided.summary()), "over": outcome.over,
-                    "measured": len(outcome.covered), "fps": {"least": round(min(per_stream), 2), "mean": round(sum(per_stream) / count, 2)},
-                    "memory_mb": memory}
+    covered = outcome.covered
+    return found | {"release_ms": _rounded(covered.summary()), "decided_ms": _rounded(outcome.decided.summary()), "over": outcome.over,
+                    "measured": len(covered), "fps": {"least": round(min(per_stream), 2), "mean": round(sum(per_stream) / count, 2)},
+                    "memory_mb": memory, "histogram": covered.encode().decode()}
 
 
 def _memory(service: Service) -> dict[str, float]:
