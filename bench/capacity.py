@@ -46,7 +46,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict:
     out = {"streams": taken.streams, "trials": [dataclasses.asdict(one) for one in taken.trials], "rows": list(found.values())}
     if best:
         mb = best["memory_mb"]["all"]
-        out |= {"memory_mb": mb, "mb_per_stream": round(mb / taken.streams, 1), "p99_ms": best["release_ms"]["p99"], "fps_least": best["fps"]["least"]}
+        out |= {"memory_mb": mb, "mb_per_stream": round(mb / taken.streams, 1), "p99_ms": best["release_ms"]["p99"], "fps": best["fps"]["least"]}
     return out
 
 

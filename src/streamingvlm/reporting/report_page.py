@@ -40,7 +40,7 @@ FIGURES = {
     "city/wall": "The second document's system: eight cameras of a city it never saw, what it found (boxes) and what it holds to be wrong (orange).",
     "city/attention": "Who looks at whom across these cameras at a clone: a row and a column a person.",
     "live/buffer": "A jitter buffer at work: what a bad network does to the frames of a camera, and when they leave the buffer.",
-    "live/capacity": "How many live cameras a machine takes, by recorded run times, in virtual time: the system and its baseline, behind one scheduler.",
+    "live/capacity": "How many live cameras a machine takes, by recorded run times, in virtual time: the model and its baseline, one scheduler.",
     "live/load": "Frames skipped on slower and slower machines, and what is lost: truth at each moment against the newest decision then.",
 }
 STILL = {"figures/filmstrip", "city/wall", "city/attention"}  # pictures without an interactive twin
