@@ -1,91 +1,126 @@
-"""How many live cameras this machine takes: the whole service over real sources, more and more of them, beside the frame-based VLM behind the same
-scheduler. Measures; asserts nothing. Some five minutes a model; whatever else runs on this machine spoils the numbers.
+"""How many cameras this machine's model serves within a budget, and what load costs in quality: run times measured here, schedules in virtual time.
 
-    python bench/capacity.py --save reports/reference/capacity.json      # what the ledger's claims A2 and A7 read
-    python bench/capacity.py --record data/live                          # the two recordings of lesson 9, and nothing else; half a minute
-    python bench/capacity.py --rtsp --seconds 20                         # the city over RTSP; this machine then draws and encodes it too
+    python -m bench.capacity                                   # one thread; some two minutes
+    python -m bench.capacity --measured reports/bench/capacity.json --budget-ms 120 250 --no-quality
+    python -m bench.capacity --baseline data/city-base         # the frame-based model beside it, same machine, same run
 
-Doubles, then bisects (`serving.capacity`): p99 from release to decision within the budget, a dropped frame counting until a newer one is decided,
-over 10 s at least after a warm-up, frames added up until chance is ruled out. Cameras are test patterns that no decoder sees, at eight frames a
-second, or the city's over RTSP.
+First the service's own analyst is timed on batches of 1 to 32 streams. Then cameras are put on that machine in virtual time, open loop: a frame's
+clock starts when it was due, and a dropped one's runs until a newer frame of its stream is decided. Capacity: double, then bisect, p99 within the
+budget with Wilson's bound. Quality: an evaluation city's cameras among others, the truth at a time against the newest decision at that time.
+`--clock cpu` (the default) draws from this thread's own time, which is the machine's when nothing else runs; `wall` from what a clock on the wall
+said. Not in it: sources, decoding and sending of results, which take other cores; `bench/soak.py` has a whole service. Writes
+reports/bench/capacity.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
 import json
-import sys
 from pathlib import Path
 
-from streamingvlm.base import files, machine
-from streamingvlm.base.errors import UserError
+import torch
+
+from streamingvlm.base import files
+from streamingvlm.base.machine import provenance
 from streamingvlm.base.paths import repository_root
-from streamingvlm.serving.capacity import SHORTEST_S, Measured, capacity
-from streamingvlm.serving.latencies import Latencies
-from streamingvlm.serving.live import trial
+from streamingvlm.evaluation import city, city_watch
+from streamingvlm.evaluation.under_load import quality
+from streamingvlm.serving import load
+from streamingvlm.serving.capacity import Measured, capacity
+from streamingvlm.serving.events import MODES, Settings
+from streamingvlm.serving.live import analysis
+from streamingvlm.serving.virtual import Cameras, RunTimes, cameras, run
+from streamingvlm.worlds.city.knobs import FPS
 
-MODELS = {"model": "city-base", "baseline_vlm": "city-base/frame-vlm"}
-RECORDED = {"model": ("eight_cameras.jsonl.gz", 8), "baseline_vlm": ("baseline.jsonl.gz", 2)}
-
-
-def measure(folder: Path, args: argparse.Namespace) -> dict:
-    """The most cameras of one model, the trial of each number, and memory at the most."""
-    found: dict[int, dict] = {}
-
-    def run(streams: int) -> Measured:
-        told = trial.apart("--model", str(folder), "--cameras", str(streams), "--seconds", str(args.seconds), "--budget-ms", str(args.budget_ms),
-                           *([] if args.rtsp else ["--pattern"]))
-        found[streams] = told
-        print(json.dumps({key: told[key] for key in ("cameras", "release_ms", "over", "measured", "fps", "memory_mb")}), flush=True)
-        return Measured(Latencies.decode(told["histogram"]), told["seconds"])
-
-    taken = capacity(run, args.budget_ms, args.most, tries=args.tries)
-    best = found.get(taken.streams)
-    out = {"streams": taken.streams, "trials": [dataclasses.asdict(one) for one in taken.trials], "rows": list(found.values())}
-    if best:
-        mb = best["memory_mb"]["all"]
-        out |= {"memory_mb": mb, "mb_per_stream": round(mb / taken.streams, 1), "p99_ms": best["release_ms"]["p99"], "fps": best["fps"]["least"]}
-    return out
+SIZES = (1, 2, 4, 8, 16, 32)
 
 
-def record(data: Path, folder: Path, seconds: float) -> None:
-    """The recordings of lesson 9."""
-    for name, (file, cameras) in RECORDED.items():
-        told = trial.apart("--model", str(data / MODELS[name]), "--cameras", str(cameras), "--seconds", str(seconds), "--record", str(folder / file))
-        print(file, json.dumps({key: told[key] for key in ("cameras", "release_ms", "frames", "fps", "hardware")}), flush=True)
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    root = repository_root()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, default=root / "data" / "city-base", help="the packaged model")
+    parser.add_argument("--measured", type=Path, help="take the run times of an earlier run's file, measure none")
+    parser.add_argument("--rounds", type=int, default=48, help="batches of each size that are timed")
+    parser.add_argument("--clock", choices=("cpu", "wall"), default="cpu")
+    parser.add_argument("--fps", type=float, default=FPS)
+    parser.add_argument("--budget-ms", type=float, nargs="+", default=[60.0, 120.0, 250.0])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["auto"])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a trial")
+    parser.add_argument("--most", type=int, default=128, help="streams; look no higher")
+    parser.add_argument("--quality", type=int, nargs="*", default=[8, 24, 32, 48, 64, 96], help="numbers of streams to look at the quality of")
+    parser.add_argument("--no-quality", dest="quality", action="store_const", const=[])
+    parser.add_argument("--frames", type=int, default=320, help="of the city whose quality is looked at")
+    parser.add_argument("--baseline", action="store_true", help="the frame-based model beside it (half a minute)")
+    parser.add_argument("--save", type=Path, default=root / "reports" / "bench" / "capacity.json", metavar="FILE.json")
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=12.0, help="measured of each trial, after its warm-up")
-    parser.add_argument("--budget-ms", type=float, default=120.0)
-    parser.add_argument("--most", type=int, default=64, help="cameras to try at most")
-    parser.add_argument("--tries", type=int, default=2, help="runs of one number of cameras at most, while chance is not ruled out")
-    parser.add_argument("--rtsp", action="store_true", help="the made-up city over RTSP in place of test patterns")
-    parser.add_argument("--only", choices=MODELS, help="one of the two")
-    parser.add_argument("--save", type=Path, metavar="FILE")
-    parser.add_argument("--record", type=Path, metavar="FOLDER", help="write the recordings of lesson 9 and end")
-    args = parser.parse_args()
-    try:
-        data = repository_root() / "data"
-        if args.seconds < SHORTEST_S:
-            raise UserError(f"A trial takes {SHORTEST_S:g} s at least.")
-        if args.record:
-            record(data, args.record, args.seconds)
-            return 0
-        out = {name: measure(data / folder, args) for name, folder in MODELS.items() if args.only in (None, name)}
-        out |= {"date": datetime.date.today().isoformat(), "command": " ".join(["python bench/capacity.py", *sys.argv[1:]]), "rtsp": args.rtsp}
-        out |= machine.provenance(vars(args))
-        if args.save:
-            files.write_json(out, args.save)
-        print(json.dumps({name: {key: value for key, value in out[name].items() if key not in {"rows", "trials"}} for name in MODELS if name in out}))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+def measure(args: argparse.Namespace) -> dict[str, dict[str, dict]]:
+    """{"model": {"cpu_ms": {size: [ms]}, "wall_ms": ...}}, and the baseline's if it is asked for, JSON's keys."""
+    if args.measured:
+        return json.loads(args.measured.read_text())["measured"]
+    here = city.city(city.SEEDS - 1, 64)
+    import numpy as np
+
+    pictures = np.stack([here.render(camera) for camera in range(here.cameras)])  # [B, F, H, W, 3]
+    found = {"model": load.run_times(analysis.load(args.base), pictures, SIZES, args.rounds)}
+    if args.baseline:
+        per_frame = city_watch.timed_baseline(args.base)
+        found["baseline"] = {kind: {int(size): [ms[kind] * int(size)] for size, ms in per_frame.items()} for kind in ("wall_ms", "cpu_ms")}
+    return json.loads(json.dumps(found))
+
+
+def capacities(args: argparse.Namespace, measured: dict) -> list[dict]:
+    rows = []
+    for name, by_clock in measured.items():
+        times = {int(size): ms for size, ms in by_clock[f"{args.clock}_ms"].items()}
+        for mode in args.modes:
+            for budget_ms in args.budget_ms:
+                settings = Settings(budget_ms=budget_ms, mode=mode, fps=args.fps)
+
+                def one(streams: int, times=times, settings=settings) -> Measured:
+                    run_ms = RunTimes(times, seed=streams)
+                    outcome = run(load.scheduler(run_ms), cameras(Cameras(streams, args.seconds, args.fps, seed=streams, settings=settings)), run_ms)
+                    return Measured(outcome.covered, outcome.seconds)
+
+                found = capacity(one, budget_ms, args.most)
+                best = found.best
+                rows.append({"what": name, "mode": mode, "budget_ms": budget_ms, "streams": found.streams, "trials": len(found.trials),
+                             **({"p50_ms": best.p50_ms, "p99_ms": best.p99_ms, "share_over": [best.low, best.high], "goodput": best.goodput,
+                                 "sure": best.sure} if best else {})})
+                print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def qualities(args: argparse.Namespace, measured: dict) -> list[dict]:
+    """The model's decisions on an evaluation city, its cameras among more and more others."""
+    times = {int(size): ms for size, ms in measured["model"][f"{args.clock}_ms"].items()}
+    here, rows = city.city(city.SEEDS, args.frames), []
+    for streams in args.quality:
+        under = load.watch(analysis.load(args.base), here, streams, RunTimes(times, seed=streams), Settings(mode=args.modes[0]), args.fps)
+        limits = city.memory(args.base, "model")[1]
+        told = quality(under.decided, here.truth, limits, args.fps, under.phases_s)
+        counts = under.outcome.counts
+        rows.append({"streams": streams, "decided": counts.decided / counts.frames_in, "covered_p99_ms": under.outcome.covered.percentile(99),
+                     "action": told["action"], "map50": told["map50"], "age_ms": told["age_ms"], "f1": told["f1"], "alarms": told["alarms"]})
+        print(json.dumps({key: value for key, value in rows[-1].items() if key not in {"f1", "alarms"}}), flush=True)
+    return rows
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args = arguments(argv)
+    torch.set_num_threads(1)
+    measured = measure(args)
+    asked = {key: value for key, value in vars(args).items() if not isinstance(value, Path)}
+    times = RunTimes({int(size): ms for size, ms in measured["model"][f"{args.clock}_ms"].items()})
+    print(json.dumps({"median_ms": times.curve()}), flush=True)
+    settings = Settings(budget_ms=args.budget_ms[0], mode=args.modes[0], fps=args.fps)
+    line = {"bench": "capacity", **asked, "capacity": capacities(args, measured),
+            "curve": load.curve(times, load.spread(args.most), args.seconds, settings, args.fps), "quality": qualities(args, measured),
+            "measured": measured, **provenance(asked)}
+    files.write_json(line, args.save)
+    return line
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

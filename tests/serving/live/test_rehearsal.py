@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.under_load import Decided
-from streamingvlm.media.arrivals import Ran, Setup
 from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving.live import rehearsal
 from streamingvlm.serving.virtual import RunTimes
@@ -46,6 +48,9 @@ def test_what_is_known_at_a_moment_is_the_newest_decision():
     assert late["action"] == late["event_recall"] == 0 and late["delay_s"] is None
 
 
-def test_run_times_come_from_batches_that_ran_often_and_else_from_the_curve():
-    rows = [Setup(0.0, [[1, 9.0], [8, 20.0]], 16, {}), *(Ran(1, 12.0 + k % 3, float(k)) for k in range(30)), Ran(8, 99.0, 31.0)]
-    assert rehearsal.run_times(rows).curve() == {1: 13.0, 8: 20.0}
+def test_run_times_come_from_a_file_and_a_file_without_them_is_said(tmp_path):
+    file = tmp_path / "run_times.json"
+    file.write_text(json.dumps({"cpu_ms": {"model": {"1": [12.0, 13.0, 14.0], "8": [20.0]}}}))
+    assert rehearsal.run_times(file).curve() == {1: 13.0, 8: 20.0}
+    with pytest.raises(UserError, match="baseline_vlm"):
+        rehearsal.run_times(file, "baseline_vlm")

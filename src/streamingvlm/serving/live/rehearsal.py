@@ -9,17 +9,18 @@ an alarm raises its stream's priority as it does there. Knows no process and no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.evaluation import city as table
 from streamingvlm.evaluation.under_load import Decided
-from streamingvlm.media import arrivals
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.models.multicamera.heads import Detections, Sight
 from streamingvlm.serving import virtual
@@ -33,7 +34,6 @@ from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, FPS
 
 SEVERITY = 1.0  # as `live.decider` has it
 LARGEST = 16
-OFTEN = 20  # batches of a size that make a distribution
 
 
 class Seen:
@@ -121,20 +121,16 @@ def crowd(streams: int, run_ms: virtual.RunTimes, seconds: float, budget_ms: flo
     return virtual.run(scheduler, virtual.cameras(virtual.Cameras(streams, seconds, settings=Settings(budget_ms, mode=mode))), run_ms)
 
 
-def run_times(rows: Iterable[arrivals.Row], seed: int = 0) -> virtual.RunTimes:
-    """What batches took in a recorded run, to draw from; of sizes that hardly ran there, what the model's process measured before it."""
-    measured: dict[int, list[float]] = {}
-    known: dict[int, float] = {}
-    for row in rows:
-        if isinstance(row, arrivals.Ran):
-            measured.setdefault(row.size, []).append(row.run_ms)
-        elif isinstance(row, arrivals.Setup):
-            known = dict(row.curve)
-    often = {size: ms for size, ms in measured.items() if len(ms) >= OFTEN}
-    return virtual.RunTimes({size: [ms] for size, ms in known.items()} | often, seed)
+def run_times(file: Path, model: str = "model", seed: int = 0) -> virtual.RunTimes:
+    """What a machine's batches took, from a file that `bench/live_capacity.py --record` wrote: of the `model`, or of the `baseline_vlm`."""
+    try:
+        told = json.loads(file.read_text())["cpu_ms"][model]
+        return virtual.RunTimes({int(size): ms for size, ms in told.items()}, seed)
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{file} holds no run times of {model}: `python -m bench.live_capacity --record {file.parent}` measures them.") from None
 
 
-def job(base: Path, features: Path, seed: int, trace: Path, slower: float, mode: Mode, urgent: bool) -> dict:
+def job(base: Path, features: Path, seed: int, times: Path, slower: float, mode: Mode, urgent: bool) -> dict:
     """`rehearse` on a city whose features lie in a folder: for `base.workers`."""
     _, limits = table.memory(base, "model")
-    return rehearse(networks.load(base), limits, table.recorded(features, seed), run_times(arrivals.read(trace)), slower, mode, urgent)
+    return rehearse(networks.load(base), limits, table.recorded(features, seed), run_times(times), slower, mode, urgent)
