@@ -80,6 +80,7 @@ def test_every_stage_leaves_what_it_promises(scratch):
               "reports/claims.json", "reports/timings/stream.jsonl", "reports/timings/latency.png", "reports/timings/latency.html",
               "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
               "artifacts/city/rows.parquet", "artifacts/city-model/city.json", "reports/city/wall.mp4", "reports/timings/city.json",
+              "artifacts/live/live.json", "reports/live/capacity.png", "reports/live/load.html", "reports/timings/live.json",
               "reports/inside/film.png", "reports/inside/attention.png", "reports/inside/player.html",
               *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
     assert wanted <= names, wanted - names

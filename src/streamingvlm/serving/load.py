@@ -22,6 +22,7 @@ from streamingvlm.evaluation.under_load import Decided
 from streamingvlm.serving.events import FrameArrived, Settings
 from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.live.analyst import Analyst
+from streamingvlm.serving.live.baseline import Asked
 from streamingvlm.serving.scheduler import Limits, Scheduler
 from streamingvlm.serving.virtual import Cameras, Outcome, RunTimes, cameras, names, phases_s, run
 from streamingvlm.worlds.city.world import City
@@ -39,7 +40,7 @@ class UnderLoad:
     phases_s: np.ndarray
 
 
-def run_times(analyst: Analyst, pictures: np.ndarray, sizes: Sequence[int], rounds: int = 48) -> dict[str, dict[int, list[float]]]:
+def run_times(analyst: Analyst | Asked, pictures: np.ndarray, sizes: Sequence[int], rounds: int = 48) -> dict[str, dict[int, list[float]]]:
     """pictures [B, F, H, W, 3] of as many streams as the largest of `sizes`, or fewer that take turns -> {"wall_ms", "cpu_ms"}: size -> one number a
     batch. `cpu_ms` is this thread's own time, and what to read on a machine that others use too. The analyst forgets all streams."""
     out: dict[str, dict[int, list[float]]] = {"wall_ms": {}, "cpu_ms": {}}
@@ -52,8 +53,7 @@ def run_times(analyst: Analyst, pictures: np.ndarray, sizes: Sequence[int], roun
             spent.append((time.perf_counter() - wall, time.thread_time() - own))
         for name, column in zip(out, zip(*spent[WARM:], strict=True), strict=True):
             out[name][size] = [round(seconds * 1e3, 3) for seconds in column]
-        for stream in list(analyst.streams):
-            analyst.forget(stream)
+        analyst.forget_all()
     return out
 
 

@@ -210,7 +210,7 @@ def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float
         on_batch: Callable[[Sequence[FrameArrived], float], None] = lambda frames, now: None,
         on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None) -> Outcome:
     """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes; `on_batch(frames, now)` is
-    called when it is done."""
+    called when it is done, and may tell the scheduler of alarms."""
     outcome = Outcome()
     books, source = _Books(outcome), iter(told)
     handle, nothing = scheduler.handle, (math.inf, None)
