@@ -168,7 +168,7 @@ def _by_seed(found: dict | None) -> list[dict]:
 def _city_by_seed(found: dict | None) -> list[dict]:
     seeds: dict[int, dict] = {}
     for row in found["rows"] if found else []:
-        numbers = {f"city.{row['variant']}.{key}": value for key, value in row.items() if key not in {"seed", "variant"}}
+        numbers = {f"city.{row['variant']}.{key}": value for key, value in row.items() if key not in {"seed", "variant", "by_city"}}
         seeds.setdefault(row["seed"], {}).update(numbers)
     return list(seeds.values())
 
