@@ -163,7 +163,7 @@ class Outcome:
         return out
 
 
-class _Books:
+class Books:
     """Keeps the outcome, frame by frame."""
 
     def __init__(self, outcome: Outcome):
@@ -212,7 +212,7 @@ def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float
     """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes; `on_batch(frames, now)` is
     called when it is done, and may tell the scheduler of alarms."""
     outcome = Outcome()
-    books, source = _Books(outcome), iter(told)
+    books, source = Books(outcome), iter(told)
     handle, nothing = scheduler.handle, (math.inf, None)
     at, event = next(source, nothing)
     now, done_at, wake_at, batch, batch_ms = 0.0, math.inf, math.inf, None, 0.0
