@@ -59,7 +59,8 @@ def summary(items: list[tuple[float, int, Picture | Change]]) -> dict:
     changes = [item for _, _, item in items if isinstance(item, Change)]
     missing = max(numbers) - min(numbers) + 1 - len(numbers) if numbers else None
     return {"pictures": len(good), "missing": missing, "corrupt": len(pictures) - len(good), "lost_by_the_source": dict(lost),
-            "capture_to_arrival_ms": percentiles(late_ms), "gap_ms": percentiles(gaps_ms), "connections": percentiles(late_ms), "gap_ms": percentiles(gaps_ms), "connections": 1 + max((change.epoch for change in changes), default=0), "reasons": [c.reason for c in changes if c.reason]}
+            "capture_to_arrival_ms": percentiles(late_ms), "gap_ms": percentiles(gaps_ms), "reasons": [c.reason for c in changes if c.reason],
+            "connections": 1 + max((change.epoch for change in changes), default=0)}
 
 
 def percentiles(values) -> dict[str, float] | None:

@@ -59,7 +59,8 @@ class OneCamera:
 def test_a_browser_pushes_and_may_come_again(tmp_path):
     service = OneCamera()
     try:
-        asyncio.run(_push_twice(service, tmp_path))
+        with Browser(tmp_path) as browser:
+            asyncio.run(_push_twice(service, browser))
     finally:
         service.end()
     pictures = service.pictures(0)
@@ -68,18 +69,17 @@ def test_a_browser_pushes_and_may_come_again(tmp_path):
     assert -0.05 < late_s[len(late_s) // 2] < 2.0
 
 
-async def _push_twice(service: OneCamera, folder) -> None:
+async def _push_twice(service: OneCamera, browser: Browser) -> None:
     app = FastAPI()
     app.state.service = service
     app.include_router(whip.router)
     async with listening(app, "127.0.0.1", 0) as address:
-        with await asyncio.to_thread(Browser(folder).__enter__) as browser:
-            await asyncio.to_thread(browser.open, f"{address}/docs")  # a page of this origin
-            for epoch, codec in enumerate(("VP8", "H264")):
-                assert await asyncio.to_thread(browser, PUSH.replace("CODEC", codec)) == "201"
-                await _until(lambda epoch=epoch: any(picture.captured_at for picture in service.pictures(epoch)), service)
-                await asyncio.to_thread(browser, "connection.close()")
-                await _until(lambda epoch=epoch: service.changes[-1].state == "waiting" and service.changes[-1].epoch == epoch + 1, service)
+        await asyncio.to_thread(browser.open, f"{address}/docs")  # a page of this origin
+        for epoch, codec in enumerate(("VP8", "H264")):
+            assert await asyncio.to_thread(browser, PUSH.replace("CODEC", codec)) == "201"
+            await _until(lambda epoch=epoch: any(picture.captured_at for picture in service.pictures(epoch)), service)
+            await asyncio.to_thread(browser, "connection.close()")
+            await _until(lambda epoch=epoch: service.changes[-1].state == "waiting" and service.changes[-1].epoch == epoch + 1, service)
 
 
 async def _until(true, service: OneCamera) -> None:

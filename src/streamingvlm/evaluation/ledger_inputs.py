@@ -164,16 +164,19 @@ def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
 
 
 def repeats(folder: Path) -> dict[str, list[dict[str, float | None]]]:
-    """What `python bench/ablation.py` measured when it last ran: seeds (matches as long as the run's) and hours, a flat dict of ledger metrics
-    for each seed; empty where `folder` has no such file."""
-    return {name: _by_seed(_read(folder / f"ablation_{name}.json")) for name in ("seeds", "hours")}
+    """What `python bench/ablation.py` and `bench/city_seeds.py` measured when they last ran: seeds (matches as long as the run's; cities) and hours,
+    a flat dict of ledger metrics for each seed; empty where `folder` has no such file."""
+    return {name: _by_seed([_read(folder / f"{file}.json") for file in files])
+            for name, files in (("seeds", ("ablation_seeds", "city_seeds")), ("hours", ("ablation_hours",)))}
 
 
-def _by_seed(found: dict | None) -> list[dict]:
+def _by_seed(tables: Sequence[dict | None]) -> list[dict]:
+    """What several tables have of a seed, side by side: the two systems share nothing but its number."""
     seeds: dict[int, dict] = {}
-    for row in found["rows"] if found else []:
-        scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student"}}
-        seeds.setdefault(row["seed"], {}).update(flat(scores, f"ablation.{row['policy']}.{row['student']}"))
+    for row in (row for found in tables if found for row in found["rows"]):
+        name = f"city.{row['variant']}" if "variant" in row else f"ablation.{row['policy']}.{row['student']}"
+        scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student", "variant", "by_city"}}
+        seeds.setdefault(row["seed"], {}).update(flat(scores, name))
     return list(seeds.values())
 
 

@@ -13,6 +13,7 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamingvlm.base import config, files, machine
 from streamingvlm.base.errors import UserError
@@ -21,6 +22,9 @@ from streamingvlm.base.numbers import number
 from streamingvlm.base.paths import Paths, repository_root
 from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 from streamingvlm.streaming import captions
+
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 # Event F1 stands last: nearly every cache has it at 1, so it tells little apart.
 QUALITIES = {"who": "right names", "score": "exact scores", "increment": "score given the last", "event_f1": "event F1"}
@@ -58,7 +62,7 @@ def tracked(root: Path) -> list[dict]:
 
     try:
         with Repo(root) as repo:
-            stages = [stage for stage in repo.index.stages if not stage.addressing.startswith("strip@")]
+            stages = [stage for stage in repo.index.stages if stage.addressing != "strip"]
             parts = [out for stage in stages for out in stage.outs] + [dep for stage in stages for dep in stage.deps]
             differ = {path: how for part in parts for path, how in part.workspace_status().items()}
             outs = [{"stage": stage.addressing, "path": out.def_path, "md5": out.hash_info.value, "bytes": out.meta.size}
@@ -218,10 +222,8 @@ def templates():
     return env
 
 
-def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
+def rendered(notebook: Path, alts: dict[str, str], exporter: HTMLExporter) -> tuple[str, str]:
     """-> (title, body) of an executed notebook. `alts`: alternative texts by a picture's data."""
-    from nbconvert import HTMLExporter
-
     from streamingvlm.base.notebook_file import read
 
     nb, heading = read(notebook), ""
@@ -231,16 +233,18 @@ def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
             png = output.get("data", {}).get("image/png", "").replace("\n", "")
             if png:
                 output.metadata["alt"] = alts.get(png, f"Picture: {heading}")
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, exclude_input_prompt=True, exclude_output_prompt=True)
     first = next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), notebook.stem)
     return first.partition("\n")[0].lstrip("# "), exporter.from_notebook_node(nb)[0]
 
 
 def build(root: Path) -> dict[Path, str]:
     """File -> text of every page. Writes nothing."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, exclude_input_prompt=True, exclude_output_prompt=True)
     facts, folder, env = gather(root), root / "reports" / "notebooks", templates()
     alts = {one["png"].partition(",")[2]: one["alt"] for one in facts["figures"]}
-    bodies = {name: rendered(folder / f"{name}.ipynb", alts) for name in facts["notebooks"]}
+    bodies = {name: rendered(folder / f"{name}.ipynb", alts, exporter) for name in facts["notebooks"]}
     for link in sorted(set(re.findall(r'(?:src|href)="\.\./([^"#]+)"', "".join(body for _, body in bodies.values())))):
         _existing(root / "reports" / link, root, TIMED_AGAIN)
     titles = {name: title for name, (title, _) in bodies.items()}

@@ -14,10 +14,11 @@ from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving.live import rehearsal
 from streamingvlm.serving.virtual import RunTimes
 from streamingvlm.training.city.features import record
+from streamingvlm.worlds.alarms import Rule
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES
 from streamingvlm.worlds.city.world import City
 
-LIMITS = dict.fromkeys(ANOMALIES, 0.5)
+RULES = dict.fromkeys(ANOMALIES, Rule(0.5, 0.5))
 TIMES = {1: [10.0], 8: [24.0]}
 
 
@@ -30,10 +31,10 @@ def watched():
 
 def test_an_unhurried_machine_decides_every_frame_and_a_slow_one_skips(watched):
     network, city = watched
-    calm, slow = (rehearsal.rehearse(network, LIMITS, city, RunTimes(TIMES), slower=slower) for slower in (1.0, 8.0))
+    calm, slow = (rehearsal.rehearse(network, RULES, city, RunTimes(TIMES), slower=slower) for slower in (1.0, 8.0))
     assert calm["skipped"] == calm["over"] == 0 and calm["p99_ms"] < 60
     assert 0.2 < slow["skipped"] < 1 and calm["events"] == slow["events"] and slow["over"] > 0
-    queued = rehearsal.rehearse(network, LIMITS, city, RunTimes(TIMES), slower=8.0, mode="every_frame")
+    queued = rehearsal.rehearse(network, RULES, city, RunTimes(TIMES), slower=8.0, mode="every_frame")
     assert queued["over"] > slow["over"] and queued["p99_ms"] > slow["p99_ms"]
 
 

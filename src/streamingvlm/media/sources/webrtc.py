@@ -98,10 +98,10 @@ class WebRTCSource:
     def close(self) -> None:
         """The camera is gone: hang up, and refuse whoever pushes to it."""
         with self._changed:
-            loop, self._closed = self._loop, True
-        if loop is not None and loop.is_running():
+            before, self._closed = self._closed, True
+        if self._loop is not None and not before:
             self._run(self._end())
-            loop.call_soon_threadsafe(loop.stop)
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def _end(self) -> None:
         async with self._answering:

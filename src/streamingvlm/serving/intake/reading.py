@@ -45,8 +45,6 @@ class Reading:
         """Stop reading; what is in the buffer is let go, and whoever pushes is hung up on."""
         self.stop.set()
         self.credit.release()
-        if hasattr(self.source, "close"):
-            self.source.close()
         if close := getattr(self.source, "close", None):
             threading.Thread(target=close).start()
 

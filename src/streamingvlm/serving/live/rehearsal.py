@@ -1,6 +1,6 @@
 """What the model would say of a city if the machine were slower: the scheduler in virtual time, and the analyst on the frames that it lets through.
 
-    row = rehearse(network, thresholds, city, RunTimes(measured), slower=3.0)      # city: training.city.features.Recorded
+    row = rehearse(network, rules, city, RunTimes(measured), slower=3.0)      # city: training.city.features.Recorded
     row["event_recall"], row["skipped"], row["p99_ms"]
 
 Vision has looked already; the memory, the looks across streams and the alarms are as in the live service, on the frames that are decided alone, and
@@ -52,13 +52,13 @@ class Seen:
         return self.sight.map(lambda x: x[frame, stream].float()), Detections(torch.zeros(len(places), 0, 4), none, none.long())
 
 
-def rehearse(network: networks.Network, thresholds: Mapping[str, float], city: Recorded, run_ms: virtual.RunTimes, slower: float = 1.0,
+def rehearse(network: networks.Network, rules: Mapping[str, alarms.Rule], city: Recorded, run_ms: virtual.RunTimes, slower: float = 1.0,
              mode: Mode = "auto", urgent: bool = True, budget_ms: float = 120.0) -> dict:
     """One city, all its cameras live, on a machine so many times slower. `urgent`: whether alarms raise priorities. -> `score`, and `skipped`: the
     share of frames that were never decided, `skipped_alarmed`: of those that truly show an anomaly, `p99_ms` and `over`: the share of frames that
     were not answered within the budget, an answer to a newer one counting."""
     frames, streams = city.action.shape
-    analyst, told = Analyst(Seen(network, city.sight), thresholds), [[] for _ in range(streams)]
+    analyst, told = Analyst(Seen(network, city.sight), rules), [[] for _ in range(streams)]
     curve = LatencyCurve({size: ms * slower for size, ms in run_ms.curve().items()}, LARGEST)
     scheduler = Scheduler(curve, Limits(utilisation=None))
     made = virtual.Cameras(streams, frames / FPS, fps=FPS, settings=Settings(budget_ms, mode=mode))
@@ -132,5 +132,4 @@ def run_times(file: Path, model: str = "model", seed: int = 0) -> virtual.RunTim
 
 def job(base: Path, features: Path, seed: int, times: Path, slower: float, mode: Mode, urgent: bool) -> dict:
     """`rehearse` on a city whose features lie in a folder: for `base.workers`."""
-    _, limits = table.memory(base, "model")
-    return rehearse(networks.load(base), limits, table.recorded(features, seed), run_times(times), slower, mode, urgent)
+    return rehearse(networks.load(base), table.rules(base), table.recorded(features, seed), run_times(times), slower, mode, urgent)
