@@ -98,7 +98,10 @@ def test_whenever_it_reads_a_reader_gets_each_record_once_or_counted(data, kept,
             for _ in range(read):
                 if len(frames) + missed == due:
                     break
-                record = await asyncio.wait_for(anext(reader), 5)
+                reading = asyncio.ensure_future(anext(reader))
+                await asyncio.sleep(0)
+                assert reading.done(), "what is due is at hand"
+                record = reading.result()
                 missed += record["count"] if record["type"] == "missed" else 0
                 frames += [record["frame"]] if record["type"] == "decision" else []
         assert len(frames) + missed == due and frames == sorted(set(frames))
