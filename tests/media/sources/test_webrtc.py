@@ -200,20 +200,19 @@ def test_a_slow_reader_or_decoder_makes_nothing_grow_and_every_picture_counts(mo
     decode = codecs.vpx.Vp8Decoder.decode
     if slow == "decoder":
         monkeypatch.setattr(codecs.vpx.Vp8Decoder, "decode", lambda self, frame: time.sleep(0.1) or decode(self, frame))
-    stop, source = threading.Event(), WebRTCSource()
-    pictures, waiting, undecoded = [], [], []
-    with Publisher(source):
-        for picture in source.connect(stop):
+    pictures, waiting, undecoded, deadline = [], [], [], time.monotonic() + PATIENCE_S
+    with contextlib.closing(WebRTCSource()) as source, Publisher(source):
+        for picture in source.connect(threading.Event()):
             if isinstance(picture, str):
                 continue
             pictures.append(picture)
             waiting.append(len(source._session._pictures))
-            undecoded.append(source._session.tap.waiting.qsize())
+            undecoded.append(source._session.tap._receiver._RTCRtpReceiver__decoder_queue.qsize())
+            assert time.monotonic() < deadline, pictures[-1]
             if slow == "reader":
                 time.sleep(0.2)
             if sum(picture.lost.get("buffer_full", 0) for picture in pictures) > 20:
                 break
-    source.close()
     assert max(waiting) <= webrtc_session.HOLD_S * 30 + 2 and max(undecoded) <= webrtc_session.BEHIND
     numbers = [number(picture.image.to_ndarray(format="rgb24")) for picture in pictures if not picture.corrupt]
     missed = numbers[-1] - numbers[0] + 1 - len(numbers)
