@@ -53,6 +53,7 @@ def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str
         rows, frames = matches(cfg, folder, root, ("train", "clean"), "train.parquet"), folder / "frames"
         for _ in progress.bar(labelled.decode(rows, cfg.video, root, frames), len(rows), f"seed {seed}: decoding"):
             pass
+        sft.look_once([row["id"] for row in rows], cfg, frames, root)
         jobs = [(rows, variants[name], frames, root, str(seed), None, folder / f"{name}.part") for name in missing]
         steps = len(missing) * (cfg.sft.steps + cfg.sft.anneal_steps)
         for _ in progress.bar(workers.spread(sft.study, jobs), steps, f"seed {seed}: training", lambda pair: f"loss {pair[1]['loss']:.3f}"):
@@ -74,10 +75,14 @@ def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path)
     wanted = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
     paths = {(student, name): folder / "said" / student / f"{long['id']}.{name}.jsonl" for student, name in wanted}
     groups = runs.grouped([(student, long, name) for student, name in wanted if not paths[student, name].exists()])
-    jobs = [(students[student], row, names, cfg, root, folder / "said" / student) for student, row, names in groups]
+    frames = folder / name / "frames"
+    for _ in labelled.decode([long], cfg.video, root, frames) if groups else ():
+        pass
+    jobs = [(students[student], row, names, cfg, frames, folder / "said" / student) for student, row, names in groups]
     total = len(groups) * round(cfg.data.long_s / cfg.video.chunk_s)
     for _ in progress.bar(workers.spread(runs.stream_group, jobs), total, f"seed {seed}: watching", lambda pair: pair[1][0].text or "..."):
         pass
+    shutil.rmtree(frames, ignore_errors=True)
     for (student, name), path in paths.items():
         scores = ledger_inputs.ablation({(name, student): captions.read(path)}, truth, cfg.evaluate.tolerance_s)[name][student]
         yield {"seed": seed, "policy": name, "student": student, **scores}

@@ -19,12 +19,12 @@ is not included, packing pixels is. A setting that does not fit in memory does n
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 import common
 import torch
 
 from streamingvlm.base.timing import percentiles
+from streamingvlm.serving.capacity import largest
 from streamingvlm.streaming.batching import run_batched
 
 
@@ -46,18 +46,6 @@ class VirtualClock:
         """-> seconds from arrival to done."""
         self.free_s = max(self.free_s, arrival_s) + duration_s
         return self.free_s - arrival_s
-
-
-def largest(passes: Callable[[int], bool], limit: int, within: float = 0.0) -> int:
-    """The largest n in 1..limit that passes, 0 if none does, for a `passes` that never turns true again. Doubles, then bisects.
-
-    `within`: be content when what fails is no more than this share above what passes."""
-    low, high = 0, limit + 1  # low passes (or is 0), high does not (or is out of bounds)
-    n = 1
-    while low + 1 < high and (high > limit or high - low > within * low):
-        low, high = (n, high) if passes(n) else (low, n)
-        n = min(2 * low, limit) if high > limit else (low + high) // 2
-    return low
 
 
 def trial(args: argparse.Namespace, vlm, frames: int, count: int) -> dict:

@@ -12,6 +12,12 @@ from streamingvlm.worlds.match import game
 
 torch.set_num_threads(1)
 
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: begun last, it would run alone while the other worker has nothing left."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 @pytest.fixture(scope="session")
 def words():
     return tokenizer.build(game.WORDS)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation import city, city_watch
 from streamingvlm.models.multicamera import network as networks
-from streamingvlm.models.multicamera.packaged import load_memory, save_memory
+from streamingvlm.models.multicamera.packaged import OTHERWISE, load_memory, load_variant, save_memory
+from streamingvlm.training.city.features import across
 from streamingvlm.worlds.city import recording
 from streamingvlm.worlds.city.world import ANOMALIES, CLASSES
 
@@ -26,7 +27,8 @@ def base(tmp_path_factory):
     network = networks.Network(networks.Knobs())
     network.save(folder)
     save_memory(network.memory, folder / "variants" / "no_hrm")
-    for each in (folder, folder / "variants" / "no_hrm"):
+    for each in (folder, *(folder / "variants" / name for name in ("no_hrm", *OTHERWISE))):
+        each.mkdir(exist_ok=True)
         (each / "thresholds.json").write_text(json.dumps({
             "thresholds": dict.fromkeys(ANOMALIES, 0.5), "rules": {kind: {"on": 0.6, "off": 0.4, "after": 2, "until": 3} for kind in ANOMALIES}}))
     city.look(folder, city.SEEDS, FRAMES, folder)
@@ -61,6 +63,30 @@ def test_a_compressed_network_is_scored_and_leaves_only_itself(base, tmp_path):
 def test_a_packaged_memory_is_the_same_to_half_precision(base):
     whole, half = networks.load(base).memory.state_dict(), load_memory(base / "variants" / "no_hrm").state_dict()
     assert all(torch.allclose(whole[name].float(), half[name].float(), atol=2e-3) for name in whole)
+
+
+def test_the_models_own_weights_can_be_run_otherwise(base):
+    whole = load_variant(base, "model")
+    for name, knobs in OTHERWISE.items():
+        one = load_variant(base, name)
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), whole.state_dict().values(), strict=True))
+        assert one.knobs != whole.knobs and all(getattr(one.knobs, key) == value for key, value in knobs.items())
+
+
+def test_perfect_eyes_miss_only_what_happens_between_two_looks(base):
+    world = city.recorded(base, city.SEEDS)
+    world.seen.zero_()
+    world.meets.zero_()
+    world.seen[6:30, 0, 7] = world.seen[10:20, 1, 7] = True  # the same look, together in frames 10 to 19
+    world.meets[9:25, :3] = True
+    world.anomalies[..., 4:] = across(world.seen, world.meets, world.action.shape[1])
+    found = {period: city.ceilings([world], period) for period in (1, 8)}
+    assert all(value == 1.0 for kinds in found[1].values() for value in kinds.values())
+    # Looks at 8 and 16. The answer of 16 is held until 23, of 8 (only camera 0) until 15: 4 + 4 right of 20, and 4 + 4 too many.
+    assert found[8]["answer"]["clone"] == pytest.approx(2 * 8 / (16 + 20))
+    # Sought in what was shown at 8: camera 1 finds its own from 10 on; in what was shown at 16: camera 0 until 23, camera 1 until it leaves.
+    assert found[8]["others"]["clone"] == pytest.approx(2 * 14 / (18 + 20))
+    assert found[8]["answer"]["surge"] == pytest.approx(2 * 27 / (48 + 48)) and found[8]["others"]["surge"] == pytest.approx(2 * 27 / (27 + 48))
 
 
 def test_files_are_watched_moment_by_moment(base, tmp_path):

@@ -62,19 +62,50 @@ def test_numbers_rise_over_restarts_and_the_next_run_is_read_whole():
     assert [record["frame"] for record in records] == [3, 4] and missed == 3 and again.newest < 2**53
 
 
-def test_a_limit_is_resumed_behind():
-    results = Results()
-    fill(results, [(stream, False, frame) for frame in range(10) for stream in STREAMS])
-    got, seq = [], 0
-    while records := results.since(seq, limit=7)[0]:
-        got += records
+@settings(max_examples=60, deadline=None)
+@given(said=SOME, kept=st.integers(1, 12), at=st.integers(0, 130), limit=st.integers(1, 9))
+def test_pages_together_are_what_one_answer_would_be(said, kept, at, limit):
+    results = Results(kept=kept, first=0)
+    fill(results, said)
+    got, lost, seq = [], 0, at
+    while True:
+        records, missed = results.since(seq, limit=limit)
+        got, lost = got + records, lost + missed
+        if len(records) < limit:
+            break
         seq = records[-1]["seq"]
-    assert [record["seq"] for record in got] == sorted({record["seq"] for record in got}) and len(got) == 30
+    assert (got, lost) == results.since(at)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), kept=st.integers(1, 8), queued=st.integers(1, 5), since=st.one_of(st.none(), st.integers(0, 20)))
+def test_whenever_it_reads_a_reader_gets_each_record_once_or_counted(data, kept, queued, since):
+    async def run():
+        results = Results(kept=kept, queued=queued, first=0)
+        before = fill(results, [("door", False, frame) for frame in range(20)])
+        reader = results.subscribe(["door"], since=since)
+        due = len([record for record in before if record["seq"] > (20 if since is None else since)])
+        frames, missed, frame = [], 0, 20
+        for publish, read in [*data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=12)), (0, 1000)]:
+            for _ in range(publish):
+                results.publish(decision("door", frame))
+                results.publish(decision("yard", frame))
+                frame, due = frame + 1, due + 1
+            assert len(reader.waiting) <= queued
+            for _ in range(read):
+                if len(frames) + missed == due:
+                    break
+                record = await asyncio.wait_for(anext(reader), 5)
+                missed += record["count"] if record["type"] == "missed" else 0
+                frames += [record["frame"]] if record["type"] == "decision" else []
+        assert len(frames) + missed == due and frames == sorted(set(frames))
+
+    asyncio.run(run())
 
 
 def test_a_slow_reader_is_told_what_it_missed_and_slows_nobody():
     async def run():
-        results = Results(kept=4, queued=16)
+        results = Results(kept=16, queued=8)
         slow, quick = results.subscribe(), results.subscribe(["door"])
         read = []
         for frame in range(200):
@@ -84,6 +115,17 @@ def test_a_slow_reader_is_told_what_it_missed_and_slows_nobody():
         told = await anext(slow)
         assert told == {"type": "missed", "count": 200 - 16} and [(await anext(slow))["frame"] for _ in range(16)] == list(range(184, 200))
         assert results.depths() == [0, 0]
+
+    asyncio.run(run())
+
+
+def test_who_resumes_gets_all_that_is_kept_however_short_the_queue():
+    async def run():
+        results = Results(kept=256, queued=2)
+        fill(results, [(stream, False, frame) for frame in range(250) for stream in STREAMS])
+        reader = results.subscribe(since=0)
+        got = [await anext(reader) for _ in range(750)]
+        assert [record["seq"] for record in got] == [results.oldest + 1 + i for i in range(750)]
 
     asyncio.run(run())
 
@@ -106,7 +148,7 @@ def test_memory_is_flat_however_much_is_published():
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         assert grown < 400_000, grown  # the numbers of 2 x 4096 records that were let go, and what is kept anew
-        assert all(len(reader.waiting) == 64 for reader in readers)
+        assert all(len(reader.waiting) + len(reader.page) <= 64 for reader in readers)
 
     asyncio.run(run())
 

@@ -180,6 +180,22 @@ def test_a_full_disk_is_one_sentence_and_what_waits_is_written_when_there_is_roo
     store.close()
 
 
+def test_a_postgresql_that_ends_its_connections_loses_nothing(postgresql):
+    store = Store(postgresql)
+    store.erase()
+    results = Results()
+    results.listen(store.write)
+    with store._engine.connect() as other:
+        for frame in range(300):
+            results.publish(decision("door", frame))
+            if frame % 100 == 50:
+                assert store.flush()
+                other.exec_driver_sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres' AND pid <> pg_backend_pid()")
+        assert store.flush(20)
+    assert [record["frame"] for record in store.records()] == list(range(300)) and store.status()["lost"] == 0
+    store.close()
+
+
 def test_a_database_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
     store = Store(str(tmp_path / "records.sqlite"), queued=100)
 

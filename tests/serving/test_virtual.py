@@ -117,7 +117,7 @@ def test_what_was_done_live_is_done_again_by_a_replay(tmp_path):
     path = tmp_path / "live.jsonl.gz"
     with Recorder(path) as recorder:
         live = Noisy(Recorded(scheduler(8), recorder), recorder, seed=9).go(list(from_trace(trace_of(), Settings(), 0.1)))
-    again = [action for _, actions in replay(arrivals.read(path), scheduler(8)) for action in actions]
+    again = [action for *_, actions in replay(arrivals.read(path), scheduler(8)) for action in actions]
     assert again == live
     assert sum(isinstance(action, Drop) for action in live) > 100 < sum(isinstance(action, Run) for action in live)
     assert len({action.cause for action in live if isinstance(action, Drop)}) > 1
@@ -133,7 +133,7 @@ def test_arrivals_and_run_times_alone_decide_the_same_twice_in_virtual_time(tmp_
     for source in (rows, arrivals.read(path)):
         log = []
         outcome = run(scheduler(8), from_trace(source, Settings(), 0.2), RunTimes(MEASURED, seed=3),
-                      lambda frame, at, log=log: log.append((frame, at)), lambda frame, cause, log=log: log.append((frame, cause)))
+                      lambda frames, at, log=log: log.append((frames, at)), lambda frame, cause, log=log: log.append((frame, cause)))
         logs.append(log)
         assert outcome.counts.frames_in == len(rows) and outcome.counts.balanced
         assert outcome.counts.dropped["decode_error"] == sum(isinstance(row, Lost) for row in rows)

@@ -47,9 +47,12 @@ class WriteSlots:
         `only_again`: of the tokens computed again alone, [groups * R, S]."""
         if self.again is None and (only_again or self.tokens == 1):
             return None
-        rows = torch.arange(self.start, length, device=like.device)
-        if self.again is not None:
-            rows = self.again if only_again else torch.cat((self.again, rows))
+        new = length - self.start
+        if self.again is None:  # what was cached before is seen by all: only the last square hides anything
+            out = torch.zeros(groups, new, length, dtype=like.dtype, device=like.device)
+            out[:, :, self.start :].masked_fill_(torch.ones(new, new, dtype=torch.bool, device=like.device).triu(1), float("-inf"))
+            return out.flatten(0, 1)
+        rows = self.again if only_again else torch.cat((self.again, torch.arange(self.start, length, device=like.device)))
         hidden = torch.arange(length, device=like.device) > rows[:, None]  # [T, S]
         return torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill(hidden, float("-inf")).repeat(groups, 1)
 

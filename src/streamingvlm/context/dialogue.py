@@ -9,8 +9,9 @@ Letters: T tokens, N vision tokens of a chunk.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -96,18 +97,27 @@ class Dialogue:
 
         Text moves all three by one. A vision block at p has t = p (+ time_step a slice), h = p + row, w = p + column; what follows starts one
         behind the largest (Qwen2-VL's rule)."""
-        parts, p = [np.zeros((3, 0), np.int64)], start
+        spans = list(spans)
+        out = np.empty((3, sum(len(span.ids) for span in spans)), np.int64)
+        out[:] = np.arange(start, start + out.shape[1])
+        at = 0
         for span in spans:
-            if span.grid is None:
-                parts.append(np.broadcast_to(np.arange(p, p + len(span.ids)), (3, len(span.ids))))
-                p += len(span.ids)
-                continue
-            t, h, w = span.grid[0], span.grid[1] // MERGE, span.grid[2] // MERGE
-            block = np.stack(np.meshgrid(np.arange(t) * self.time_step, np.arange(h), np.arange(w), indexing="ij")).reshape(3, -1) + p + 1
-            after = int(block.max()) + 1
-            parts += [np.full((3, 1), p), block, np.full((3, 1), after)]
-            p = after + 1
-        return np.concatenate(parts, axis=1)
+            stop = at + len(span.ids)
+            if span.grid is not None:
+                inside, extent = _block(span.grid, self.time_step)
+                p = int(out[0, at])
+                out[:, at + 1 : stop - 1] = inside + (p + 1)
+                out[:, stop - 1 :] += p + 1 + extent - out[0, stop - 1]
+            at = stop
+        return out
+
+
+@functools.cache
+def _block(grid: tuple[int, int, int], time_step: int) -> tuple[np.ndarray, int]:
+    """Positions [3, N] within a vision block from its first token on, and the position behind the largest."""
+    axes = np.arange(grid[0]) * time_step, np.arange(grid[1] // MERGE), np.arange(grid[2] // MERGE)
+    block = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
+    return block, int(block.max()) + 1
 
 
 def ids_of(spans: Iterable[Span]) -> list[int]:
@@ -123,10 +133,10 @@ def rearrange(spans: Sequence[Span], pieces: Sequence) -> tuple[list[Span], np.n
     index = [np.zeros(0, np.int64)]
     for piece in pieces:
         span = spans[piece.span]
-        cut = replace(span, role=piece.role, round=piece.round, ids=span.ids[piece.start : piece.stop])
+        cut = Span(piece.role, piece.round, span.ids[piece.start : piece.stop], span.grid)
         index.append(np.arange(starts[piece.span] + piece.start, starts[piece.span] + piece.stop))
         if kept and (kept[-1].role, kept[-1].round) == (cut.role, cut.round):
-            kept[-1] = replace(kept[-1], ids=kept[-1].ids + cut.ids)
+            kept[-1] = Span(cut.role, cut.round, kept[-1].ids + cut.ids, kept[-1].grid)
         else:
             kept.append(cut)
     return kept, np.concatenate(index)

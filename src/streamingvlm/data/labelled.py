@@ -67,9 +67,14 @@ def seen_file(name: str, folder: Path) -> Path:
 
 def mapped(row: dict, video: config.Video, folder: Path, events: Sequence[str] = ()) -> LabelledVideo:
     """What `load` gives of a row that `decode` has put into `folder`, `seen` too if it lies there; both are read when they are looked at."""
-    frames = np.load(folder / f"{row['id']}.frames.npy", mmap_mode="c")  # [chunks, F, H, W, C]
-    times = np.load(folder / f"{row['id']}.times.npy").tolist()
-    chunks = [Chunk(k, at[0], at[1], frames[k], tuple(at[2:])) for k, at in enumerate(times)]
     seen = seen_file(row["id"], folder)
-    return replace(_labelled(row, chunks, video, events), seen=np.load(seen, mmap_mode="c") if seen.is_file() else None)
+    taught = _labelled(row, decoded(row["id"], folder), video, events)
+    return replace(taught, seen=np.load(seen, mmap_mode="c") if seen.is_file() else None)
+
+
+def decoded(name: str, folder: Path) -> list[Chunk]:
+    """The chunks of a row with this id that `decode` has put into `folder`; frames are read when they are looked at."""
+    frames = np.load(folder / f"{name}.frames.npy", mmap_mode="c")  # [chunks, F, H, W, C]
+    times = np.load(folder / f"{name}.times.npy").tolist()
+    return [Chunk(k, at[0], at[1], frames[k], tuple(at[2:])) for k, at in enumerate(times)]
 

@@ -25,11 +25,13 @@ from streamingvlm.models import compression
 from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.models.multicamera.memory import Memory
-from streamingvlm.models.multicamera.packaged import load_memory
+from streamingvlm.models.multicamera.packaged import load_variant, variant_folder
 from streamingvlm.models.qwen25 import loading
-from streamingvlm.training.city.features import Recorded, record
+from streamingvlm.training.city.features import LOCAL_AND_TEMPORAL, Recorded, record
 from streamingvlm.training.city.validation import report, watch
+from streamingvlm.worlds import alarms
 from streamingvlm.worlds.alarms import Rule
+from streamingvlm.worlds.city.knobs import FAMILIES, CityKnobs
 from streamingvlm.worlds.city.world import CLASSES, City
 
 SEEDS = 7_000_000  # evaluation cities count from here
@@ -93,14 +95,13 @@ def precision(seeds: Sequence[int], frames: int, folder: Path) -> dict:
 
 def memory(base: Path, name: str) -> tuple[Memory, dict[str, float]]:
     """The packaged memory of a variant, and its thresholds."""
-    folder = base if name == "model" else base / "variants" / name
-    limits = _chosen(folder)["thresholds"]
-    return load_memory(folder), limits
+    limits = _chosen(variant_folder(base, name))["thresholds"]
+    return load_variant(base, name), limits
 
 
 def rules(base: Path, name: str = "model") -> dict[str, Rule]:
     """When the packaged memory's scores become alarms, and when these end."""
-    return {kind: Rule(**one) for kind, one in _chosen(base if name == "model" else base / "variants" / name)["rules"].items()}
+    return {kind: Rule(**one) for kind, one in _chosen(variant_folder(base, name))["rules"].items()}
 
 
 def _chosen(folder: Path) -> dict:
@@ -133,6 +134,23 @@ def assess(one: Memory, worlds: Sequence[Recorded], limits: dict[str, float], to
     """Action and alarms of a memory on these worlds, by frame at its thresholds and by event under its rules."""
     joined = Recorded.join(worlds)  # side by side, each city for itself: a third of the time of one after another
     return report(watch(one, joined, joined.action.shape[1] // len(worlds), others), joined, limits, told)
+
+
+def ceilings(worlds: Sequence[Recorded], period: int) -> dict[str, dict[str, float]]:
+    """F1 by frame that perfect eyes would reach if streams looked at each other only every `period` frames: of clone and surge, with the answer held
+    until the next look (`answer`), and with what the others showed held and one's own people sought in it in every frame (`others`)."""
+    said = {"answer": [], "others": []}
+    for world in worlds:
+        frames, streams = world.action.shape
+        look, elsewhere = torch.arange(frames) // period * period, ~torch.eye(streams, dtype=torch.bool)
+        shown = world.seen[look].float().transpose(1, 2) @ elsewhere.float()  # [F, looks, B]: how many others showed it
+        crowds = world.meets[look].float() @ elsewhere.float()  # [F, B]
+        clone, surge = (world.seen & (shown > 0).transpose(1, 2)).any(2), world.meets & (crowds >= CityKnobs.surge_cameras - 1)
+        said["others"].append(torch.stack((clone, surge), 2))
+        said["answer"].append(world.anomalies[look][..., LOCAL_AND_TEMPORAL:])
+    true = torch.cat([world.anomalies[..., LOCAL_AND_TEMPORAL:] for world in worlds], 1)
+    return {way: {kind: alarms.f1(torch.cat(parts, 1)[..., k].numpy(), true[..., k].numpy())["f1"] for k, kind in enumerate(FAMILIES["cross"])}
+            for way, parts in said.items()}
 
 
 def compressed(base: Path, variant: str, seeds: Sequence[int], frames: int, folder: Path) -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,18 @@ from streamingvlm.base import config
 from streamingvlm.base.paths import STUDENTS
 from streamingvlm.base.records import Chunk, Comment
 from streamingvlm.context import policy
+from streamingvlm.data import labelled
 from streamingvlm.media.reader import read_chunks
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming import captions
+from streamingvlm.streaming.batching import run_batched
 from streamingvlm.streaming.stream import Streamer, stream_side_by_side
 from streamingvlm.worlds.match.dataset import LONG
 from streamingvlm.worlds.match.task import MATCH
 from streamingvlm.worlds.task import Task
 
+GROUP = 5  # streams of one model that share their passes; fixed, so that no number of cores changes a bit
 TURNS = 80  # chunks of each stream that is timed in turn with the others
 
 
@@ -41,10 +44,24 @@ def stream_row(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -
 
 
 def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path, task: Task = MATCH) -> dict:
-    """Stream every row with the `streaming` policy -> its scores, the mean of the rows'."""
-    results = [task.score([c.text for c in stream_row(vlm, row, "streaming", cfg, root)], row) for row in rows]
+    """Stream every row with the `streaming` policy, GROUP of them in shared passes -> its scores, the mean of the rows'."""
+    results = []
+    for start in range(0, len(rows), GROUP):
+        group = rows[start : start + GROUP]
+        said: list[list[str]] = [[] for _ in group]
+        for i, comment in _together(vlm, group, cfg, root):
+            said[i].append(comment.text)
+        results += [task.score(texts, row) for texts, row in zip(said, group, strict=True)]
     mean = {key: [r[key] for r in results if r[key] is not None] for key in results[0]}
     return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}
+
+
+def _together(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> Iterator[tuple[int, Comment]]:
+    """(number of the row, its comment) of rows that each have a video of their own, chunk by chunk, until the last has ended."""
+    streamers, videos = [begin(vlm, row, "streaming", cfg) for row in rows], [chunks_of(row, cfg, root) for row in rows]
+    for chunks in zip_longest(*videos):
+        left = [i for i, chunk in enumerate(chunks) if chunk is not None]
+        yield from zip(left, run_batched(vlm, [streamers[i].round_of(rows[i]["id"], chunks[i]) for i in left]), strict=True)
 
 
 def held_out_of(folder: Path, rows: Sequence[dict], cfg: config.Config, root: Path) -> dict:
@@ -60,9 +77,6 @@ def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, s
             *((student, row, name) for student in STUDENTS if student != "overlapped" for row in long for name in stream.controls)]
 
 
-GROUP = 5  # streams of one model and one video that share their passes; fixed, so that no number of cores changes a bit
-
-
 def grouped(wanted: Sequence[tuple[str, dict, str]]) -> list[tuple[str, dict, list[str]]]:
     """(student, row, policies): jobs of one student and one row, up to GROUP of them together, the longest first."""
     together: dict[tuple[str, str], tuple[str, dict, list[str]]] = {}
@@ -72,10 +86,11 @@ def grouped(wanted: Sequence[tuple[str, dict, str]]) -> list[tuple[str, dict, li
     return sorted(groups, key=lambda group: -len(group[2]) * (group[1]["end_s"] - group[1]["start_s"]))
 
 
-def stream_group(model: Path, row: dict, names: Sequence[str], cfg: config.Config, root: Path, folder: Path) -> Iterator[list[Comment]]:
-    """Stream one row under several policies in shared passes, leaving each one's words in `folder`: a job for `base.workers`."""
+def stream_group(model: Path, row: dict, names: Sequence[str], cfg: config.Config, frames: Path, folder: Path) -> Iterator[list[Comment]]:
+    """Stream one row, decoded into `frames`, under several policies in shared passes, leaving each one's words in `folder`: a job for
+    `base.workers`."""
     vlm = loading.load(model, loading.pick_device(cfg.run.device), decode=cfg.run.decode)
-    groups = stream_side_by_side([begin(vlm, row, name, cfg) for name in names], row["id"], chunks_of(row, cfg, root))
+    groups = stream_side_by_side([begin(vlm, row, name, cfg) for name in names], row["id"], labelled.decoded(row["id"], frames))
     said: list[list[Comment]] = []
     for comments in groups:
         said.append(comments)
@@ -99,10 +114,11 @@ def interleaved(streams: Sequence[tuple[str, Streamer, int]], name: str, chunks:
             yield label, streamer.step(name, chunk)
 
 
-def timed(models: dict[str, VLM], row: dict, cfg: config.Config, root: Path) -> Iterator[dict]:
-    """Contract lines with timings of the row that everybody watches, nothing else running: first `in turns`, every (student, policy) chunk by chunk
-    for TURNS chunks; then `alone`, the trained student under each of `policies`, one after another, for `timed_s` seconds."""
-    chunks = list(islice(chunks_of(row, cfg, root), round(cfg.stream.timed_s / cfg.video.chunk_s)))
+def timed(models: dict[str, VLM], row: dict, cfg: config.Config, frames: Path) -> Iterator[dict]:
+    """Contract lines with timings of the row that everybody watches, decoded into `frames`, nothing else running: first `in turns`, every
+    (student, policy) chunk by chunk for TURNS chunks; then `alone`, the trained student under each of `policies`, one after another, for `timed_s`
+    seconds."""
+    chunks = labelled.decoded(row["id"], frames)[: round(cfg.stream.timed_s / cfg.video.chunk_s)]
     wanted = dict.fromkeys((student, name) for student, _, name in jobs([row], cfg.stream))
     streams = [(each, begin(models[each[0]], row, each[1], cfg), TURNS) for each in wanted]
     for (student, _), comment in interleaved(streams, row["id"], chunks):

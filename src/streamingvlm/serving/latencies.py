@@ -33,6 +33,11 @@ class Latencies:
         self._flush()
         return self._histogram.get_value_at_percentile(q) / 1e3
 
+    def over(self, ms: float) -> int:
+        """How many were longer, to three digits."""
+        self._flush()
+        return sum(step.count_added_in_this_iter_step for step in self._histogram.get_recorded_iterator() if step.value_iterated_to > ms * 1.001e3)
+
     def summary(self) -> dict[str, float]:
         """p50, p95, p99 and the most, in ms."""
         return {**{f"p{q}": self.percentile(q) for q in (50, 95, 99)}, "max": self.percentile(100)}
@@ -46,6 +51,13 @@ class Latencies:
         """The histogram in its own compressed format, for a file: `HdrHistogram.decode` reads it."""
         self._flush()
         return self._histogram.encode()
+
+    @classmethod
+    def decode(cls, encoded: bytes | str) -> Latencies:
+        """What `encode` gave."""
+        out = cls()
+        out._histogram.add(HdrHistogram.decode(encoded))
+        return out
 
     def _flush(self) -> None:
         us = np.clip(np.frombuffer(self._new, float) * 1e3, 1, LONGEST_US)

@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from streamingvlm.serving import events
 from streamingvlm.serving.events import Action, Event, Settings
 from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.scheduler import Limits, Scheduler
+from streamingvlm.serving.virtual import Books, Outcome
 
 EVENTS: dict[str, type] = {kind.__name__: kind for kind in Event.__args__}
 
@@ -70,11 +72,10 @@ def replay(rows: Iterable[Row], scheduler: Scheduler | None = None) -> Iterator[
 
 
 class Fate(NamedTuple):
-    """What became of a frame: `decided`, or the cause of its drop."""
+    """What became of a frame, and when: `decided`, or the cause of its drop."""
 
     at: float
-    stream: str
-    pts_s: float
+    frame: events.FrameArrived
     what: str
 
 
@@ -83,12 +84,31 @@ def fates(rows: Iterable[Row], scheduler: Scheduler | None = None) -> Iterator[F
     running: dict[int, tuple[events.FrameArrived, ...]] = {}
     for at, event, actions in replay(rows, scheduler):
         if isinstance(event, events.BatchDone):
-            yield from (Fate(at, frame.stream, frame.pts_s, "decided") for frame in running.pop(event.batch_id, ()))
+            yield from (Fate(at, frame, "decided") for frame in running.pop(event.batch_id, ()))
         for action in actions:
             if isinstance(action, events.Run):
                 running[action.batch_id] = action.frames
             elif isinstance(action, events.Drop):
-                yield Fate(at, action.frame.stream, action.frame.pts_s, action.cause)
+                yield Fate(at, action.frame, action.cause)
+
+
+def measured(rows: Sequence[Row], since: float = -math.inf, until: float = math.inf) -> Outcome:
+    """The latencies of a recorded run as `virtual.run` has them, of the frames that were released between two times. Its counts are of the whole."""
+    outcome, last = Outcome(), since
+    books = Books(outcome)
+    for row in rows:
+        if isinstance(row, Handled) and row.event == events.StreamAdded.__name__:
+            books.add(*to_event(row))
+    for at, frame, what in fates(rows):
+        if since <= frame.released_at < until:
+            last = at
+            if what == "decided":
+                books.decided(frame, at)
+            else:
+                books.dropped(frame)
+    books.finish(last)
+    outcome.seconds = last - since
+    return outcome
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,10 +118,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     counted: dict[str, Counter] = {}
     try:
-        for fate in fates(arrivals.read(args.trace)):
-            counted.setdefault(fate.stream, Counter())[fate.what] += 1
+        for at, frame, what in fates(arrivals.read(args.trace)):
+            counted.setdefault(frame.stream, Counter())[what] += 1
             if args.frames:
-                print(json.dumps(fate._asdict()))
+                print(json.dumps({"at": at, "stream": frame.stream, "pts_s": frame.pts_s, "what": what}))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -26,7 +26,7 @@ from heapq import merge
 
 TYPES = ("decision", "comment", "alarm", "state")
 ORDER = {"decision": "frame", "comment": "chunk"}  # what must rise within a stream
-KEPT, QUEUED, PICTURES = 256, 1024, 128
+KEPT, QUEUED, PAGE, PICTURES = 256, 256, 128, 128
 REMEMBERED = 4096  # numbers of records that were let go, of each stream and type: so far back the count of missed ones is exact
 
 Listener = Callable[["Record", bytes | None], None]
@@ -43,6 +43,10 @@ class Record(dict):
             return json.dumps(_finite(self), separators=(",", ":"))
 
 
+def _seq(record: Record) -> int:
+    return record["seq"]
+
+
 def _finite(value):
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
@@ -55,25 +59,24 @@ class _Kept:
     """The newest records of one stream and type, and the numbers of those that had to go."""
 
     def __init__(self, size: int):
-        self.records: deque[Record] = deque(maxlen=size)
+        self.size, self.records = size, []
         self.gone, self.gone_before = array("Q"), 0  # `gone_before`: let go so long ago that their numbers are forgotten
 
     def add(self, record: Record) -> None:
-        if len(self.records) == self.records.maxlen:
-            self.gone.append(self.records[0]["seq"])
+        self.records.append(record)
+        if len(self.records) > self.size:
+            self.gone.append(self.records.pop(0)["seq"])
             if len(self.gone) > 2 * REMEMBERED:
                 del self.gone[:REMEMBERED]
                 self.gone_before += REMEMBERED
-        self.records.append(record)
 
-    def after(self, seq: int) -> tuple[list[Record], int]:
-        """Records behind `seq`, and how many behind it are gone (at least, where it is older than all numbers that are remembered)."""
-        newer = []
-        for record in reversed(self.records):
-            if record["seq"] <= seq:
-                break
-            newer.append(record)
-        return newer[::-1], len(self.gone) - bisect_right(self.gone, seq) + (self.gone_before if seq <= 0 else 0)
+    def after(self, seq: int, limit: int | None) -> list[Record]:
+        first = bisect_right(self.records, seq, key=_seq)
+        return self.records[first : None if limit is None else first + limit]
+
+    def gone_between(self, seq: int, until: int, from_the_start: bool) -> int:
+        """How many behind `seq`, up to `until`, are gone; at least so many, where `seq` is older than all numbers that are remembered."""
+        return bisect_right(self.gone, until) - bisect_right(self.gone, seq) + (self.gone_before if from_the_start else 0)
 
 
 class Results:
@@ -119,21 +122,18 @@ class Results:
 
     def since(self, seq: int, streams: Collection[str] | None = None, types: Collection[str] | None = None,
               limit: int | None = None) -> tuple[list[Record], int]:
-        """Records behind `seq` in their order, at most the first `limit`, and how many more there were that are kept no longer."""
+        """Records behind `seq` in their order, at most the first `limit`, and how many more there were, up to the last of them, that are gone."""
         with self._lock:
-            found = [kept.after(0 if seq <= self.oldest else seq) for (stream, type_), kept in self._caches.items()
+            asked = [kept for (stream, type_), kept in self._caches.items()
                      if (streams is None or stream in streams) and (types is None or type_ in types)]
-        records = list(merge(*(records for records, _ in found), key=lambda record: record["seq"]))
-        return records[:limit], sum(missed for _, missed in found)
+            records = list(merge(*(kept.after(seq, limit) for kept in asked), key=_seq))
+            until = self.newest if limit is None or len(records) <= limit else records[limit - 1]["seq"]
+            return records[:limit], sum(kept.gone_between(seq, until, seq <= self.oldest) for kept in asked)
 
     def subscribe(self, streams: Collection[str] | None = None, types: Collection[str] | None = None, since: int | None = None) -> Subscription:
-        """What is published from now on, behind `since` from there on. Called in the event loop that reads."""
+        """What is published from now on, or behind `since`. Called in the event loop that reads."""
+        subscription = Subscription(self, streams, types, since)
         with self._lock:
-            subscription = Subscription(self, streams, types)
-            if since is not None:
-                records, subscription.missed = self.since(since, streams, types)
-                for record in records:
-                    subscription.offer(record)
             self._subscriptions.add(subscription)
         return subscription
 
@@ -155,42 +155,51 @@ class Results:
 
     def depths(self) -> list[int]:
         """Records that wait for each of those who listen."""
-        return [len(subscription.waiting) for subscription in list(self._subscriptions)]
+        return [len(reader.waiting) if reader.behind is None else self.queued for reader in list(self._subscriptions)]
 
     def close(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
 
 
 class Subscription:
-    """An async iterator over records with a bounded queue of its own. Not read fast enough it lets the oldest go and says how many."""
+    """An async iterator over records. Each has a short queue of its own; who does not keep up, or resumes, reads what is kept page by page, and is
+    told how many were let go meanwhile, until there is no more: so many slow readers hold no more memory than as many quick ones."""
 
-    def __init__(self, results: Results, streams: Collection[str] | None, types: Collection[str] | None):
+    def __init__(self, results: Results, streams: Collection[str] | None, types: Collection[str] | None, since: int | None):
         self.results, self.streams, self.types = results, streams, types
+        self.behind = since  # while it reads what is kept: the number up to which it has; then None
+        self.page: deque[Record] = deque()
         self.waiting: deque[Record] = deque()
-        self.missed = 0
         self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
 
     def offer(self, record: Record) -> None:
         """Called by whoever publishes, under the lock of Results."""
-        if (self.streams is not None and record["stream"] not in self.streams) or (self.types is not None and record["type"] not in self.types):
+        if self.behind is not None or (self.streams is not None and record["stream"] not in self.streams) \
+                or (self.types is not None and record["type"] not in self.types):
+            return
+        if len(self.waiting) >= self.results.queued:
+            self.behind = self.waiting[0]["seq"] - 1
+            self.waiting.clear()
             return
         self.waiting.append(record)
-        if len(self.waiting) > self.results.queued:
-            self.waiting.popleft()
-            self.missed += 1
-        elif len(self.waiting) == 1 and not self._loop.is_closed():
+        if len(self.waiting) == 1 and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._woken.set)
 
     async def __anext__(self) -> Record:
         while True:
             with self.results._lock:
-                if self.missed:
-                    count, self.missed = self.missed, 0
-                    return Record(type="missed", count=count)
-                if self.waiting:
-                    return self.waiting.popleft()
+                if self.behind is not None and not self.page:
+                    self._turn()
+                if self.page or self.waiting:
+                    return (self.page or self.waiting).popleft()
                 self._woken.clear()
             await self._woken.wait()
+
+    def _turn(self) -> None:
+        """The next page of what is kept; behind the last one it is up to date."""
+        records, missed = self.results.since(self.behind, self.streams, self.types, PAGE)
+        self.page.extend([Record(type="missed", count=missed), *records] if missed else records)
+        self.behind = records[-1]["seq"] if len(records) == PAGE else None
 
     def __aiter__(self) -> Subscription:
         return self

@@ -2,6 +2,6 @@
 
 Door: `run_notebook`, `lesson_setup.begin`, `sweep`.
 
-A new stage: a notebook `NN_name.ipynb` in notebooks/, and a stage `name` in dvc.yaml with its params and outputs;
-`python -m streamingvlm.workbench.stage_deps` writes what it depends on.
+A new stage: a notebook `NN_name.ipynb` in notebooks/, a line for it in `strip`'s deps and outs, and a stage `name` in dvc.yaml with its params
+and outputs; `python -m streamingvlm.workbench.stage_deps` writes what it depends on.
 """

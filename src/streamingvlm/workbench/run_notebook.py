@@ -1,6 +1,6 @@
 """Runs one notebook as a DVC stage, so that the same run always leaves the same bytes.
 
-    python -m streamingvlm.workbench.run_notebook --strip 01_subset     # notebooks/ -> artifacts/sources/: the code alone, what the stage depends on
+    python -m streamingvlm.workbench.run_notebook --strip               # notebooks/ -> artifacts/sources/: the code alone, what the stages depend on
     python -m streamingvlm.workbench.run_notebook 01_subset             # artifacts/sources/ -> reports/notebooks/: executed with DVC's params
     python -m streamingvlm.workbench.run_notebook --canonical FILE...   # a source notebook in the one form that git keeps
 
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m streamingvlm.workbench.run_notebook", description=__doc__.partition("\n")[0])
     parser.add_argument("--strip", action="store_true", help="write the source alone to artifacts/sources/")
     parser.add_argument("--canonical", action="store_true", help="rewrite the named files in the form that git keeps")
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a notebook such as 01_subset, or with --canonical a file")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a notebook such as 01_subset, or with --canonical a file (--strip: default all)")
     args = parser.parse_args(argv)
     try:
         return _main(args)
@@ -172,7 +172,7 @@ def _main(args: argparse.Namespace) -> int:
     os.chdir(repository_root())
     if "DVC_STAGE" in os.environ:
         _end_with_the_run()
-    for name in args.names:
+    for name in args.names or (sorted(path.stem for path in Path("notebooks").glob("*.ipynb")) if args.strip else ()):
         if args.strip:
             write(stripped(read(Path("notebooks", f"{name}.ipynb"))), SOURCES / f"{name}.ipynb")
         else:

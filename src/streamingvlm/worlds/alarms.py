@@ -68,13 +68,12 @@ def f1(said: np.ndarray, true: np.ndarray) -> dict[str, float]:
 def events(mask: np.ndarray, fps: float, gap_s: float = GAP_S) -> list[tuple[int, int, int]]:
     """mask [B, F] bool -> (stream, first frame, last frame) of each time it is on, pauses of at most `gap_s` ignored."""
     out = []
-    for stream, row in enumerate(mask):
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], row, [False]]).astype(np.int8)))  # on, off, on, off, ...
-        keep = np.ones(len(edges), bool)
-        for k in range(1, len(edges) - 1, 2):
-            keep[k:k + 2] = edges[k + 1] - edges[k] > gap_s * fps
-        edges = edges[keep]
-        out += [(stream, int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    streams, at = np.nonzero(np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1))  # on, off, on, off, ...
+    for stream, first, end in zip(streams[::2].tolist(), at[::2].tolist(), at[1::2].tolist(), strict=True):
+        if out and out[-1][0] == stream and first - 1 - out[-1][2] <= gap_s * fps:
+            out[-1] = (stream, out[-1][1], end - 1)
+        else:
+            out.append((stream, first, end - 1))
     return out
 
 

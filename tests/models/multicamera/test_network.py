@@ -128,6 +128,17 @@ def test_looking_in_every_frame_both_ways_of_holding_are_one(sight):
     torch.testing.assert_close(one.anomalies, other.anomalies, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("variant", ["model", "held_hrm", "transformer"])
+@torch.inference_mode()
+def test_what_is_carried_does_not_grow(sight, variant):
+    kept = memory(replace(VARIANTS[variant], period=3))
+    state = kept.start(STREAMS)
+    first = {name: (tensor.shape, tensor.dtype) for name, tensor in state.tensors().items()}
+    for _ in range(4):
+        _, state = kept(sight, state)
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in state.tensors().items()} == first and state.frame == 4 * FRAMES
+
+
 @torch.inference_mode()
 def test_pictures_in_decisions_out_and_the_file_is_the_network(tmp_path):
     network = Network(Knobs(seed=3))

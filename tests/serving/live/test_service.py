@@ -200,9 +200,10 @@ def test_what_was_recorded_is_decided_again_in_virtual_time(running, capsys):
     running.call(running.service.recorder.close)
     running.service.recorder, path = None, running.service.recorder.path
     rows = list(arrivals.read(path))
-    again = [(fate.stream, fate.pts_s, fate.what) for fate in replay.fates(rows)]
+    again = [(frame.stream, frame.pts_s, what) for _, frame, what in replay.fates(rows)]
     assert again == running.service.fates and sum(what == "decided" for *_, what in again) > 50
     assert any(isinstance(row, arrivals.Handled) and row.event == "BatchLost" for row in rows)
     assert sum(isinstance(row, arrivals.Arrival) for row in rows) == sum(
         isinstance(row, arrivals.Handled) and row.event == "FrameArrived" for row in rows)
+    assert len(replay.measured(rows).decided) == sum(what == "decided" for *_, what in again)
     assert replay.main([str(path)]) == 0 and '"decided"' in capsys.readouterr().out

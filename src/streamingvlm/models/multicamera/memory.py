@@ -47,7 +47,7 @@ class MemoryKnobs:
     hrm: str = "similarity"
     period: int = PERIOD
     places: bool = True
-    holds: str = "answer"
+    holds: str = "others"
 
     def __post_init__(self):
         if self.core not in CORES:
@@ -61,7 +61,7 @@ class MemoryKnobs:
 VARIANTS = {
     "model": MemoryKnobs(),
     "no_hrm": MemoryKnobs(hrm="none"),
-    "asking": MemoryKnobs(holds="others"),
+    "held_hrm": MemoryKnobs(holds="answer"),
     "mean_hrm": MemoryKnobs(hrm="mean"),
     "plain_hrm": MemoryKnobs(hrm="plain"),
     "token_hrm": MemoryKnobs(hrm="token"),

@@ -1,4 +1,5 @@
 """The process that decides: batches of frames in shared memory in, the model's answers out. One for a device. Knows no camera and no clock of theirs.
+A folder that holds a frame-based VLM (`evaluation.frame_vlm`) is taken too: the baseline behind the same scheduler.
 
 Messages in: ("run", batch, [(stamp, pool, slot)]), ("forget", stream), STOP. Out: ("ready", latency curve), ("done", batch, answers, ms),
 ("failed", reason). The curve, {streams in a batch: ms}, is measured before the first batch, on pictures of nothing.
@@ -6,32 +7,36 @@ Messages in: ("run", batch, [(stamp, pool, slot)]), ("forget", stream), STOP. Ou
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
+from streamingvlm.evaluation import city as table
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import SHAPE, Slots
-from streamingvlm.worlds.alarms import Rule
+
+if TYPE_CHECKING:
+    from streamingvlm.serving.live.baseline import Asked
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
+LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
 
 
-def load(folder: Path) -> Analyst:
+def load(folder: Path) -> Analyst | Asked:
     """The analyst of a packaged model. UserError where the folder holds none."""
-    try:
-        rules = {kind: Rule(**told) for kind, told in json.loads((folder / "thresholds.json").read_text())["rules"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds no multi-camera model with rules for its alarms: name another with `service.model`.") from None
-    return Analyst(networks.load(folder), rules)
+    if (folder / "tokenizer.json").is_file():
+        from streamingvlm.serving.live.baseline import Asked
+
+        return Asked(folder)
+    return Analyst(networks.load(folder), table.rules(folder))
 
 
 def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:
@@ -53,8 +58,8 @@ def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:
         pass
 
 
-def curve(analyst: Analyst, rounds: int = 5) -> dict[int, float]:
-    """Milliseconds of a batch by its size: medians, after one to warm up. The analyst is left as it was."""
+def curve(analyst: Analyst | Asked, rounds: int = 5) -> dict[int, float]:
+    """Milliseconds of a batch by its size: medians, after one to warm up. The analyst is left as new."""
     blank, ms = np.zeros(SHAPE, np.uint8), {}
     for size in SIZES:
         spent = []
@@ -64,7 +69,7 @@ def curve(analyst: Analyst, rounds: int = 5) -> dict[int, float]:
             analyst.decide(frames)
             spent.append((time.perf_counter() - begun) * 1e3)
         ms[size] = float(np.median(spent[1:]))
-    for stream in list(analyst.streams):
-        analyst.forget(stream)
-    analyst.gathering.next_at, analyst.looks = None, 0
+        if ms[size] > LONGEST_MS:
+            break
+    analyst.forget_all()
     return ms

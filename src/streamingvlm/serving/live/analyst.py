@@ -128,6 +128,12 @@ class Analyst:
         self.streams.pop(stream, None)
         self.gathering.forget(stream)
 
+    def forget_all(self) -> None:
+        """As new."""
+        for stream in list(self.streams):
+            self.forget(stream)
+        self.gathering.next_at, self.looks = None, 0
+
     def save(self, stream: str) -> dict[str, Tensor]:
         """A stream's state by name, for another analyst to `restore` it."""
         kept = self.streams[stream]

@@ -162,7 +162,7 @@ class Service:
 
     def _record(self, row: Row) -> None:
         """A disk that is full ends the recording, not the service."""
-        if self.recorder:
+        if self.recorder is not None:
             try:
                 self.recorder.add(row)
             except UserError as error:

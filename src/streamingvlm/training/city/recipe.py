@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -49,6 +49,7 @@ class Remembering:
     state_lr: float = 3e-3
     lanes: Lanes = field(default_factory=Lanes)
     validation_worlds: int = 8
+    holds: str = "answer"  # while it learns, whatever the variant does at work: one look in a window instead of one a frame
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,19 @@ def recordings(network: Network, first: int, worlds: int, frames: int, folder: P
 
 def memory_trainer(memory: Memory, recorded: Recorded, recipe: Recipe, checkpoint: Path | None = None) -> Trainer:
     """Trains a memory in place; at the end it holds the running mean of its weights."""
-    told = recipe.memory
+    told, at_work = recipe.memory, memory.knobs
+    memory.knobs = replace(at_work, holds=told.holds)
     keeper = Keeper(memory, recorded, told.lanes)
     looks = memory.knobs.hrm != "none"
     phases = [Phase("across", told.across_steps if looks else 0, told.across_lr, keeper.draw, lambda k: k.memory.hrm.parameters(), ACROSS),
               Phase("state", told.state_steps, told.state_lr, keeper.draw, lambda k: k.memory.parameters(), STATE)]
     key = {"seed": recipe.seed, "variant": recipe.variant} | asdict(told)
-    return Trainer(keeper, phases, recipe.seed, checkpoint and Checkpoint(checkpoint, key),
-                   finish=lambda: memory.load_state_dict(keeper.mean.state_dict()))
+
+    def finish() -> None:
+        memory.load_state_dict(keeper.mean.state_dict())
+        memory.knobs = at_work
+
+    return Trainer(keeper, phases, recipe.seed, checkpoint and Checkpoint(checkpoint, key), finish=finish)
 
 
 def fresh(recipe: Recipe) -> Memory:

@@ -9,14 +9,17 @@ Thresholds come from the same validation cities. Knows no evaluation city.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from streamingvlm.base import files, progress, workers
 from streamingvlm.base.paths import repository_root
 from streamingvlm.models.multicamera import network as networks
-from streamingvlm.models.multicamera.packaged import load_memory, save_memory
+from streamingvlm.models.multicamera.memory import Memory
+from streamingvlm.models.multicamera.packaged import OTHERWISE, load_memory, load_variant, save_memory, variant_folder
 from streamingvlm.training.city import recipe as recipes
 from streamingvlm.training.city.features import Recorded
 from streamingvlm.training.city.validation import judged
@@ -31,7 +34,7 @@ def study(base: Path, name: str, recipe: recipes.Recipe, features: Path, checkpo
     memory = recipes.fresh(own)
     yield from recipes.memory_trainer(memory, known, own, checkpoint).run()
     save_memory(memory, folder)
-    judge([folder], held(base, recipe, features))
+    judge({folder: load_memory(folder)}, held(base, recipe, features))
 
 
 def held(base: Path, recipe: recipes.Recipe, features: Path) -> Recorded:
@@ -40,10 +43,10 @@ def held(base: Path, recipe: recipes.Recipe, features: Path) -> Recorded:
     return Recorded.join(list(recipes.recordings(networks.load(base), recipes.VALIDATION_SEEDS, told.validation_worlds, told.frames, features)))
 
 
-def judge(folders: Sequence[Path], recorded: Recorded) -> None:
-    """Choose where the scores of the memories in these folders become alarms."""
-    for folder in folders:
-        files.write(folder / "thresholds.json", judged(load_memory(folder), recorded))
+def judge(memories: Mapping[Path, Memory], recorded: Recorded) -> None:
+    """Choose where the scores of each memory become alarms, and write that into its folder."""
+    for folder, memory in memories.items():
+        files.write(folder / "thresholds.json", judged(memory, recorded))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -53,7 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     args, root, recipe = parser.parse_args(argv), repository_root(), recipes.Recipe()
     base, artifacts, names = root / "data" / "city-base", root / "artifacts" / "city", args.names
     if args.judge:
-        judge([base, *(base / "variants" / name for name in names)], held(base, recipe, artifacts / "features"))
+        torch.set_num_threads(1)
+        memories = {variant_folder(base, name): load_variant(base, name) for name in ("model", *OTHERWISE, *names)}
+        judge(memories, held(base, recipe, artifacts / "features"))
         return
     jobs = [(base, name, recipe, artifacts / "features", artifacts / f"{name}.pt", base / "variants" / name) for name in names]
     steps = len(jobs) * (recipe.memory.across_steps + recipe.memory.state_steps)
