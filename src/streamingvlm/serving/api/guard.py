@@ -21,7 +21,6 @@ HEADERS = {
     "Cache-Control": "no-cache",  # where a route says nothing else: a page half of yesterday and half of today does not work
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # a page of an earlier version must not speak to this one
 }
 
 
