@@ -2,6 +2,8 @@
 
     python -m bench.cameras                 # one thread, medians; some two minutes
     python -m bench.cameras --only network  # or: trm, backbones
+    python -m bench.cameras --only hours    # eight cameras for two hours of stream through the memory: does it grow, does it slow down? four minutes
+    python -m bench.cameras --save reports/reference/cameras.json     # also into a file that the ledger reads; other parts in it stay
 
 `cpu_ms` counts this thread's own time and is what to read on a machine that others use too; `ms` is the wall's.
 """
@@ -9,20 +11,28 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import psutil
 import torch
 
+from streamingvlm.base import files
+from streamingvlm.base.machine import provenance
+from streamingvlm.base.paths import repository_root
 from streamingvlm.models import compression
 from streamingvlm.models.compression import Int8Linear
 from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera.backbone import build
 from streamingvlm.models.multicamera.nets import parameters
-from streamingvlm.models.multicamera.network import Knobs, Network
+from streamingvlm.models.multicamera.network import Knobs, Network, load
 from streamingvlm.models.multicamera.trm import SIZES, TRM
+from streamingvlm.training.city.features import record
+from streamingvlm.worlds.city.world import FPS, City
 
 
 def timed(step: Callable[[], object], repeats: int) -> dict[str, float]:
@@ -77,20 +87,46 @@ def backbone_rows(repeats: int) -> Iterator[dict]:
         yield {"part": "backbone", "what": name, "parameters": parameters(backbone)} | timed(lambda b=backbone, f=frames: b(f), max(3, repeats // 5))
 
 
-PARTS = {"network": network_rows, "trm": trm_rows, "backbones": backbone_rows}
+def hours_rows(repeats: int, hours: float = 2.0, window: int = 96) -> Iterator[dict]:
+    """The packaged memory on one city of 48 s, seen once and shown again and again: CPU ms a round of eight frames, bytes carried, and the process's
+    memory, in the first and the last tenth of the stream."""
+    network = load(repository_root() / "data" / "city-base")
+    sight = record(network, City(6_000_000, frames=4 * window)).sight.map(lambda x: x.float())
+    state, rounds, rows = network.memory.start(sight.scene.shape[1]), round(hours * 3600 * FPS), []
+    for start in range(0, rounds - rounds % window, window):
+        used, at = time.thread_time(), start % (4 * window)
+        _, state = network.memory(sight.map(lambda x, at=at: x[at:at + window]), state)
+        carried = sum(tensor.nbytes for tensor in state.tensors().values())
+        rows.append((1e3 * (time.thread_time() - used) / window, carried, psutil.Process().memory_info().rss / 1e6))
+    tenth = max(1, len(rows) // 10)
+    for what, part in (("first tenth", rows[1:1 + tenth]), ("last tenth", rows[-tenth:])):
+        cpu_ms, carried, memory_mb = (statistics.median(values) for values in zip(*part, strict=True))
+        yield {"part": "hours", "what": what, "hours": hours, "streams": sight.scene.shape[1], "rounds": len(rows) * window,
+               "cpu_ms": round(cpu_ms, 3), "state_bytes": carried, "memory_mb": round(memory_mb, 1)}
+
+
+PARTS = {"network": network_rows, "trm": trm_rows, "backbones": backbone_rows, "hours": hours_rows}
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--repeats", type=int, default=20)
-    wanted = parser.parse_args()
+    parser.add_argument("--hours", type=float, default=2.0, help="of simulated stream, for the part of that name")
+    parser.add_argument("--save", type=Path, metavar="FILE.json")
+    wanted = parser.parse_args(argv)
     torch.set_num_threads(1)
-    for name, rows in PARTS.items():
-        if wanted.only in {None, name}:
-            for row in rows(wanted.repeats):
-                print(json.dumps(row), flush=True)
+    found = []
+    for name in [wanted.only] if wanted.only else PARTS:
+        for row in hours_rows(wanted.repeats, wanted.hours) if name == "hours" else PARTS[name](wanted.repeats):
+            found.append(row)
+            print(json.dumps(row), flush=True)
+    if wanted.save:
+        old = json.loads(wanted.save.read_text())["rows"] if wanted.save.exists() else []
+        new = {row["part"] for row in found}
+        told = {"bench": "cameras", "command": "python -m bench.cameras", "date": datetime.date.today().isoformat()}
+        files.write_json(told | {"rows": [row for row in old if row["part"] not in new] + found, **provenance({})}, wanted.save)
 
 
 if __name__ == "__main__":

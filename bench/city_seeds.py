@@ -1,11 +1,13 @@
-"""The city's variants over several seeds of training: means with 95 % intervals, and differences to the model taken within each seed.
+"""How sure the city's rows are: over several seeds of training, and over the cities they are scored on. 95 % intervals, differences in pairs.
 
     python bench/city_seeds.py [--seeds 0,1,2,3,4] [--variants model,no_hrm,mean_hrm] [--save reports/reference/city_seeds.json]
+    python bench/city_seeds.py --seeds 0 --variants model,no_hrm,mean_hrm,held_hrm,depth0,gru     # trains nothing: over cities alone
 
 Seed 0 is what data/city-base packages; every other trains the memory anew on the same features of the same vision, and chooses thresholds and rules
 on the same validation cities. All are scored on the same evaluation cities, so a seed's differences are pairs. What is trained lies in
 artifacts/city-seeds, by recipe, and is not trained again; a killed run goes on there. Intervals are Student's t over seeds. Some four minutes of one
 core for each variant and seed; STREAMINGVLM_WORKERS=1 keeps it to one. Features are computed where artifacts/ has none: ten seconds a city.
+Over cities: of each seed, cities are drawn again and again with replacement (a bootstrap), the same for both of a pair.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import common
+import numpy as np
 import torch
 
 from streamingvlm.base import config, files, progress, workers
@@ -26,10 +29,12 @@ from streamingvlm.base.machine import provenance
 from streamingvlm.base.numbers import flat
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import city, claims
-from streamingvlm.models.multicamera.packaged import variant_folder
+from streamingvlm.models.multicamera.packaged import OTHERWISE, variant_folder
 from streamingvlm.training.city import variants
 from streamingvlm.training.city.features import Recorded
 from streamingvlm.training.city.recipe import Recipe
+from streamingvlm.training.city.validation import Scores, report, watch
+from streamingvlm.worlds.city.knobs import ANOMALIES, FAMILIES
 
 MODEL = "model"
 TRAINED = (MODEL, *variants.NAMES)
@@ -81,6 +86,34 @@ def summary(rows: Sequence[dict]) -> list[dict]:
     return out
 
 
+def by_city(scores: Scores, seen: Recorded, limits: dict[str, float], cities: int) -> dict[str, list[list[int]]]:
+    """Of each kind and family, in frames, city by city: how many were right, said, true."""
+    said = scores.anomalies.numpy() >= np.array([limits[kind] for kind in ANOMALIES])  # [F, B, 6]
+    out = {}
+    for name in KINDS:
+        columns = [ANOMALIES.index(kind) for kind in FAMILIES.get(name, (name,))]
+        mine, right = (mask[..., columns].any(-1) for mask in (said, seen.anomalies.numpy()))
+        out[name] = [[int(part.sum()) for part in (a & b, a, b)] for a, b in zip(np.split(mine, cities, 1), np.split(right, cities, 1), strict=True)]
+    return out
+
+
+def over_cities(rows: Sequence[dict], draws: int = 2000) -> list[dict]:
+    """For each row but a model's own: the difference to the model of its seed in F1 by frame, and the middle 95 % of what other cities might say."""
+    models, out = {row["seed"]: row for row in rows if row["variant"] == MODEL}, []
+    for row in (row for row in rows if row["variant"] != MODEL and row["seed"] in models):
+        entry = {"seed": row["seed"], "variant": row["variant"]}
+        for kind in KINDS:
+            pair = np.array([row["by_city"][kind], models[row["seed"]]["by_city"][kind]], float)  # [2, cities, 3]
+            drawn = np.random.default_rng(0).integers(pair.shape[1], size=(draws, pair.shape[1]))
+            hits, said, true = np.moveaxis(pair[:, drawn].sum(2), -1, 0)  # [2, draws] each
+            apart = np.subtract(*(2 * hits / np.maximum(said + true, 1)))
+            low, high = np.quantile(apart, [0.025, 0.975])
+            here = row[f"f1.{kind}"] - models[row["seed"]][f"f1.{kind}"]
+            entry[kind] = {"difference": round(here, 4), "low": round(low, 4), "high": round(high, 4)}
+        out.append(entry)
+    return out
+
+
 def readable(entry: dict) -> dict[str, str]:
     """A row of the table to read: the frames' F1, and the differences of clone and surge."""
     spread = lambda value: f"{value['mean']:.3f}" + ("" if value["half_width"] is None else f" +- {value['half_width']:.3f}")  # noqa: E731
@@ -97,24 +130,30 @@ def main(argv: Sequence[str] | None = None) -> dict:
     args = parser.parse_args(argv)
     if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(claims.T_95) + 1:
         parser.error(f"--seeds takes up to {max(claims.T_95) + 1} different numbers.")
-    if not set(args.variants) <= set(TRAINED):
-        parser.error(f"--variants takes of {', '.join(TRAINED)}.")
+    if not set(args.variants) <= {*TRAINED, *OTHERWISE} or (set(args.variants) & set(OTHERWISE) and any(args.seeds)):
+        parser.error(f"--variants takes of {', '.join(TRAINED)}; of seed 0 also {', '.join(OTHERWISE)}.")
     root, cfg = repository_root(), config.load()
     torch.set_num_threads(cfg.run.threads)
     base, count = root / "data" / "city-base", args.worlds or cfg.city.worlds
     folder, features = home(root, base, Recipe()), root / "artifacts" / "city" / "features"
-    seen, rows = worlds(base, count, cfg.city.frames, root / "artifacts" / "city-seeds" / f"evaluation-{cfg.city.frames}"), []
+    joined, rows = Recorded.join(worlds(base, count, cfg.city.frames, root / "artifacts" / "city-seeds" / f"evaluation-{cfg.city.frames}")), []
+    together = joined.action.shape[1] // count
     for seed in args.seeds:
         mine = trained(seed, args.variants, base, folder, features)
         for name in args.variants:
             memory, limits = city.memory(mine, name)
-            rows.append({"seed": seed, "variant": name, **flat(city.assess(memory, seen, limits, city.rules(mine, name)))})
+            scores = watch(memory, joined, together)
+            found = flat(report(scores, joined, limits, city.rules(mine, name)))
+            rows.append({"seed": seed, "variant": name, **found, "by_city": by_city(scores, joined, limits, count)})
             print(json.dumps({key: rows[-1][key] for key in ("seed", "variant", *KEYS)}), flush=True)
-    table = summary(rows)
+    table, pairs = summary(rows), over_cities(rows)
     common.table([readable(entry) for entry in table])
+    for entry in pairs:
+        print(f"seed {entry['seed']}, {entry['variant']} minus model: " + ", ".join(
+            f"{kind} {entry[kind]['difference']:+.3f} [{entry[kind]['low']:+.3f}, {entry[kind]['high']:+.3f}]" for kind in KINDS))
     where = provenance({"argv": {key: str(value) for key, value in vars(args).items()}, "recipe": folder.name})
     line = {"bench": "city_seeds", "seeds": args.seeds, "worlds": count, "frames": cfg.city.frames, "date": datetime.date.today().isoformat(),
-            "command": "python bench/city_seeds.py", "table": table, "rows": rows, **where}
+            "command": "python bench/city_seeds.py", "table": table, "over_cities": pairs, "rows": rows, **where}
     files.write_json(line, args.save or root / "reports" / "bench" / "city_seeds.json")
     return line
 

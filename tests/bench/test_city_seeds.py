@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
@@ -28,6 +29,17 @@ def test_a_difference_is_taken_within_a_seed():
     assert model["seeds"] == 3 and model["f1.clone"]["mean"] == pytest.approx(0.6) and "f1.clone_minus_model" not in model
     assert without["f1.clone_minus_model"] == {"mean": -0.3, "half_width": 0.0}, "the seeds differ, their differences do not"
     assert "+-" in city_seeds.readable(without)["f1.clone_minus_model"] and city_seeds.readable(model)["f1.clone_minus_model"] == ""
+
+
+def test_other_cities_might_say_otherwise():
+    """One city of four makes all the difference in one pair, each a little in the other."""
+    sure, lucky, model = ([[hits, 10, 10] for hits in each] for each in ((6, 6, 6, 6), (0, 8, 8, 8), (8, 8, 8, 8)))
+    rows = [{"seed": 0, "variant": name, "by_city": dict.fromkeys(city_seeds.KINDS, counts),
+             **{f"f1.{kind}": np.mean(counts, 0)[0] / 10 for kind in city_seeds.KINDS}}
+            for name, counts in (("model", model), ("sure", sure), ("lucky", lucky))]
+    one, other = (entry["clone"] for entry in city_seeds.over_cities(rows))
+    assert one["difference"] == pytest.approx(-0.2) == other["difference"]
+    assert one["low"] == one["high"] == pytest.approx(-0.2) and other["low"] < -0.3 and other["high"] == 0
 
 
 def test_another_recipe_or_another_vision_lies_elsewhere(tmp_path):

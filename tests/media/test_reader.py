@@ -429,8 +429,9 @@ print(chunk.index + 1, (most - start) >> 20)
 
 @pytest.fixture(scope="module")
 def ten_minutes(tmp_path_factory) -> Path:
+    """Small frames: 80 kB each, of which 1200 are asked for. Keeping one in eight would show."""
     path = tmp_path_factory.mktemp("loop") / "ten.mp4"
-    writer.loop(ROOT / "data" / "vtest.avi", path, 600.0)
+    writer.loop(ROOT / "data" / "vtest.avi", path, 600.0, max_pixels=192 * 144)
     return path
 
 
@@ -439,7 +440,16 @@ def test_memory_stays_flat_over_ten_minutes(ten_minutes, backend):
     code = MEASURE.format(path=str(ten_minutes), backend=backend)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     chunks, growth_mb = map(int, done.stdout.split())
-    assert chunks == 600 and growth_mb < 50
+    assert chunks == 600 and growth_mb < 12
+
+
+def test_decord_is_asked_only_where_it_can_skip_groups_of_pictures(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(decord_reader, "open_proven", lambda index, truth: asked.append(index))
+    writer.write_h264(tmp_path / "x.mp4", pictures(200), 10.0)  # a key frame every two seconds
+    for fps, chunk_s, skips in ((2.0, 1.0, False), (0.2, 5.0, True)):
+        assert len(list(reader.read_chunks(tmp_path / "x.mp4", Video(fps=fps, chunk_s=chunk_s)))) == 20 / chunk_s
+        assert bool(asked) == skips
 
 
 @needs_decord

@@ -43,29 +43,33 @@ def draw(name, data, folder):
     return getattr(figures, name)(data, folder)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """name -> where each figure was drawn once, in a folder of its own: to look at, not to change."""
+    return {name: draw(name, rows, tmp_path_factory.mktemp(name)) for name, rows in FIGURES.items()}
+
+
 @pytest.mark.parametrize("name", FIGURES)
-def test_both_twins_the_same_bytes_twice(name, tmp_path):
-    assert draw(name, FIGURES[name], tmp_path / "a") == tmp_path / "a" / f"{name}.png"
-    draw(name, FIGURES[name], tmp_path / "b")
-    files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+def test_both_twins_the_same_bytes_twice(name, drawn, tmp_path):
+    assert draw(name, FIGURES[name], tmp_path / "b") == tmp_path / "b" / f"{name}.png"
+    files = {path.name: path.read_bytes() for path in drawn[name].parent.iterdir()}
     assert set(files) == {f"{name}.html", f"{name}.png", "plotly.min.js"}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
     assert files[f"{name}.png"].startswith(b"\x89PNG") and b"Software" not in files[f"{name}.png"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_page_needs_no_network(name, tmp_path):
-    draw(name, FIGURES[name], tmp_path)
-    page = (tmp_path / f"{name}.html").read_text()
+def test_a_page_needs_no_network(name, drawn):
+    page = drawn[name].with_suffix(".html").read_text()
     assert f'id="{name}"' in page and 'src="plotly.min.js"' in page
     assert "https://cdn" not in page and 'src="http' not in page and 'href="http' not in page
 
 
-def test_settings_of_a_notebook_change_nothing(tmp_path):
+def test_settings_of_a_notebook_change_nothing(drawn, tmp_path):
     import matplotlib
 
     pyplot = "matplotlib.pyplot" in sys.modules    # another test may have loaded it
-    plain = figures.stages(FIGURES["stages"], tmp_path / "a").read_bytes()
+    plain = drawn["stages"].read_bytes()
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "savefig.dpi": 20}):
         assert figures.stages(FIGURES["stages"], tmp_path / "b").read_bytes() == plain
         assert matplotlib.rcParams["font.size"] == 30
@@ -81,8 +85,8 @@ def test_nothing_to_draw_is_one_sentence_and_no_file(name, data, tmp_path):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_title_is_one_sentence_made_of_what_is_drawn(name, tmp_path):
-    title = title_of(draw(name, FIGURES[name], tmp_path))
+def test_a_title_is_one_sentence_made_of_what_is_drawn(name, drawn):
+    title = title_of(drawn[name])
     assert title.endswith(".") and title.count(". ") == 0 and len(title) < 130 and re.search(r"\d", title)
 
 
@@ -91,15 +95,15 @@ def title_of(png) -> str:
     return json.loads(found[-1]).replace("<br>", " ")
 
 
-def test_a_time_that_grows_is_said_to_grow_and_one_that_does_not_is_not(tmp_path):
-    title = title_of(figures.latency(list(comments()), tmp_path))
+def test_a_time_that_grows_is_said_to_grow_and_one_that_does_not_is_not(drawn, tmp_path):
+    title = title_of(drawn["latency"])
     assert "streaming stays at" in title and "full grows from" in title
     still = title_of(figures.latency([row for row in comments() if row["policy"] == "streaming"], tmp_path))
     assert "grows" not in still
 
 
-def test_the_ablation_names_what_was_removed_and_leaves_the_saturated_metric_out(tmp_path):
-    png = figures.ablation(ABLATION, tmp_path)
+def test_the_ablation_names_what_was_removed_and_leaves_the_saturated_metric_out(drawn, tmp_path):
+    png = drawn["ablation"]
     page = png.with_suffix(".html").read_text()
     assert "no_sink: - sink" in page and "event F1" not in page and "without the sink" in title_of(png)
     kept = figures.ablation([row for row in ABLATION if row["policy"] != "no_sink"], tmp_path, "kept")
@@ -119,11 +123,9 @@ def test_a_row_without_timings_is_named(name, tmp_path):
         draw(name, [{key: value for key, value in row.items() if key != "ms"} for row in comments(5)], tmp_path)
 
 
-def test_a_frame_draws_what_rows_draw(tmp_path):
+def test_a_frame_draws_what_rows_draw(drawn, tmp_path):
     for name, rows in FIGURES.items():
-        draw(name, rows, tmp_path / "rows")
-        draw(name, pd.DataFrame(rows), tmp_path / "frame")
-        assert (tmp_path / "rows" / f"{name}.png").read_bytes() == (tmp_path / "frame" / f"{name}.png").read_bytes(), name
+        assert draw(name, pd.DataFrame(rows), tmp_path).read_bytes() == drawn[name].read_bytes(), name
 
 
 def test_two_streams_are_not_one_line(tmp_path):

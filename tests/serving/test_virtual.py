@@ -133,7 +133,7 @@ def test_arrivals_and_run_times_alone_decide_the_same_twice_in_virtual_time(tmp_
     for source in (rows, arrivals.read(path)):
         log = []
         outcome = run(scheduler(8), from_trace(source, Settings(), 0.2), RunTimes(MEASURED, seed=3),
-                      lambda frame, at, log=log: log.append((frame, at)), lambda frame, cause, log=log: log.append((frame, cause)))
+                      lambda frames, at, log=log: log.append((frames, at)), lambda frame, cause, log=log: log.append((frame, cause)))
         logs.append(log)
         assert outcome.counts.frames_in == len(rows) and outcome.counts.balanced
         assert outcome.counts.dropped["decode_error"] == sum(isinstance(row, Lost) for row in rows)

@@ -124,11 +124,16 @@ def test_packed_windows_see_only_themselves(vlm):
     torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-5)
 
 
+@pytest.fixture(scope="module", params=["full", "lora"])
+def never_killed(request, words, tmp_path_factory) -> tuple[str, loop.Trainer, list[dict]]:
+    """What learns, its trainer behind the last step, and the rows that came."""
+    whole = taught(words, tmp_path_factory.mktemp("whole"), tune=request.param)
+    return request.param, whole, list(whole.run())
+
+
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4, 5, 6])
-@pytest.mark.parametrize("tune", ["full", "lora"])
-def test_resumed_equals_uninterrupted(words, tmp_path, killed_after, tune):
-    whole = taught(words, tmp_path / "whole", tune=tune)
-    rows = list(whole.run())
+def test_resumed_equals_uninterrupted(words, tmp_path, killed_after, never_killed):
+    tune, whole, rows = never_killed
     assert [row["phase"] for row in rows] == ["windows"] * 4 + ["annealing"] * 3
     broken = taught(words, tmp_path / "broken", tune=tune).run()
     for _ in range(killed_after):

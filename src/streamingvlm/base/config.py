@@ -133,6 +133,16 @@ class City:
 
 
 @dataclass(frozen=True)
+class Live:
+    budget_ms: float
+    virtual_s: int
+    streams: list[int]
+    worlds: int
+    slower: list[float]
+    trial_s: int
+
+
+@dataclass(frozen=True)
 class Evaluate:
     tolerance_s: float
 
@@ -151,10 +161,11 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
             "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
             "sft.accumulate": 1, "sft.lora_rank": 1,
             "stream.timed_s": 1, "city.worlds": 1, "city.frames": 32, "city.compressed_worlds": 1,
+            "live.virtual_s": 10, "live.worlds": 1, "live.trial_s": 1,
             "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
-ABOVE_ZERO = {"video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
+ABOVE_ZERO = {"live.budget_ms", "video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
 # No number may be larger than any of these; what is absurd would else end in the middle of a run, in somebody else's words
 AT_MOST = {"run.threads": 4096, "video.fps": 100_000, "video.chunk_s": 3600, "video.max_pixels": 1 << 26, "stream.max_new_tokens": 100_000,
            "stream.repetition_penalty": 1000, "sft.lr": 1000, "sft.anneal_lr": 1000}
@@ -169,7 +180,7 @@ VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d|sparse24)(_(int8|pruned\
 VARIANTS = "name float32, int8, pruned25, mlp25, sparse24, or several with _ between"
 
 SECTIONS = {"data": Data, "video": Video, "cache": Retention, "model": Model, "pretrain": Pretrain, "sft": Sft, "compress": Compress,
-            "stream": Stream, "city": City, "evaluate": Evaluate, "run": Run}
+            "stream": Stream, "city": City, "live": Live, "evaluate": Evaluate, "run": Run}
 
 
 class Config:

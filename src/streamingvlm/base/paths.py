@@ -27,7 +27,7 @@ class Paths:
 
     def __getattr__(self, name: str) -> Path:
         known = {"data": "data", "subset": "artifacts/subset", "sft": "artifacts/sft", "compress": "artifacts/compress", "stream": "artifacts/stream",
-                 "city": "artifacts/city", "city_model": "artifacts/city-model",
+                 "city": "artifacts/city", "city_model": "artifacts/city-model", "live": "artifacts/live",
                  "checkpoints": "artifacts/checkpoints", "figures": "reports/figures", "timings": "reports/timings", "reports": "reports"}
         if name not in known:
             raise AttributeError(name)

@@ -10,6 +10,8 @@ dict of metric -> number. A number that is missing, NaN or not a number makes th
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,9 +39,14 @@ Repeats = Mapping[str, Sequence[dict]]  # among what (seeds, hours) -> flat dict
 
 def claims() -> dict:
     """claims.yaml as it stands: {sources: {name: {title, about}}, claims: {id: row}}."""
+    return copy.deepcopy(_parsed(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8")))
+
+
+@functools.cache
+def _parsed(text: str) -> dict:
     from ruamel.yaml import YAML
 
-    return YAML(typ="safe").load(Path(__file__).with_name("claims.yaml").read_text(encoding="utf-8"))
+    return YAML(typ="safe").load(text)
 
 
 def interval(values: Sequence[float]) -> dict[str, float | None]:

@@ -22,6 +22,8 @@ from streamingvlm.streaming import captions
 from streamingvlm.worlds.match import game, scoring
 from streamingvlm.worlds.match.game import Said
 
+LIVE = {"model": "multi-camera model: data/city-base, a million parameters", "data": "made-up cities at 96 x 96 pixels that nobody trained on"}
+ON_THE_CITY = ("A1", "A2", "A3", "A4", "A5", "A6", "A7", "A8", "A10", "A11", "A12", "A13", "A15")  # claims that these were measured with
 TOLERANCE = 0.02  # of a share, or of a number above 1
 Key = tuple[str, str]  # (policy, student)
 
@@ -70,7 +72,7 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     """The flat dict of metric -> number: qualities from metrics.json, timings from those contract lines that are of the long stream and of the
     model trained to stream, and the noise of those timings."""
     long, lines = lines, [line for line in lines if line["pass"] == "alone"]
-    values = flat({name: numbers[name] for name in ("ablation", "compress", "city") if name in numbers})
+    values = flat({name: numbers[name] for name in ("ablation", "compress", "city", "live") if name in numbers})
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
     values["stream.minutes"] = sum(line["policy"] == "streaming" for line in lines) * cfg.video.chunk_s / 60
@@ -79,6 +81,12 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     floor = noise(long)
     values |= {claims.NOISE: floor} if floor else {}
     return values | {f"compress.{row['variant']}.chunk_ms_p50": row["chunk_ms_p50"] for row in compress_ms}
+
+
+def times(folder: Path) -> dict[str, float]:
+    """What the stages of the second system timed when they last ran, `folder` being reports/timings; a file that is missing adds nothing."""
+    found = {name: _read(folder / f"{name}.json") or {} for name in ("city", "live")}
+    return {key: value for key, value in flat(found, "timings").items() if isinstance(value, int | float)}
 
 
 def noise(lines: Sequence[dict]) -> float | None:
@@ -147,29 +155,28 @@ def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
         where["P1H"] = {"date": None, "hardware": hours["hardware"]["text"], "command": "python bench/ablation.py --minutes 120",
                         "data": f"arena matches of {hours['minutes']:g} minutes, {len(hours['seeds'])} seeds",
                         "model": f"tiny Qwen2.5-VL, SFT anew for each seed (git {hours['git']['revision'][:10]})"}
+    taken = _read(folder / "capacity.json")
+    if taken:
+        numbers |= {f"capacity.{key}": value for key, value in flat({name: taken[name] for name in ("model", "baseline_vlm")}).items()
+                    if isinstance(value, int | float)}
+        where["A7"] = {"date": taken["date"], "hardware": taken["hardware"]["text"], "command": taken["command"], "dtype": "float32"} | LIVE
     return numbers, where
 
 
 def repeats(folder: Path) -> dict[str, list[dict[str, float | None]]]:
     """What `python bench/ablation.py` and `bench/city_seeds.py` measured when they last ran: seeds (matches as long as the run's; cities) and hours,
     a flat dict of ledger metrics for each seed; empty where `folder` has no such file."""
-    found = {name: _by_seed(_read(folder / f"ablation_{name}.json")) for name in ("seeds", "hours")}
-    return found | {"seeds": found["seeds"] + _city_by_seed(_read(folder / "city_seeds.json"))}
+    return {name: _by_seed([_read(folder / f"{file}.json") for file in files])
+            for name, files in (("seeds", ("ablation_seeds", "city_seeds")), ("hours", ("ablation_hours",)))}
 
 
-def _by_seed(found: dict | None) -> list[dict]:
+def _by_seed(tables: Sequence[dict | None]) -> list[dict]:
+    """What several tables have of a seed, side by side: the two systems share nothing but its number."""
     seeds: dict[int, dict] = {}
-    for row in found["rows"] if found else []:
-        scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student"}}
-        seeds.setdefault(row["seed"], {}).update(flat(scores, f"ablation.{row['policy']}.{row['student']}"))
-    return list(seeds.values())
-
-
-def _city_by_seed(found: dict | None) -> list[dict]:
-    seeds: dict[int, dict] = {}
-    for row in found["rows"] if found else []:
-        numbers = {f"city.{row['variant']}.{key}": value for key, value in row.items() if key not in {"seed", "variant"}}
-        seeds.setdefault(row["seed"], {}).update(numbers)
+    for row in (row for found in tables if found for row in found["rows"]):
+        name = f"city.{row['variant']}" if "variant" in row else f"ablation.{row['policy']}.{row['student']}"
+        scores = {key: value for key, value in row.items() if key not in {"seed", "policy", "student", "variant", "by_city"}}
+        seeds.setdefault(row["seed"], {}).update(flat(scores, name))
     return list(seeds.values())
 
 
@@ -181,14 +188,15 @@ def _read(path: Path) -> dict | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def context(paths: Paths, row: dict, params: dict) -> dict[str, str]:
-    """Where and on what the ledger's numbers were measured."""
+def context(paths: Paths, row: dict, params: dict) -> dict:
+    """Where and on what the ledger's numbers were measured; by claim where that differs."""
     facts = machine.provenance(params)
     revision = facts["git"]["revision"][:10] + (" with uncommitted changes" if facts["git"]["dirty"] else "")
     dtype = json.loads((paths.sft / "model" / "config.json").read_text()).get("dtype", "float32")
     return {"date": datetime.date.today().isoformat(), "hardware": facts["hardware"]["text"], "dtype": dtype,
             "model": f"tiny Qwen2.5-VL: data/tiny-base, SFT by this run (git {revision})",
-            "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams and colours never seen in training", "command": "dvc repro"}
+            "data": f"arena match `{row['id']}`, {row['end_s']:.0f} s, teams and colours never seen in training", "command": "dvc repro",
+            **{name: LIVE for name in ON_THE_CITY}}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from streamingvlm.media.reader import read_chunks
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming import captions
+from streamingvlm.streaming.batching import run_batched
 from streamingvlm.streaming.stream import Streamer, stream_side_by_side
 from streamingvlm.worlds.match.dataset import LONG
 from streamingvlm.worlds.match.task import MATCH
 from streamingvlm.worlds.task import Task
 
+GROUP = 5  # streams of one model that share their passes; fixed, so that no number of cores changes a bit
 TURNS = 80  # chunks of each stream that is timed in turn with the others
 
 
@@ -41,10 +44,24 @@ def stream_row(vlm: VLM, row: dict, name: str, cfg: config.Config, root: Path) -
 
 
 def held_out(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path, task: Task = MATCH) -> dict:
-    """Stream every row with the `streaming` policy -> its scores, the mean of the rows'."""
-    results = [task.score([c.text for c in stream_row(vlm, row, "streaming", cfg, root)], row) for row in rows]
+    """Stream every row with the `streaming` policy, GROUP of them in shared passes -> its scores, the mean of the rows'."""
+    results = []
+    for start in range(0, len(rows), GROUP):
+        group = rows[start : start + GROUP]
+        said: list[list[str]] = [[] for _ in group]
+        for i, comment in _together(vlm, group, cfg, root):
+            said[i].append(comment.text)
+        results += [task.score(texts, row) for texts, row in zip(said, group, strict=True)]
     mean = {key: [r[key] for r in results if r[key] is not None] for key in results[0]}
     return {key: round(float(np.mean(values)), 4) if values else None for key, values in mean.items()}
+
+
+def _together(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) -> Iterator[tuple[int, Comment]]:
+    """(number of the row, its comment) of rows that each have a video of their own, chunk by chunk, until the last has ended."""
+    streamers, videos = [begin(vlm, row, "streaming", cfg) for row in rows], [chunks_of(row, cfg, root) for row in rows]
+    for chunks in zip_longest(*videos):
+        left = [i for i, chunk in enumerate(chunks) if chunk is not None]
+        yield from zip(left, run_batched(vlm, [streamers[i].round_of(rows[i]["id"], chunks[i]) for i in left]), strict=True)
 
 
 def held_out_of(folder: Path, rows: Sequence[dict], cfg: config.Config, root: Path) -> dict:
@@ -58,9 +75,6 @@ def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, s
     return [*(("overlapped", row, name) for row in rows for name in stream.policies),
             *(("overlapped", row, name) for row in long for name in stream.ablations),
             *((student, row, name) for student in STUDENTS if student != "overlapped" for row in long for name in stream.controls)]
-
-
-GROUP = 5  # streams of one model and one video that share their passes; fixed, so that no number of cores changes a bit
 
 
 def grouped(wanted: Sequence[tuple[str, dict, str]]) -> list[tuple[str, dict, list[str]]]:

@@ -1,48 +1,89 @@
-"""Quality under load: what is true at a moment against the newest decision at that moment. A decision that is late, or of a frame long past, is
-wrong where the world has gone on, so load shows as lost quality. Knows decisions and truth; no model, no scheduler, no pixels.
+"""What load does to quality: the truth at a time against the newest decision at that time. Knows neither scheduler nor model.
 
-    log = Log(streams); log.add(stream, at, action, alarms)
-    log.score(action, anomalies, due)["event_recall"]
+    streams = [Decided(at_s, frame, rows), ...]            # when it was decided, which frame it was, what was said; one of each camera of a city
+    quality(streams, city.truth, limits, fps=8.0, phase_s=phases)["action"]
 
-Li, Wang and Ramanan, "Towards Streaming Perception" (2020), score detection that way. Letters for shapes: B streams, F frames.
+A late decision is not wrong in itself: what it says holds until the next one, and is wrong where the world has gone on meanwhile. So a server that
+drops frames pays for what changed between those that are left, and one that is late for what changed while it computed, in the same currency.
+Letters: N decisions, F frames, B streams, T moments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from streamingvlm.evaluation.detection import Boxes, average_precision
 from streamingvlm.worlds import alarms
-from streamingvlm.worlds.city.knobs import ANOMALIES, FPS
+from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES
+from streamingvlm.worlds.city.truth import Truth
+
+MOMENTS = 4  # looked at in the time of one frame
+BOX_STEP = 6  # boxes are compared at every so many-th moment
 
 
-class Log:
-    """Decisions as they were made, each stream's in order. Times in seconds, on the clock of `due`."""
+@dataclass(frozen=True)
+class Decided:
+    """One stream's decisions: at_s [N], rising; frame [N], whose index it was, rising too; rows: what was said, as the service publishes it."""
 
-    def __init__(self, streams: int):
-        self._rows: list[list[tuple[float, int, list[bool]]]] = [[] for _ in range(streams)]
+    at_s: np.ndarray
+    frame: np.ndarray
+    rows: Sequence[dict]
 
-    def add(self, stream: int, at: float, action: int, wrong: list[bool]) -> None:
-        """`action`: its index. `wrong`: of each kind of ANOMALIES, whether it is an alarm."""
-        self._rows[stream].append((at, action, wrong))
+    def held(self, at_s: np.ndarray) -> np.ndarray:
+        """at_s [T] -> which decision [T] was the newest at each of these times; -1 before the first."""
+        return np.searchsorted(self.at_s, at_s, side="right") - 1
 
-    def held(self, due: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """due [B, F], s -> of the newest decision at each of these moments: action [B, F], -1 before the first, and alarms [B, F, 6] bool."""
-        action, wrong = np.full(due.shape, -1), np.zeros((*due.shape, len(ANOMALIES)), bool)
-        for stream, rows in enumerate(self._rows):
-            if rows:
-                at, actions, kinds = (np.array(part) for part in zip(*rows, strict=True))
-                newest = np.searchsorted(at, due[stream], side="right") - 1  # [F]
-                known = newest >= 0
-                action[stream, known], wrong[stream, known] = actions[newest[known]], kinds[newest[known]]
-        return action, wrong
 
-    def score(self, action: np.ndarray, anomalies: np.ndarray, due: np.ndarray, fps: float = FPS) -> dict[str, float | None]:
-        """True action [B, F] and anomalies [B, F, 6] of the frames that were due at `due` [B, F] -> "action" (share right), "f1" (of any anomaly, by
-        frame), "event_recall" (share of the `events` that an alarm of their kind found in time), "delay_s" (median, to that alarm)."""
-        said, wrong = self.held(due)
-        found = [alarms.by_event(wrong[..., k], anomalies[..., k], fps) for k in range(len(ANOMALIES))]
-        events = sum(one["events"] for one in found)
-        hits = sum(round(one["recall"] * one["events"]) for one in found)
-        delays = [one["delay_s"] for one in found if one["delay_s"] is not None]
-        return {"action": float((said == action).mean()), "f1": alarms.f1(wrong.any(-1), anomalies.any(-1))["f1"], "events": events,
-                "event_recall": hits / events if events else None, "delay_s": float(np.median(delays)) if delays else None}
+def quality(streams: Sequence[Decided], truth: Truth, limits: Mapping[str, float], fps: float, phase_s: Sequence[float]) -> dict:
+    """`phase_s`: when each stream's frame 0 was taken, on the clock of the decisions. Nothing is right before a stream's first decision.
+
+    -> action (share of moments when it was right), map50 and map of the boxes, `alarms.report`'s f1, event_f1, delay_s and false_alarms_per_hour of
+    the scores at `limits`, the same of the `alarms` that were raised, `age_ms` (mean age of the picture that the held decision is of) and `held`
+    (share of moments when there was one).
+    """
+    moment = np.arange(truth.action.shape[1] * MOMENTS)
+    true = moment // MOMENTS  # [T] the newest frame that was taken
+    kinds = np.array([limits[kind] for kind in ANOMALIES])
+    over, raised = (np.zeros((len(streams), len(moment), len(ANOMALIES)), bool) for _ in range(2))
+    right, age_s, held = [], [], []
+    for b, stream in enumerate(streams):
+        at_s = phase_s[b] + moment / (MOMENTS * fps)
+        newest = stream.held(at_s)
+        known = newest >= 0
+        action = np.array([*(ACTIONS.index(row["action"]) for row in stream.rows), -1])[newest]  # [T]; the last one is nobody's
+        scores = np.array([*([row["anomalies"][kind] for kind in ANOMALIES] for row in stream.rows), [-1.0] * len(ANOMALIES)])
+        alarm = np.array([*([kind in row["alarms"] for kind in ANOMALIES] for row in stream.rows), [False] * len(ANOMALIES)])
+        over[b], raised[b] = scores[newest] >= kinds, alarm[newest]
+        right.append(action == truth.action[b, true])
+        held.append(known)
+        age_s.append((at_s - phase_s[b])[known] - stream.frame[newest[known]] / fps)
+    truly, half = truth.anomalies[: len(streams), true], dict.fromkeys(ANOMALIES, 0.5)
+    told, rules = (alarms.report(mask.astype(float), truly, half, fps * MOMENTS) for mask in (over, raised))
+    return {"action": float(np.mean(right)), **_boxes(streams, truth, moment[::BOX_STEP], fps, phase_s), **told, "alarms": rules,
+            "age_ms": float(np.concatenate(age_s).mean() * 1e3) if np.any(held) else None, "held": float(np.mean(held))}
+
+
+def _boxes(streams: Sequence[Decided], truth: Truth, moment: np.ndarray, fps: float, phase_s: Sequence[float]) -> dict:
+    """Mean average precision of the boxes that are held at these moments [T]; each stream and moment is a picture."""
+    (height, width), frames = truth.size_px, truth.action.shape[1]
+    place = truth.box_at[:, 0] * frames + truth.box_at[:, 1]  # [N], rising
+    scale = np.array([width, height, width, height])
+    true, found = [], []
+    for b, stream in enumerate(streams):
+        newest = stream.held(phase_s[b] + moment / (MOMENTS * fps))
+        for k, (frame, decision) in enumerate(zip(moment // MOMENTS, newest, strict=True)):
+            image = b * len(moment) + k
+            first, last = np.searchsorted(place, b * frames + frame + np.arange(2))
+            true += [(image, box, label, 1.0) for box, label in zip(truth.box[first:last], truth.box_class[first:last], strict=True)]
+            boxes = stream.rows[decision]["boxes"] if decision >= 0 else ()
+            found += [(image, np.array(one["box"]) * scale, CLASSES.index(one["label"]), one["score"]) for one in boxes]
+    if not true:
+        return {"map50": None, "map": None}
+    if not found:
+        return {"map50": 0.0, "map": 0.0}
+    both = [Boxes(*(np.array(part) for part in zip(*some, strict=True))) for some in (true, found)]
+    told = average_precision(*both, len(streams) * len(moment), CLASSES)
+    return {"map50": told["map50"], "map": told["map"]}

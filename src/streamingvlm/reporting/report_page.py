@@ -13,6 +13,7 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamingvlm.base import config, files, machine
 from streamingvlm.base.errors import UserError
@@ -21,6 +22,9 @@ from streamingvlm.base.numbers import number
 from streamingvlm.base.paths import Paths, repository_root
 from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 from streamingvlm.streaming import captions
+
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 # Event F1 stands last: nearly every cache has it at 1, so it tells little apart.
 QUALITIES = {"who": "right names", "score": "exact scores", "increment": "score given the last", "event_f1": "event F1"}
@@ -39,11 +43,14 @@ FIGURES = {
     "figures/compress": "Int8 weights and pruning, on held-out matches.",
     "city/wall": "The second document's system: eight cameras of a city it never saw, what it found (boxes) and what it holds to be wrong (orange).",
     "city/attention": "Who looks at whom across these cameras at a clone: a row and a column a person.",
+    "live/buffer": "A jitter buffer at work: what a bad network does to the frames of a camera, and when they leave the buffer.",
+    "live/capacity": "How many live cameras a machine takes, by recorded run times, in virtual time: the model and its baseline, one scheduler.",
+    "live/load": "Frames skipped on slower and slower machines, and what is lost: truth at each moment against the newest decision then.",
 }
 STILL = {"figures/filmstrip", "city/wall", "city/attention"}  # pictures without an interactive twin
 SLACK_S = 60  # a copied tree has its files in any order; a run takes minutes
 AGAIN = "`make repro` sets it right"
-TIMED_AGAIN = "`make repro ARGS=\"-f -s compress stream evaluate\"` sets it right"  # DVC does not watch timings and the ledger
+TIMED_AGAIN = "`make repro ARGS=\"-f -s compress stream many_streams live evaluate\"` sets it right"  # DVC does not watch timings and the ledger
 
 
 # --- what belongs to this run -------------------------------------------------------------------------------------------------
@@ -89,7 +96,7 @@ def ledger(paths: Paths, numbers: dict) -> list[dict]:
     rows = _load(paths.reports / "claims.json", paths.root, TIMED_AGAIN)
     lines = _load(paths.timings / "stream.jsonl", paths.root, TIMED_AGAIN)
     compress_ms = _load(paths.timings / "compress.json", paths.root, TIMED_AGAIN)
-    measured = ledger_inputs.measured(numbers, lines, compress_ms, config.load(paths.root / "params.yaml"))
+    measured = ledger_inputs.measured(numbers, lines, compress_ms, config.load(paths.root / "params.yaml")) | ledger_inputs.times(paths.timings)
     reference = paths.reports / "reference"
     fresh = claims.ledger(measured | ledger_inputs.apart(reference)[0], {}, ledger_inputs.repeats(reference))
     for old, new in zip(rows, fresh, strict=False):
@@ -215,10 +222,8 @@ def templates():
     return env
 
 
-def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
+def rendered(notebook: Path, alts: dict[str, str], exporter: HTMLExporter) -> tuple[str, str]:
     """-> (title, body) of an executed notebook. `alts`: alternative texts by a picture's data."""
-    from nbconvert import HTMLExporter
-
     from streamingvlm.base.notebook_file import read
 
     nb, heading = read(notebook), ""
@@ -228,16 +233,18 @@ def rendered(notebook: Path, alts: dict[str, str]) -> tuple[str, str]:
             png = output.get("data", {}).get("image/png", "").replace("\n", "")
             if png:
                 output.metadata["alt"] = alts.get(png, f"Picture: {heading}")
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, exclude_input_prompt=True, exclude_output_prompt=True)
     first = next((cell.source for cell in nb.cells if cell.cell_type == "markdown"), notebook.stem)
     return first.partition("\n")[0].lstrip("# "), exporter.from_notebook_node(nb)[0]
 
 
 def build(root: Path) -> dict[Path, str]:
     """File -> text of every page. Writes nothing."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True, exclude_input_prompt=True, exclude_output_prompt=True)
     facts, folder, env = gather(root), root / "reports" / "notebooks", templates()
     alts = {one["png"].partition(",")[2]: one["alt"] for one in facts["figures"]}
-    bodies = {name: rendered(folder / f"{name}.ipynb", alts) for name in facts["notebooks"]}
+    bodies = {name: rendered(folder / f"{name}.ipynb", alts, exporter) for name in facts["notebooks"]}
     for link in sorted(set(re.findall(r'(?:src|href)="\.\./([^"#]+)"', "".join(body for _, body in bodies.values())))):
         _existing(root / "reports" / link, root, TIMED_AGAIN)
     titles = {name: title for name, (title, _) in bodies.items()}

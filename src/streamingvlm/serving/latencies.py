@@ -52,6 +52,13 @@ class Latencies:
         self._flush()
         return self._histogram.encode()
 
+    @classmethod
+    def decode(cls, encoded: bytes | str) -> Latencies:
+        """What `encode` gave."""
+        out = cls()
+        out._histogram.add(HdrHistogram.decode(encoded))
+        return out
+
     def _flush(self) -> None:
         us = np.clip(np.frombuffer(self._new, float) * 1e3, 1, LONGEST_US)
         step = 10.0 ** np.clip(np.floor(np.log10(us)) - 3, 0, None)  # four digits: finer than the histogram's own

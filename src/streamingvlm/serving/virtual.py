@@ -43,13 +43,20 @@ class Cameras:
     settings: Settings = field(default_factory=Settings)
 
 
+def names(made: Cameras) -> list[str]:
+    return [f"camera-{k}" for k in range(made.streams)]
+
+
+def phases_s(made: Cameras) -> np.ndarray:
+    """When each camera takes its frame 0 [B]."""
+    return np.random.default_rng([made.seed, 0]).uniform(0, 1 / made.fps, made.streams)
+
+
 def cameras(made: Cameras) -> Iterator[Told]:
     """Each stream is added at 0, then its frames come, by the time they are handed over."""
-    rng = np.random.default_rng(made.seed)
-    names = [f"camera-{k}" for k in range(made.streams)]
-    for name in names:
+    rng, phase, called = np.random.default_rng([made.seed, 1]), phases_s(made), names(made)
+    for name in called:
         yield 0.0, StreamAdded(name, made.settings)
-    phase = rng.uniform(0, 1 / made.fps, made.streams)
     per_block = max(1, round(BLOCK_S * made.fps))
     latest, delay_s = np.zeros(made.streams), made.delay_s
     for first in range(0, math.ceil(made.seconds * made.fps), per_block):
@@ -61,7 +68,7 @@ def cameras(made: Cameras) -> Iterator[Told]:
         columns = (at.ravel()[order].tolist(), due.ravel()[order].tolist(), (order // len(n)).tolist(), n[order % len(n)].tolist())
         for when, released_at, camera, number in zip(*columns, strict=True):
             captured_at = released_at - delay_s
-            yield when, FrameArrived(names[camera], number, captured_at, captured_at, released_at)
+            yield when, FrameArrived(called[camera], number, captured_at, captured_at, released_at)
 
 
 def from_trace(rows: Iterable[Row], settings: Settings, delay_s: float) -> Iterator[Told]:
@@ -200,11 +207,10 @@ class Books:
 
 
 def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float], float],
-        on_decision: Callable[[FrameArrived, float], None] = lambda frame, now: None,
-        on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None,
-        on_batch: Callable[[tuple[FrameArrived, ...], float], None] = lambda frames, now: None) -> Outcome:
-    """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes. `on_batch` is told of the
-    frames of a batch that is done, and may tell the scheduler of alarms."""
+        on_batch: Callable[[Sequence[FrameArrived], float], None] = lambda frames, now: None,
+        on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None) -> Outcome:
+    """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes; `on_batch(frames, now)` is
+    called when it is done, and may tell the scheduler of alarms."""
     outcome = Outcome()
     books, source = Books(outcome), iter(told)
     handle, nothing = scheduler.handle, (math.inf, None)
@@ -217,7 +223,6 @@ def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float
             now, done_at = done_at, math.inf
             for frame in batch.frames:
                 books.decided(frame, now)
-                on_decision(frame, now)
             on_batch(batch.frames, now)
             actions = handle(BatchDone(batch.batch_id, batch_ms), now)
         elif wake_at <= at:

@@ -32,7 +32,8 @@ def metrics(paths: Paths, ablation: dict, winrate: dict) -> dict:
     figures.compress(compressed, paths.figures)
     numbers = {"ablation": ablation, "sft": json.loads((paths.sft / "held_out.json").read_text()),
                "compress": {entry["variant"]: {key: value for key, value in entry.items() if key != "variant"} for entry in compressed},
-               "winrate": winrate, "city": json.loads((paths.city_model / "city.json").read_text())}
+               "winrate": winrate, "city": json.loads((paths.city_model / "city.json").read_text()),
+               "live": json.loads((paths.live / "live.json").read_text())}
     files.write_json(numbers, paths.reports / "metrics.json")
     return numbers
 
@@ -46,7 +47,7 @@ def ledger(cfg: config.Config, paths: Paths, params: dict | None, row: dict, num
     ours = [line for line in lines if line["pass"] == "alone"]
     figures.latency([line for line in ours if line["policy"] in TIMED], paths.timings)
     apart, where = ledger_inputs.apart(paths.reports / "reference")
-    measured = ledger_inputs.measured(numbers, lines, compress_ms, cfg) | apart
+    measured = ledger_inputs.measured(numbers, lines, compress_ms, cfg) | ledger_inputs.times(paths.timings) | apart
     context = ledger_inputs.context(paths, row, params or {}) | where
     rows = claims.ledger(measured, context, ledger_inputs.repeats(paths.reports / "reference"))
     ledger_text.write(rows, paths.reports)

@@ -107,7 +107,7 @@ def test_options_reach_the_source():
 
 @pytest.mark.parametrize("address", [
     "", "ftp://host/x", "rtsp://", "rtsp://host:port/1", "rtsp:///1", "https://host/page.html", "pattern:", "pattern:8x8", "pattern:640x360@0",
-    "file:", "file:a.mp4?speed=2", "city:3", "rtsp://cam:secr3t@host:99999/x", "webrtc:"])
+    "file:", "file:a.mp4?speed=2", "city:3", "rtsp://cam:secr3t@host:99999/x"])
 def test_an_address_that_names_nothing_is_refused_in_a_sentence(address):
     with pytest.raises(UserError) as caught:
         kinds.source(address)

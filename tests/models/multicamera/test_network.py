@@ -72,7 +72,7 @@ def test_batched_is_each_alone(sight, variant):
         close(whole, alone, slice(stream, stream + 1))
 
 
-@pytest.mark.parametrize("variant", ["model", "asking", "plain_hrm", "mean_hrm"])
+@pytest.mark.parametrize("variant", ["model", "held_hrm", "plain_hrm", "mean_hrm"])
 @torch.inference_mode()
 def test_permuted_streams_decide_the_same(sight, variant):
     kept, order = memory(VARIANTS[variant]), torch.tensor([2, 0, 3, 1])
@@ -126,6 +126,17 @@ def test_looking_in_every_frame_both_ways_of_holding_are_one(sight):
     ways = [memory(MemoryKnobs(period=1, holds=holds)) for holds in ("answer", "others")]
     one, other = (kept(sight, kept.start(STREAMS))[0] for kept in ways)
     torch.testing.assert_close(one.anomalies, other.anomalies, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["model", "held_hrm", "transformer"])
+@torch.inference_mode()
+def test_what_is_carried_does_not_grow(sight, variant):
+    kept = memory(replace(VARIANTS[variant], period=3))
+    state = kept.start(STREAMS)
+    first = {name: (tensor.shape, tensor.dtype) for name, tensor in state.tensors().items()}
+    for _ in range(4):
+        _, state = kept(sight, state)
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in state.tensors().items()} == first and state.frame == 4 * FRAMES
 
 
 @torch.inference_mode()

@@ -61,6 +61,7 @@ class MemoryKnobs:
 VARIANTS = {
     "model": MemoryKnobs(),
     "no_hrm": MemoryKnobs(hrm="none"),
+    "held_hrm": MemoryKnobs(holds="answer"),
     "mean_hrm": MemoryKnobs(hrm="mean"),
     "plain_hrm": MemoryKnobs(hrm="plain"),
     "token_hrm": MemoryKnobs(hrm="token"),

@@ -7,7 +7,6 @@ Messages in: ("run", batch, [(stamp, pool, slot)]), ("forget", stream), STOP. Ou
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -18,11 +17,11 @@ import numpy as np
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
+from streamingvlm.evaluation import city as table
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import SHAPE, Slots
-from streamingvlm.worlds.alarms import Rule
 
 if TYPE_CHECKING:
     from streamingvlm.serving.live.baseline import Asked
@@ -37,11 +36,7 @@ def load(folder: Path) -> Analyst | Asked:
         from streamingvlm.serving.live.baseline import Asked
 
         return Asked(folder)
-    try:
-        rules = {kind: Rule(**told) for kind, told in json.loads((folder / "thresholds.json").read_text())["rules"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds no multi-camera model with rules for its alarms: name another with `service.model`.") from None
-    return Analyst(networks.load(folder), rules)
+    return Analyst(networks.load(folder), table.rules(folder))
 
 
 def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:

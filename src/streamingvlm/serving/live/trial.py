@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,12 +26,14 @@ from streamingvlm.base import files, machine
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.serving import cameras as config
+from streamingvlm.serving.intake import timing
 from streamingvlm.serving.live import demo
 from streamingvlm.serving.live.camera import Latency
 from streamingvlm.serving.live.service import Service
 from streamingvlm.serving.replay import measured
 
 WARM_S = 3.0  # of a run, not measured: first batches, first connections
+LONGEST_S = 900.0
 PATTERN = "pattern:96x96@8"
 
 
@@ -57,7 +60,7 @@ class Order:
 
 async def trial(model: Path, count: int, seconds: float, budget_ms: float = 120.0, rtsp: bool = True, rows: Rows | None = None) -> dict:
     """Watch `count` cameras for so long: those of the made-up city over RTSP, or test patterns that no decoder sees. `rows` takes the trace.
-    UserError where the service cannot start."""
+    `release_ms` is open loop, see above; `decided_ms` of those decided alone. UserError where the service cannot start."""
     rows, order = Rows() if rows is None else rows, Order()
     service = Service(config.Service(budget_ms=budget_ms, max_cameras=256, utilisation=None), model, recorder=rows)
     service.results.listen(order)
@@ -69,22 +72,24 @@ async def trial(model: Path, count: int, seconds: float, budget_ms: float = 120.
         else:
             cameras = [config.Camera(name=f"camera {k + 1}", url=PATTERN) for k in range(count)]
             await service.start()
+        ready = time.monotonic()
         service.begin(cameras)
-        await asyncio.sleep(WARM_S)
+        await asyncio.sleep(min(WARM_S, seconds))
         service.capture = Latency()
         order.decisions.clear()
         since = time.monotonic()
         await asyncio.sleep(seconds)
         until, memory, counts = time.monotonic(), _memory(service), service.decider.scheduler.totals()
-        found = {"cameras": count, "seconds": round(until - since, 2), "ready_s": round(since - WARM_S - begun, 2), "budget_ms": budget_ms}
+        found = {"cameras": count, "seconds": round(until - since, 2), "ready_s": round(ready - begun, 2), "budget_ms": budget_ms}
         found |= {"capture_ms": service.capture.percentiles(), "out_of_order": order.out_of_order, "late": sum(service.results.late.values())}
         found |= {"frames": {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "balanced": int(counts.balanced),
                              **{cause: number for cause, number in counts.dropped.items() if number}}}
         per_stream = [order.decisions[camera.name] / (until - since) for camera in cameras]
     outcome = measured(rows, since, until)
-    return found | {"release_ms": _rounded(outcome.covered.summary()), "decided_ms": _rounded(outcome.decided.summary()), "over": outcome.over,
-                    "measured": len(outcome.covered), "fps": {"least": round(min(per_stream), 2), "mean": round(sum(per_stream) / count, 2)},
-                    "memory_mb": memory}
+    covered = outcome.covered
+    return found | {"release_ms": _rounded(covered.summary()), "decided_ms": _rounded(outcome.decided.summary()), "over": outcome.over,
+                    "measured": len(covered), "fps": {"least": round(min(per_stream), 2), "mean": round(sum(per_stream) / count, 2)},
+                    "memory_mb": memory, "histogram": covered.encode().decode()}
 
 
 def _memory(service: Service) -> dict[str, float]:
@@ -100,6 +105,14 @@ def _memory(service: Service) -> dict[str, float]:
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in values.items()}
+
+
+def apart(*words: str) -> dict:
+    """The same in a process of its own, so that the memory is the service's alone. `words`: as typed. UserError with what it says."""
+    done = subprocess.run([sys.executable, "-m", __name__, *words], capture_output=True, text=True, check=False, timeout=LONGEST_S)
+    if done.returncode:
+        raise UserError((done.stderr.strip().splitlines() or ["The trial of the service failed."])[-1])
+    return json.loads(done.stdout)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -122,7 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = Rows()
     try:
         found = asyncio.run(trial(args.model, args.cameras, args.seconds, args.budget_ms, not args.pattern, rows))
-        found["hardware"] = machine.hardware()["text"]
+        found |= {"ingest_ms": timing.ingest(), "hardware": machine.hardware()["text"]}
         if args.record:
             write(args.record, rows)
         if args.out:
