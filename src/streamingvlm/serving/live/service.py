@@ -85,8 +85,8 @@ class Service:
         return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
 
     async def add(self, camera: dict) -> dict:
-        """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken, or there is no room or no time
-        for it."""
+        """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken, or there is no room
+        or no time for it."""
         told = config.parse_camera(camera)
         if told.name in self.watched:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
