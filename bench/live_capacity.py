@@ -34,7 +34,7 @@ from streamingvlm.serving.virtual import RunTimes
 
 MODELS = {"model": "city-base", "baseline_vlm": "city-base/frame-vlm"}
 SIZES = {"model": (1, 2, 4, 8, 16), "baseline_vlm": (1, 2, 4, 8)}
-ROUNDS = {"model": 48, "baseline_vlm": 16}
+ROUNDS = {"model": 32, "baseline_vlm": 12}
 TRACE, TIMES = "eight_cameras.jsonl.gz", "run_times.json"
 
 

@@ -40,7 +40,7 @@ stages:
 def reports(root: Path) -> None:
     """Everything that a run leaves and the page shows, as small as it can be."""
     folder = root / "reports"
-    for name in ("figures", "timings", "notebooks", "reference", "city"):
+    for name in ("figures", "timings", "notebooks", "reference", "city", "live"):
         (folder / name).mkdir(parents=True)
     (folder / "timings" / "stream.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     compress_ms = [{"variant": "int8", "chunk_ms_p50": 5.0}]

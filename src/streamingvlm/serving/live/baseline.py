@@ -26,8 +26,8 @@ class Asked:
     def __init__(self, folder: Path):
         self.asker = Asker(loading.load(folder, torch.device("cpu"), decode="graph"), TOGETHER)
 
-    def decide(self, frames: Sequence[Frame]) -> list[dict]:
-        """Frames [H, W, C] uint8 -> the JSON of each."""
+    def decide(self, frames: Sequence[Frame], now: float | None = None) -> list[dict]:
+        """Frames [H, W, C] uint8 -> the JSON of each. What time it is does not matter to it."""
         begun = time.perf_counter()
         answers = self.asker.ask(np.stack([frame.pixels for frame in frames]))  # [B, H, W, C]
         ms = round((time.perf_counter() - begun) * 1e3, 3)
