@@ -15,9 +15,11 @@ reports/bench/capacity.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from streamingvlm.base import files
@@ -60,8 +62,6 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, dict]]:
     if args.measured:
         return json.loads(args.measured.read_text())["measured"]
     here = city.city(city.SEEDS - 1, 64)
-    import numpy as np
-
     pictures = np.stack([here.render(camera) for camera in range(here.cameras)])  # [B, F, H, W, 3]
     found = {"model": load.run_times(analysis.load(args.base), pictures, SIZES, args.rounds)}
     if args.baseline:
@@ -78,10 +78,10 @@ def capacities(args: argparse.Namespace, measured: dict) -> list[dict]:
             for budget_ms in args.budget_ms:
                 settings = Settings(budget_ms=budget_ms, mode=mode, fps=args.fps)
 
-                def one(streams: int, times=times, settings=settings) -> Measured:
-                    run_ms = RunTimes(times, seed=streams)
-                    outcome = run(load.scheduler(run_ms), cameras(Cameras(streams, args.seconds, args.fps, seed=streams, settings=settings)), run_ms)
-                    return Measured(outcome.covered, outcome.seconds)
+                def one(streams: int, times=times, settings=settings, seeds=itertools.count()) -> Measured:  # noqa: B008
+                    seed = next(seeds)  # a trial that is run again is another one
+                    run_ms, made = RunTimes(times, seed), Cameras(streams, args.seconds, args.fps, seed=seed, settings=settings)
+                    return Measured(run(load.scheduler(run_ms), cameras(made), run_ms).covered, args.seconds)
 
                 found = capacity(one, budget_ms, args.most)
                 best = found.best

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -100,25 +101,25 @@ def _pushed_to():
     return source
 
 
-def weather(seconds: float, kinds: list[str]) -> list[dict]:
+def weather(seconds: float, kinds: list[str], weathers: list[str]) -> list[dict]:
     rows = []
-    for kind, (name, faults) in itertools.product(kinds, WEATHER.items()):
+    for kind, name in itertools.product(kinds, weathers):
         with Link(seed=0) as link:
-            rows.append({"kind": kind, "weather": name, **_one(link, kind, faults, seconds)})
+            rows.append({"kind": kind, "weather": name, **_one(link, kind, WEATHER[name], seconds)})
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
 def _one(link: Link, kind: str, faults: dict, seconds: float) -> dict:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    pushes = kind not in {"tcp", "udp"}
+    pushes, lasts_s = kind not in {"tcp", "udp"}, seconds + 2 * faults.get("out_s", 0.0)
     here = [sys.executable, str(HERE)]
     far = [sys.executable, str(HERE.with_name("publisher.py")), kind, *map(str, SIZE)] if pushes else [*here, "film", link.addresses[0]]
     with contextlib.ExitStack() as stack:
         film = stack.enter_context(link.popen(0, far, **pipes))
         stack.callback(film.kill)
         told = film.stdout.readline()
-        view = stack.enter_context(link.popen(1, [*here, "view", kind, link.addresses[0], str(seconds)], **pipes))
+        view = stack.enter_context(link.popen(1, [*here, "view", kind, link.addresses[0], str(lasts_s)], **pipes))
         stack.callback(view.kill)
         if pushes:
             print(told.strip(), file=view.stdin, flush=True)
@@ -261,12 +262,14 @@ def main() -> None:
     parser.add_argument("what", choices=("weather", "cables"))
     parser.add_argument("--seconds", type=float, default=12.0, help="of each weather (12)")
     parser.add_argument("--kinds", nargs="+", default=["tcp", "udp", "VP8", "H264"], choices=("tcp", "udp", "VP8", "H264"))
+    parser.add_argument("--weathers", nargs="+", default=list(WEATHER), choices=list(WEATHER))
     parser.add_argument("--cameras", type=int, default=4)
     parser.add_argument("--off", type=float, default=30.0, help="seconds for which all are switched off (30)")
     parser.add_argument("--service", help="address of a service that runs")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    found = weather(args.seconds, args.kinds) if args.what == "weather" else cables(args.cameras, args.off, args.service)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # namespaces are removed on the way out
+    found = weather(args.seconds, args.kinds, args.weathers) if args.what == "weather" else cables(args.cameras, args.off, args.service)
     if args.out:
         files.write(args.out, json.dumps({"what": args.what, "found": found, **machine.provenance(vars(args))}, indent=1) + "\n")
     elif args.what == "cables":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -23,6 +24,15 @@ def test_results_come_in_the_order_of_the_jobs(count):
 def test_items_of_each_generator_come_in_order(count):
     items = list(workers.spread(range, [(4,), (0,), (6,)], count))
     assert [[item for number, item in items if number == job] for job in range(3)] == [[*range(4)], [], [*range(6)]]
+
+
+@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods() or workers.cores() == 1,
+                    reason="one core, or a system without fork servers, starts none: run this where there are two cores")
+def test_a_server_that_was_started_early_is_the_one_that_forks():
+    workers.start()
+    servers = {child.pid for child in psutil.Process().children()}
+    parents = set(workers.ordered(os.getppid, [(), ()], 2))
+    assert len(parents) == 1 and parents <= servers
 
 
 def test_what_goes_wrong_in_a_worker_is_raised_here():

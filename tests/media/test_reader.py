@@ -443,6 +443,15 @@ def test_memory_stays_flat_over_ten_minutes(ten_minutes, backend):
     assert chunks == 600 and growth_mb < 12
 
 
+def test_decord_is_asked_only_where_it_can_skip_groups_of_pictures(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(decord_reader, "open_proven", lambda index, truth: asked.append(index))
+    writer.write_h264(tmp_path / "x.mp4", pictures(200), 10.0)  # a key frame every two seconds
+    for fps, chunk_s, skips in ((2.0, 1.0, False), (0.2, 5.0, True)):
+        assert len(list(reader.read_chunks(tmp_path / "x.mp4", Video(fps=fps, chunk_s=chunk_s)))) == 20 / chunk_s
+        assert bool(asked) == skips
+
+
 @needs_decord
 def test_decord_is_rewound_after_every_batch(good):
     # Unwound, it kept 350 MB more after a minute of 1080p; the small file above would not show it.

@@ -209,11 +209,11 @@ class Running:
 
     def __init__(self, service: FakeService, port: int = 0):
         self.service, self.port = service, port
-        self.ready, self.loop = threading.Event(), asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_until_complete, args=(self._run(),), daemon=True)
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
     async def _run(self) -> None:
-        self.leave = asyncio.Event()
+        self.loop, self.leave = asyncio.get_running_loop(), asyncio.Event()
         self.service.begin()
         async with listening(application(self.service), "127.0.0.1", self.port) as self.address:
             self.ready.set()

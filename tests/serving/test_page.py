@@ -143,6 +143,16 @@ def test_cameras_are_added_and_removed_a_refusal_stands_at_its_field_and_a_name_
     assert page("[...document.images].every(one => !one.src.endsWith('/x'))")
 
 
+def test_the_camera_of_this_browser_is_offered_and_a_refusal_is_said(watched):
+    page, _, service = watched
+    page("{document.querySelector('#open-webcam').click(); const form = document.querySelector('#webcam-form');"
+         "form.elements.name.value = 'laptop'; form.requestSubmit()}")
+    page.until("document.querySelector('#webcam-error').textContent === 'This made-up service takes no WebRTC.'")
+    (offered,) = service.offers
+    assert "m=video" in offered and "a=sendonly" in offered and "m=audio" not in offered and "a=candidate" in offered
+    assert "laptop" in service.watched and page("!document.querySelector('#webcam-picture').srcObject"), "the camera's lamp is out again"
+
+
 def test_a_lost_service_is_told_and_what_was_missed_is_caught_up_once(page):
     first = FakeService(1, eventful=False)
     with Running(first) as running:

@@ -394,3 +394,59 @@ def test_a_curve_with_a_step_is_run_in_batches_that_fit_it():
         core.handle(frame(f"s{k}", 0, 0.0), 0.0)
     [run] = core.handle(BatchDone(run.batch_id, 20.0), 0.02)
     assert len(run.frames) == 4
+
+
+def test_patient_streams_make_no_batch_that_an_impatient_one_cannot_wait_for():
+    machine = Machine(scheduler({1: 10.0, 32: 320.0}, largest=32), run_ms=lambda n: 10.0 * n)
+    for k in range(30):
+        machine.tell(StreamAdded(f"s{k}", Settings(budget_ms=3000.0, stale_ms=9000.0)), 0.0)
+    machine.tell(StreamAdded("urgent", Settings(budget_ms=100.0, priority=1.0)), 0.0)
+    cameras(machine, {"urgent": 5.0, **{f"s{k}": 3.0 for k in range(30)}}, 20)
+    assert max(machine.sizes) <= 5 and len(machine.decided["urgent"]) == 100
+    assert max(late for _, late in machine.decided["urgent"]) <= 0.1
+
+
+def test_a_budget_that_nothing_can_keep_still_gets_decisions():
+    machine = Machine(scheduler({1: 300.0, 8: 400.0}), run_ms=lambda n: 290.0 + 10 * n)
+    for k in range(6):
+        machine.tell(StreamAdded(f"s{k}", Settings(budget_ms=50.0)), 0.0)
+    cameras(machine, {f"s{k}": 8.0 for k in range(6)}, 20)
+    assert min(len(machine.decided[f"s{k}"]) for k in range(6)) > 40 and max(machine.sizes) == 6
+
+
+def test_frames_that_all_come_at_one_instant_are_decided_in_their_order():
+    core, order = scheduler(), []
+    for name in "abc":
+        core.handle(StreamAdded(name, Settings(mode="every_frame", queue=50)), 1.0)
+    actions = [action for n in range(20) for name in "abc" for action in core.handle(frame(name, n, 1.0), 1.0)]
+    while runs := [action for action in actions if isinstance(action, Run)]:
+        order += runs[0].frames
+        actions = core.handle(BatchDone(runs[0].batch_id, 0.0), 1.0)
+    assert len(order) == 60 and all([one.frame_id for one in order if one.stream == name] == list(range(20)) for name in "abc")
+    assert all(action.at > 1.0 for action in actions if isinstance(action, Wake))
+
+
+def test_an_alarm_that_never_ends_leaves_the_others_their_turns():
+    machine = Machine(scheduler(largest=1), run_ms=lambda n: 60.0)
+    for k in range(4):
+        machine.tell(StreamAdded(f"s{k}", Settings()), 0.0)
+    for n in range(8 * 20):
+        for k in range(4):
+            machine.tell(frame(f"s{k}", n, n / 8 + k / 50), n / 8 + k / 50)
+        machine.tell(events.Alarm("s0", 9.0), n / 8 + 0.09)
+    machine.tell(None, 100.0)
+    done = {name: len(told) for name, told in machine.decided.items()}
+    assert done["s0"] > 1.5 * max(done[f"s{k}"] for k in (1, 2, 3)) and min(done.values()) > 20
+
+
+def test_what_the_scheduler_holds_does_not_grow_with_streams_that_came_and_went():
+    core, now = scheduler(), 0.0
+    for k in range(500):
+        now += 0.05
+        core.handle(StreamAdded(f"s{k}", Settings()), now)
+        for action in core.handle(frame(f"s{k}", 0, now), now):
+            if isinstance(action, Run):
+                core.handle(BatchDone(action.batch_id, 10.0), now + 0.01)
+        core.handle(StreamRemoved(f"s{k}"), now + 0.02)
+    assert core.totals().frames_in == core.totals().decided == 500
+    assert not core._streams and not core._ready and not core._budgets and core._batch is None and len(core._expected) < 5

@@ -7,13 +7,15 @@ One batch runs at a time (a device has one model, which holds the streams' state
 After every event, of every stream: frames in = decided + dropped by cause + in flight (`counts`).
 
 Who goes first: higher priority, then the earlier deadline; but one place of a batch belongs to whoever has waited `starve_ms` for a turn. A batch
-grows while those in it are decided in time and while it takes no longer than half the shortest budget in it: whoever just missed it then waits
-that half and runs in the other. It is held back for a frame that is expected soon only while all that wait lose less than the batch gains.
+grows while those in it are decided in time and while it takes no longer than half the shortest budget of all live streams: whoever just missed it
+waits that half and runs in the other, however patient those in it are. It is held back for a frame that is expected soon only while all that wait
+lose less than the batch gains.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -44,6 +46,7 @@ class Scheduler:
         self._ready: dict[str, StreamQueue] = {}  # those with a waiting frame
         self._batch: tuple[int, list[tuple[StreamQueue, FrameArrived]]] | None = None  # the one that runs
         self._batches = 0
+        self._budgets: list[float] = []  # seconds, of the live streams, rising
         self._gone = Counts()  # of streams that were closed or never admitted
         self._expected: list[tuple[float, int, StreamQueue]] = []  # heap of next arrivals; one that no longer holds is told by its time
         self._started = 0  # frames, ever: what breaks a tie of two times in the heap
@@ -56,7 +59,8 @@ class Scheduler:
 
     def handle(self, event: events.Event, now: float) -> list[Action]:
         """What follows from an event at `now`. A clock that goes back counts as standing still."""
-        self.now = max(self.now, now)
+        if self.now < now < math.inf:
+            self.now = now
         out: list[Action] = []
         self._handlers[type(event)](event, out)
         if self._batch is None:
@@ -108,13 +112,17 @@ class Scheduler:
                 out.append(events.Refused(name, f"With {name} the streams would take {share:.0%} of this machine, above the limit of "
                                                 f"{self.limits.utilisation:.0%}; remove a stream, or lower the frames per second."))
                 return
-        self._streams[name] = StreamQueue(name, settings, self.limits.calm_s)
+        queue = self._streams[name] = StreamQueue(name, settings, self.limits.calm_s)
+        if queue.live:
+            insort(self._budgets, queue.budget_s)
         out.append(events.Admitted(name))
 
     def _removed(self, event: events.StreamRemoved, out: list[Action]) -> None:
         queue = self._streams.pop(event.stream, None)
         if queue is not None:
             self._ready.pop(queue.name, None)
+            if queue.live:
+                self._budgets.remove(queue.budget_s)
             self._drop(queue.remove(self.now), out)
             self._close(queue, out)
 
@@ -212,19 +220,17 @@ class Scheduler:
     def _fit(self, order: list[StreamQueue]) -> tuple[int, float]:
         """How many of `order` run together, and the earliest deadline among them that this keeps."""
         table, now = self.curve.table, self.now
-        tightest = longest_s = math.inf
-        alone_s, size = table[1] / 1e3, 0
+        attainable = bisect_left(self._budgets, table[1] / 1e3)  # a budget that not even one frame keeps limits nobody
+        longest_s = self._budgets[attainable] / 2 if attainable < len(self._budgets) else math.inf
+        tightest, size = math.inf, 0
         for queue in order[: self.curve.largest]:
             run_s = table[size + 1] / 1e3
             if size and (run_s > longest_s or now + run_s > tightest):
                 break
             size += 1
-            budget_s = queue.budget_s
-            deadline = queue.waiting[0].released_at + budget_s
+            deadline = queue.waiting[0].released_at + queue.budget_s
             if now + run_s <= deadline < tightest:  # one that is late all the same must hinder nobody
                 tightest = deadline
-            if alone_s <= budget_s < 2 * longest_s:
-                longest_s = budget_s / 2
         return size, tightest
 
     def _hold_until(self, size: int, tightest: float) -> float:

@@ -304,6 +304,25 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(monkeypatch):
     assert not any(p.corrupt for p in got) and np.diff([p.pts_s for p in got]).max() < 1
 
 
+def test_a_client_over_udp_that_never_speaks_again_is_forgotten(monkeypatch):
+    monkeypatch.setattr(rtsp_server, "IDLE_S", 0.4)
+    with running({"card": card()}) as address, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        ear.bind(("127.0.0.1", 0))
+        ear.settimeout(2)
+        host, port = address.removeprefix("rtsp://").split(":")
+        with socket.create_connection((host, int(port)), timeout=3) as line:
+            way = f"Transport: RTP/AVP;unicast;client_port={ear.getsockname()[1]}-{ear.getsockname()[1]}"
+            for request in (f"SETUP {address}/card/track0 RTSP/1.0\r\nCSeq: 1\r\n{way}", f"PLAY {address}/card RTSP/1.0\r\nCSeq: 2"):
+                line.sendall(f"{request}\r\n\r\n".encode())
+            assert ear.recv(2000)[1] == 200 and ear.recv(2000)[1] & 127 == 96  # a report first, then pictures
+            while line.recv(4096):
+                pass  # until it hangs up
+        ear.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            for _ in range(1000):
+                ear.recv(2000)
+
+
 def test_many_clients_see_the_same(clip):
     seen = {}
     with running({"a": Looped(clip)}) as address:

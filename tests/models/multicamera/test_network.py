@@ -72,7 +72,7 @@ def test_batched_is_each_alone(sight, variant):
         close(whole, alone, slice(stream, stream + 1))
 
 
-@pytest.mark.parametrize("variant", ["model", "asking", "plain_hrm", "mean_hrm"])
+@pytest.mark.parametrize("variant", ["model", "held_hrm", "plain_hrm", "mean_hrm"])
 @torch.inference_mode()
 def test_permuted_streams_decide_the_same(sight, variant):
     kept, order = memory(VARIANTS[variant]), torch.tensor([2, 0, 3, 1])

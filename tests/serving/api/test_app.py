@@ -155,6 +155,10 @@ def test_a_browser_is_kept_strict_and_two_services_apart():
             policy = answer.headers["content-security-policy"]
             assert "default-src 'self'" in policy and "unsafe" not in policy and answer.headers["x-content-type-options"] == "nosniff"
             assert "server" not in answer.headers
+            for path, kind in (("/", "text/html"), ("/static/app.js", "text/javascript"), ("/static/style.css", "text/css")):
+                part = await client.get(path)
+                assert part.status_code == 200 and part.headers["content-type"].startswith(kind) and part.headers["cache-control"] == "no-cache"
+                assert part.headers["content-security-policy"] == policy
             assert len((await client.get("/api/results")).json()["records"]) == 1 and not (await second.get("/api/results")).json()["records"]
             described = (await client.get("/api/openapi.json")).json()
             assert {"/api/cameras", "/api/results", "/whip/{name}", "/healthz", "/metrics"} <= set(described["paths"]) and json.dumps(described)

@@ -74,7 +74,7 @@ def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     Network(Knobs()).save(folder / "model")
     rules = {kind: {"on": 0.5, "off": 0.5} for kind in ANOMALIES}
-    (folder / "model" / "thresholds.json").write_text(json.dumps({"rules": rules}))
+    (folder / "model" / "thresholds.json").write_text(json.dumps({"thresholds": {}, "rules": rules}))
     film = folder / "film.mp4"
     writer.write_h264(film, (np.full((64, 64, 3), 8 * k, np.uint8) for k in range(24)), 12.0)
     settings = cameras.parse({"service": {"budget_ms": 2000, "utilisation": None}, "cameras": [

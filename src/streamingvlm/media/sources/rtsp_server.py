@@ -34,6 +34,7 @@ from streamingvlm.media.sources.rtp import Encoded, Feed, Looped, Packets, Wante
 REALM = "streamingvlm"
 REPORT_S = 1.0
 HELD_BYTES = 1 << 20  # of a client that does not keep up; what comes on top is left out, up to a key frame
+IDLE_S = 90.0  # without a request from a client over UDP, whose end nobody would notice; 60 s are what it is told
 BODY_BYTES = 1 << 16  # more than any request here needs
 HEADERS = 64
 METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
@@ -84,12 +85,13 @@ class Viewer:
 
     def send(self, cut: list[bytes], report: bytes, key: bool) -> bool:
         """One access unit's packets -> whether the viewer could take them, or waits for a key frame."""
+        if self.writer.transport.get_write_buffer_size() > HELD_BYTES:
+            self.begun = False
+            return False
         host = self.writer.get_extra_info("peername")[0]
         if report:
             self._put(1, [report], host)
-        if self.writer.transport.get_write_buffer_size() > HELD_BYTES:
-            self.begun = False
-        elif self.begun or key:
+        if self.begun or key:
             self.begun = True
             self._put(0, cut, host)
         return self.begun
@@ -134,7 +136,7 @@ class Server:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         viewer = Viewer(writer)
         try:
-            while request := await _request(reader):
+            while request := await asyncio.wait_for(_request(reader), IDLE_S if viewer.udp else None):
                 method, url, headers = request
                 status, more, body = self._answer(viewer, method, url, headers)
                 lines = [f"RTSP/1.0 {status}", f"CSeq: {headers.get('cseq', '0')}", *more, *([f"Content-Length: {len(body)}"] if body else [])]
@@ -144,7 +146,7 @@ class Server:
                     break
                 if method == "PLAY" and status.startswith("200"):
                     viewer.channel.add(viewer)
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):  # it is gone, or speaks something else
+        except (asyncio.IncompleteReadError, OSError, ValueError):  # it is gone, or speaks something else
             pass
         finally:
             if viewer.channel:

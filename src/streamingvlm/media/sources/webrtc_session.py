@@ -1,9 +1,9 @@
 """One publisher's WebRTC connection: its offer is answered, its pictures are taken as they come, and what aiortc does not tell of them is found out.
 
 aiortc's receiver knows when a picture arrived and what the sender's clock said, and keeps it to itself; and its queues have no end. `Tap` reaches
-into a few private places of one receiver object: the handler of RTCP, what maps RTP timestamps, the queue to its decoder, the flag that asks the
-sender for a key frame. Should a version of aiortc move them, pictures still come, with neither `captured_at` nor a limit on what waits to be decoded;
-tests/media/sources/test_webrtc.py fails then. Knows no camera: a session begins with an offer and ends for good.
+into a few private places of one receiver object: the handler of RTCP, what maps RTP timestamps, what puts packets in order, the queue to its decoder
+and the flag that asks the sender for a key frame. Should a version of aiortc move them, pictures still come, with neither `captured_at` nor a limit
+on what waits; tests/media/sources/test_webrtc.py fails then. Knows no camera: a session begins with an offer and ends for good.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import secrets
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription, rtp
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.mediastreams import MediaStreamError
 
 from streamingvlm.media.sources.protocol import Picture
@@ -33,6 +35,7 @@ HZ = 90_000  # of every video payload's RTP clock
 NTP_1970 = 2_208_988_800  # seconds from NTP's beginning to Unix's
 BEHIND = 60  # pictures wait to be decoded at most; then they are thrown away until a key frame comes with no more than CAUGHT_UP waiting
 CAUGHT_UP = 5
+GAP_S = 1.0  # how long a packet may be missing
 H264_KEY = re.compile(rb"\x00\x00\x01[\x05\x07\x25\x27\x45\x47\x65\x67]")  # a picture that needs no other, or the parameter set in front of one
 
 
@@ -143,6 +146,7 @@ class Tap:
         receiver._handle_rtcp_packet = self._on_report
         receiver._RTCRtpReceiver__timestamp_mapper = self
         receiver._RTCRtpReceiver__decoder_queue = self.waiting
+        receiver._RTCRtpReceiver__jitter_buffer = InOrder()
 
     @property
     def heard(self) -> bool:
@@ -172,6 +176,30 @@ class Tap:
             return received_at, None
         at, ticks = self._sender_clock
         return received_at, at + _signed(self._origin + pts - ticks) / HZ
+
+
+class InOrder(JitterBuffer):
+    """Puts packets in order as aiortc's own does, but waits no longer than GAP_S for one that is missing; then it goes on with what is there, and a
+    key frame is asked for. aiortc's own waits until 512 packets have come: 17 s after a cable was out, where a picture is one packet."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        super().__init__(capacity=512, is_video=True)
+        self._clock, self._moved_at = clock, clock()
+
+    def add(self, packet: rtp.RtpPacket) -> tuple[bool, JitterFrame | None]:
+        if self._origin is None:
+            self._moved_at = self._clock()
+        elif 0 < (self._origin - packet.sequence_number) % 2**16 < 2**12:
+            return False, None  # repeated too late
+        ask, picture = super().add(packet)
+        if picture is not None:
+            self._moved_at = self._clock()
+        elif self._clock() - self._moved_at > GAP_S:
+            self.remove(self.capacity)
+            self._origin = None
+            _, picture = self.add(packet)
+            ask = True
+        return ask, picture
 
 
 class Waiting(queue.Queue):

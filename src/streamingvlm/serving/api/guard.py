@@ -18,6 +18,7 @@ SAFE = {"GET", "HEAD", "OPTIONS"}
 HEADERS = {
     "Content-Security-Policy":
         "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",  # where a route says nothing else: a page half of yesterday and half of today does not work
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }

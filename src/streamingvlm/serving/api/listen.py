@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from streamingvlm.base.errors import UserError
 
+MOST = 500  # connections: fewer than a process may have files open
 PING_S = 20.0  # a WebSocket whose other end is gone without a word is closed after two of these
 
 
@@ -32,7 +33,7 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     door = bound(host, port)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2,
                             ws_ping_interval=PING_S, ws_ping_timeout=PING_S, ws_max_size=64 * 1024, ws_max_queue=4, ws_per_message_deflate=False,
-                            h11_max_incomplete_event_size=32 * 1024)
+                            h11_max_incomplete_event_size=32 * 1024, limit_concurrency=MOST)
     server = _Server(config)
     task = asyncio.ensure_future(server.serve(sockets=[door]))
     try:

@@ -31,7 +31,7 @@ async def page() -> Response:
     found = resources.files("streamingvlm.serving") / "page" / "index.html"
     if not found.is_file():
         raise HTTPException(404, "This service has no page; its cameras are at /api/cameras.")
-    return FileResponse(str(found), headers={"Cache-Control": "no-cache"})
+    return FileResponse(str(found))
 
 
 @router.get("/healthz")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import av
 
 PREVIEW_PX, QUALITY = 480, 80  # the longer side of a preview, and JPEG's quality
+SMALL_PX, SHARP = 200, 92  # a picture of so few pixels is not smeared: its colours are not halved either
 
 
 def frame_of(image: av.VideoFrame | np.ndarray) -> av.VideoFrame:
@@ -41,5 +42,6 @@ def preview(image: av.VideoFrame | np.ndarray) -> bytes:
     share = min(1.0, PREVIEW_PX / max(frame.width, frame.height))
     small = fitted(frame, max(2, round(frame.height * share)), max(2, round(frame.width * share)))
     out = io.BytesIO()
-    Image.fromarray(small).save(out, "JPEG", quality=QUALITY)
+    sharp = max(small.shape) <= SMALL_PX
+    Image.fromarray(small).save(out, "JPEG", quality=SHARP if sharp else QUALITY, subsampling=0 if sharp else 2)
     return out.getvalue()

@@ -85,7 +85,8 @@ class Service:
         return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
 
     async def add(self, camera: dict) -> dict:
-        """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken or there are too many."""
+        """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken, or there is no room
+        or no time for it."""
         told = config.parse_camera(camera)
         if told.name in self.watched:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
@@ -93,7 +94,12 @@ class Service:
             raise Conflict(f"There are {len(self.watched)} cameras, as many as `service.max_cameras` allows: remove one first.")
         kinds.source(told.url, more=self.more)
         self._add(told)
-        return self.watched[told.name].row(self._counts(told.name))
+        watched = self.watched[told.name]
+        if watched.state == "failed":
+            del self.watched[told.name]
+            self.results.forget(told.name)
+            raise Conflict(watched.reason)
+        return watched.row(self._counts(told.name))
 
     async def remove(self, name: str) -> None:
         if name not in self.watched:
