@@ -41,13 +41,13 @@ class UnderLoad:
 
 
 def run_times(analyst: Analyst | Asked, pictures: np.ndarray, sizes: Sequence[int], rounds: int = 48) -> dict[str, dict[int, list[float]]]:
-    """pictures [B, F, H, W, 3] of as many streams as the largest of `sizes`, or fewer that take turns -> {"wall_ms", "cpu_ms"}: size -> one number a
+    """pictures [B, F, H, W, 3] of some streams, which take turns: what they show may cost more or less -> {"wall_ms", "cpu_ms"}: size -> one number a
     batch. `cpu_ms` is this thread's own time, and what to read on a machine that others use too. The analyst forgets all streams."""
     out: dict[str, dict[int, list[float]]] = {"wall_ms": {}, "cpu_ms": {}}
     for size in sizes:
         spent = []
         for k in range(rounds + WARM):
-            frames = [Frame(_stamp(f"{size}/{b}", k, k / 8), pictures[b % len(pictures), k % pictures.shape[1]]) for b in range(size)]
+            frames = [Frame(_stamp(f"{size}/{b}", k, k / 8), pictures[(b + k) % len(pictures), k % pictures.shape[1]]) for b in range(size)]
             wall, own = time.perf_counter(), time.thread_time()
             analyst.decide(frames, k / 8)
             spent.append((time.perf_counter() - wall, time.thread_time() - own))
