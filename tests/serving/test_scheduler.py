@@ -178,7 +178,7 @@ class Ledger:
         assert len(set(self.answered)) == len(self.answered), "a frame was answered twice"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(STEP, CLOCK), max_size=80), st.integers(1, 5))
 def test_every_frame_is_accounted_for_whatever_happens(steps, largest):
     ledger = Ledger(scheduler(largest=largest))
