@@ -26,11 +26,11 @@ from streamingvlm.base import files, machine
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import city
-from streamingvlm.serving import load
-from streamingvlm.serving.capacity import SHORTEST_S, Measured, capacity
-from streamingvlm.serving.latencies import Latencies
 from streamingvlm.serving.live import analysis, trial
-from streamingvlm.serving.virtual import RunTimes
+from streamingvlm.serving.schedule import load
+from streamingvlm.serving.schedule.capacity import SHORTEST_S, Measured, capacity
+from streamingvlm.serving.schedule.latencies import Latencies
+from streamingvlm.serving.schedule.virtual import RunTimes
 
 MODELS = {"model": "city-base", "baseline_vlm": "city-base/frame-vlm"}
 SIZES = {"model": (1, 2, 4, 8, 16), "baseline_vlm": (1, 2, 4, 8)}

@@ -18,11 +18,11 @@ from pathlib import Path
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.arrivals import Arrival, Ran, Row, Setup
-from streamingvlm.serving import events
-from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.processes import Worker
-from streamingvlm.serving.replay import to_row
-from streamingvlm.serving.scheduler import Scheduler
+from streamingvlm.serving.schedule import events
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.replay import to_row
+from streamingvlm.serving.schedule.scheduler import Scheduler
 from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from streamingvlm.serving.intake import timing
 from streamingvlm.serving.live import demo
 from streamingvlm.serving.live.camera import Latency
 from streamingvlm.serving.live.service import Service
-from streamingvlm.serving.replay import measured
+from streamingvlm.serving.schedule.replay import measured
 
 WARM_S = 3.0  # of a run, not measured: first batches, first connections
 LONGEST_S = 900.0

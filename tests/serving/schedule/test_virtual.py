@@ -12,12 +12,12 @@ from hdrh.histogram import HdrHistogram
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals
 from streamingvlm.media.arrivals import Arrival, Lost, Ran, Recorder
-from streamingvlm.serving.events import BatchDone, Drop, FrameArrived, FrameLost, Run, Settings, StreamAdded, Timer, Wake
-from streamingvlm.serving.latencies import Latencies
-from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.replay import Recorded, replay
-from streamingvlm.serving.scheduler import Limits, Scheduler
-from streamingvlm.serving.virtual import Cameras, RunTimes, cameras, from_trace, frozen, run
+from streamingvlm.serving.schedule.events import BatchDone, Drop, FrameArrived, FrameLost, Run, Settings, StreamAdded, Timer, Wake
+from streamingvlm.serving.schedule.latencies import Latencies
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.replay import Recorded, replay
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, from_trace, frozen, run
 
 RNG = np.random.default_rng(0)
 MEASURED = {1: RNG.gamma(50, 10 / 50, 200), 8: RNG.gamma(50, 29 / 50, 200)}
