@@ -52,7 +52,7 @@ class Told:
 
 
 class Decider:
-    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.replay`)."""
+    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.schedule.replay`)."""
 
     def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None):
         self.pools, self.told, self.record = pools, told, record

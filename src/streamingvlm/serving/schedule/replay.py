@@ -1,7 +1,7 @@
 """What a scheduler was told, written down, and told again: the same actions in the same order. Knows the events' fields, no clock.
 
     streamingvlm serve --demo --record run.jsonl.gz
-    python -m streamingvlm.serving.schedule.replay run.jsonl.gz     # what became of every frame, decided again in virtual time; --frames: frame by frame
+    python -m streamingvlm.serving.schedule.replay run.jsonl.gz     # every frame decided again, in virtual time; --frames: frame by frame
 
     for now, event, actions in replay(arrivals.read(path)): ...        # of a live run: the trace says what its scheduler was made of
     recorded = Recorded(scheduler, recorder)          # in place of a scheduler: handles, and writes down
