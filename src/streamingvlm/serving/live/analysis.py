@@ -24,7 +24,7 @@ from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import SHAPE, Slots
 
 if TYPE_CHECKING:
-    from streamingvlm.serving.trials.baseline import Asked
+    from streamingvlm.serving.live.baseline import Asked
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
 LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
@@ -33,7 +33,7 @@ LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobo
 def load(folder: Path) -> Analyst | Asked:
     """The analyst of a packaged model. UserError where the folder holds none."""
     if (folder / "tokenizer.json").is_file():
-        from streamingvlm.serving.trials.baseline import Asked
+        from streamingvlm.serving.live.baseline import Asked
 
         return Asked(folder)
     return Analyst(networks.load(folder), table.rules(folder))
