@@ -17,19 +17,21 @@ from streamingvlm.evaluation.frame_vlm import Asker, FrameAnswer
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.worlds.city.knobs import ACTIONS, CLASSES, SIZE_PX
 
-TOGETHER = 16  # frames asked about at a time
+TOGETHER = (1, 2, 4, 8, 16)  # frames asked about at a time: a recorded step costs what it was recorded for, however few there are
 
 
 class Asked:
     """Decides as `analyst.Analyst` does. UserError where the folder holds no such model."""
 
     def __init__(self, folder: Path):
-        self.asker = Asker(loading.load(folder, torch.device("cpu"), decode="graph"), TOGETHER)
+        vlm = loading.load(folder, torch.device("cpu"), decode="graph")
+        self.askers = {size: Asker(vlm, size) for size in TOGETHER}
 
     def decide(self, frames: Sequence[Frame], now: float | None = None) -> list[dict]:
-        """Frames [H, W, C] uint8 -> the JSON of each. What time it is does not matter to it."""
+        """Frames [H, W, C] uint8, 16 at most -> the JSON of each. What time it is does not matter to it."""
         begun = time.perf_counter()
-        answers = self.asker.ask(np.stack([frame.pixels for frame in frames]))  # [B, H, W, C]
+        asker = next(asker for size, asker in self.askers.items() if size >= len(frames))
+        answers = asker.ask(np.stack([frame.pixels for frame in frames]))  # [B, H, W, C]
         ms = round((time.perf_counter() - begun) * 1e3, 3)
         return [_row(answer) | {"ms": {"see": ms, "memory": 0.0}} for answer in answers]
 
