@@ -121,7 +121,7 @@ def test_results_come_in_order_and_say_what_was_dropped(running):
 def test_a_frame_that_is_pushed_is_decided(running):
     taken_at = time.time() - 5
     for k in range(3):
-        running.call(running.service.push, "pushed", k / 8, taken_at + k, bytes(64 * 48 * 3), 64, 48)
+        running.call(running.service.push, "pushed", float(k), taken_at + k, bytes(64 * 48 * 3), 64, 48)
     running.until(lambda rows: rows["pushed"]["frames"]["decided"] == 3)
     record = running.call(running.service.results.since, 0, ["pushed"], ["decision"])[0][-1]
     assert record["captured_by"] == "sender" and record["captured_at"] == taken_at + 2
