@@ -120,6 +120,7 @@ city-base: $(STAMP)  ## train the multi-camera model in data/city-base again, it
 	@$(PY) -m streamingvlm.training.city.recipe
 	@$(PY) -m streamingvlm.training.city.variants
 	@$(PY) -m streamingvlm.training.frame_vlm.train data/city-base/frame-vlm
+	@$(PY) -m streamingvlm.training.city_words.train data/city-commentator
 	@$(PY) -m dvc commit --force --quiet data.dvc
 
 lint: $(STAMP)  ## check the style, who may import whom, and the sizes of modules and rooms

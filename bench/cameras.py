@@ -88,21 +88,22 @@ def backbone_rows(repeats: int) -> Iterator[dict]:
 
 
 def hours_rows(repeats: int, hours: float = 2.0, window: int = 96) -> Iterator[dict]:
-    """The packaged memory on one city of 48 s, seen once and shown again and again: CPU ms a round of eight frames, bytes carried, and the process's
-    memory, in the first and the last tenth of the stream."""
+    """The packaged memory on one city of 48 s, seen once and shown again and again: medians of CPU ms a round of eight frames, of bytes carried and
+    of the process's memory, in each tenth of the stream."""
     network = load(repository_root() / "data" / "city-base")
     sight = record(network, City(6_000_000, frames=4 * window)).sight.map(lambda x: x.float())
-    state, rounds, rows = network.memory.start(sight.scene.shape[1]), round(hours * 3600 * FPS), []
-    for start in range(0, rounds - rounds % window, window):
+    state, windows, rows = network.memory.start(sight.scene.shape[1]), max(10, round(hours * 3600 * FPS / window)), []
+    for start in range(0, windows * window, window):
         used, at = time.thread_time(), start % (4 * window)
         _, state = network.memory(sight.map(lambda x, at=at: x[at:at + window]), state)
         carried = sum(tensor.nbytes for tensor in state.tensors().values())
         rows.append((1e3 * (time.thread_time() - used) / window, carried, psutil.Process().memory_info().rss / 1e6))
-    tenth = max(1, len(rows) // 10)
-    for what, part in (("first tenth", rows[1:1 + tenth]), ("last tenth", rows[-tenth:])):
-        cpu_ms, carried, memory_mb = (statistics.median(values) for values in zip(*part, strict=True))
-        yield {"part": "hours", "what": what, "hours": hours, "streams": sight.scene.shape[1], "rounds": len(rows) * window,
-               "cpu_ms": round(cpu_ms, 3), "state_bytes": carried, "memory_mb": round(memory_mb, 1)}
+        done = start // window + 1
+        if done * 10 // windows > (done - 1) * 10 // windows:  # a tenth is over
+            cpu_ms, carried, memory_mb = (statistics.median(values) for values in zip(*rows, strict=True))
+            rows = []
+            yield {"part": "hours", "what": f"tenth{done * 10 // windows}", "hours": hours, "streams": sight.scene.shape[1],
+                   "rounds": done * window, "cpu_ms": round(cpu_ms, 3), "state_bytes": carried, "memory_mb": round(memory_mb, 1)}
 
 
 PARTS = {"network": network_rows, "trm": trm_rows, "backbones": backbone_rows, "hours": hours_rows}

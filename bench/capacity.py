@@ -26,12 +26,12 @@ from streamingvlm.base import files
 from streamingvlm.base.machine import provenance
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import city, city_watch
-from streamingvlm.evaluation.under_load import quality
-from streamingvlm.serving import load
-from streamingvlm.serving.capacity import Measured, capacity
-from streamingvlm.serving.events import MODES, Settings
 from streamingvlm.serving.live import analysis
-from streamingvlm.serving.virtual import Cameras, RunTimes, cameras, run
+from streamingvlm.serving.schedule.capacity import Measured, capacity
+from streamingvlm.serving.schedule.events import MODES, Settings
+from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, run
+from streamingvlm.serving.trials import load
+from streamingvlm.serving.trials.under_load import quality
 from streamingvlm.worlds.city.knobs import FPS
 
 SIZES = (1, 2, 4, 8, 16, 32)

@@ -5,7 +5,7 @@ scheduler. Measures; asserts nothing. Some five minutes a model; whatever else r
     python -m bench.live_capacity --record data/live                         # what lesson 9 reads, and nothing else; half a minute
     python -m bench.live_capacity --rtsp --seconds 20                        # the city over RTSP; this machine then draws and encodes it too
 
-Doubles, then bisects (`serving.capacity`): p99 from release to decision within the budget, a dropped frame counting until a newer one is decided,
+Doubles, then bisects (`schedule.capacity`): p99 from release to decision within the budget, a dropped frame counting until a newer one is decided,
 over 10 s at least after a warm-up, frames added up until chance is ruled out. Cameras are test patterns that no decoder sees, at eight frames a
 second, or the city's over RTSP. `bench/capacity.py` has the same in virtual time.
 """
@@ -26,11 +26,11 @@ from streamingvlm.base import files, machine
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import city
-from streamingvlm.serving import load
-from streamingvlm.serving.capacity import SHORTEST_S, Measured, capacity
-from streamingvlm.serving.latencies import Latencies
-from streamingvlm.serving.live import analysis, trial
-from streamingvlm.serving.virtual import RunTimes
+from streamingvlm.serving.live import analysis
+from streamingvlm.serving.schedule.capacity import SHORTEST_S, Measured, capacity
+from streamingvlm.serving.schedule.latencies import Latencies
+from streamingvlm.serving.schedule.virtual import RunTimes
+from streamingvlm.serving.trials import load, trial
 
 MODELS = {"model": "city-base", "baseline_vlm": "city-base/frame-vlm"}
 SIZES = {"model": (1, 2, 4, 8, 16), "baseline_vlm": (1, 2, 4, 8)}

@@ -24,7 +24,7 @@ import common
 import torch
 
 from streamingvlm.base.timing import percentiles
-from streamingvlm.serving.capacity import largest
+from streamingvlm.serving.schedule.capacity import largest
 from streamingvlm.streaming.batching import run_batched
 
 

@@ -115,6 +115,15 @@ def test_what_other_commands_measured_comes_with_where_it_ran(tmp_path):
                            "command": "make conformance"}
 
 
+def test_what_the_benches_of_cameras_and_of_seeds_left_is_read_by_name(tmp_path):
+    rows = [{"part": "trm", "what": "57m", "parameters": 7, "variant": "int8", "streams": 8, "ms": 50.0, "cpu_ms": 48.0}]
+    (tmp_path / "cameras.json").write_text(json.dumps({"rows": rows}))
+    assert ledger_inputs.apart(tmp_path)[0]["cameras.trm.57m.int8.8.cpu_ms"] == 48.0
+    (tmp_path / "ablation_seeds.json").write_text(json.dumps({"rows": [{"seed": 1, "policy": "streaming", "student": "base", "who": 0.5}]}))
+    (tmp_path / "city_seeds.json").write_text(json.dumps({"rows": [{"seed": 1, "variant": "model", "f1.clone": 0.7, "by_city": {}}]}))
+    assert ledger_inputs.repeats(tmp_path)["seeds"] == [{"ablation.streaming.base.who": 0.5, "city.model.f1.clone": 0.7}]
+
+
 def test_the_published_files_give_the_ledger_its_hours_and_its_conformance():
     numbers, where = ledger_inputs.apart(REFERENCE)
     assert numbers["hours.minutes"] == 120 and 0.95 < numbers["hours.kv_ratio"] < 1.05 and numbers["hours.kv_tokens_max"] < 1000

@@ -82,7 +82,7 @@ def test_who_fetches_late_does_not_move_the_release():
     assert [round(at, 6) for _, at in buffer.pop(9.0)] == [5.1, 5.2, 5.3]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3, 4.0, -1.0]), st.sampled_from([0, 0, 0, 1, -1]), st.floats(-1e6, 1e6) | st.floats(0, 3),
                           st.booleans()), max_size=60), st.sampled_from([0.0, 0.1, 2.0]), st.integers(1, 8))
 def test_whatever_comes_is_released_once_or_lost_with_a_cause(steps, delay_s, limit):

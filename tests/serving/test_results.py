@@ -184,8 +184,9 @@ def test_following_from_a_number_has_no_gap_and_nothing_twice_while_another_thre
 def test_who_left_is_not_published_to():
     async def run():
         results = Results()
-        async with results.subscribe():
+        async with results.subscribe() as reader:
             assert len(results.depths()) == 1
+        assert results.depths() == [] and not reader.waiting
         dropped = results.subscribe()
         del dropped
         assert results.depths() == []

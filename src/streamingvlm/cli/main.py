@@ -97,7 +97,7 @@ def parser() -> Parser:
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
     serve.add_argument("--port", type=int, metavar="N", help="of the page; 0: any that is free (default: 8090)")
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")
-    serve.add_argument("--record", type=Path, metavar="FILE", help="write what happens, pictures apart, for `python -m streamingvlm.serving.replay`")
+    serve.add_argument("--record", type=Path, metavar="FILE", help="write down what happens, to be decided again (`serving.schedule.replay`)")
     serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")

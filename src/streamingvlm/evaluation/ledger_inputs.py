@@ -148,6 +148,9 @@ def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
             where[claim] = {"date": found.get("date"), "hardware": found["hardware"]["text"], "dtype": found.get("dtype", "float32"),
                             "model": found["model"], "data": found.get("data") or f"{found['text']}, {found['tokens']:,} tokens",
                             "command": found.get("command", "make real-lm")}
+    for row in (_read(folder / "cameras.json") or {"rows": []})["rows"]:
+        name = ".".join(str(row[key]) for key in ("part", "what", "variant", "streams") if key in row)
+        numbers |= flat({key: value for key, value in row.items() if isinstance(value, int | float)}, f"cameras.{name}")
     hours, seeds = _read(folder / "ablation_hours.json"), _read(folder / "ablation_seeds.json")
     if hours:
         numbers |= {"hours.minutes": hours["minutes"], "hours.kv_tokens_max": _most_tokens(hours)}

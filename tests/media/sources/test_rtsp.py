@@ -304,6 +304,35 @@ def test_a_client_that_does_not_read_costs_the_others_nothing(monkeypatch):
     assert not any(p.corrupt for p in got) and np.diff([p.pts_s for p in got]).max() < 1
 
 
+def test_a_client_that_fell_behind_goes_on_with_a_key_frame():
+    class Line:
+        held, sent = 0, b""
+        transport = property(lambda self: self)
+
+        def get_write_buffer_size(self):
+            return self.held
+
+        def get_extra_info(self, _):
+            return "127.0.0.1", 1
+
+        def write(self, data):
+            self.sent += data[4:]
+
+    line = Line()
+    viewer = rtsp_server.Viewer(line)
+    viewer.places = 0, 1
+    for name in "aBcd!eFg":  # a capital is a key frame, behind ! there is too much to send
+        line.held = 1 << 21 if name == "!" else 0
+        viewer.send([name.encode()], b"", name.isupper())
+    assert line.sent == b"BcdFg"
+
+
+def test_a_newcomer_need_not_wait_for_the_next_key_frame():
+    with running({"card": Encoded((pattern.draw(k, 96, 64) for k in itertools.count()), 25.0, key_s=60.0)}) as address:
+        for _ in range(2):
+            assert not pictures(follow(Rtsp(f"{address}/card"), some(3)))[0].corrupt
+
+
 def test_a_client_over_udp_that_never_speaks_again_is_forgotten(monkeypatch):
     monkeypatch.setattr(rtsp_server, "IDLE_S", 0.4)
     with running({"card": card()}) as address, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:

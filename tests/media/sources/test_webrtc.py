@@ -138,13 +138,13 @@ def test_a_publisher_that_is_killed_is_missed_soon_and_one_that_is_only_stopped_
     with Watch(WebRTCSource(stall_s=0.6), stall_s=0.4, backoff=(0.02, 0.02)) as watch, process(watch.source, "VP8") as other:
         watch.until(lambda: watch.changes[-1].state == "live")
         other.send_signal(signal.SIGSTOP)
-        watch.until(lambda: watch.changes[-1].epoch == 1 and watch.reasons[-1] == webrtc.NOBODY)
-        assert [c.state for c in watch.changes[-3:]] == ["waiting", "connecting", "waiting"]
-        assert watch.reasons[-2:] == ["The publisher has stopped sending pictures.", webrtc.NOBODY]
+        watch.until(lambda: watch.changes[-1].epoch > 0 and watch.changes[-1].reason == webrtc.NOBODY)
+        assert "The publisher has stopped sending pictures." in watch.reasons
         other.send_signal(signal.SIGCONT)
         watch.until(lambda: watch.changes[-1].state == "live")
+        epoch = watch.changes[-1].epoch
         other.kill()
-        watch.until(lambda: watch.changes[-1].epoch == 2)
+        watch.until(lambda: watch.changes[-1].epoch > epoch and watch.changes[-1].reason == webrtc.NOBODY)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,10 @@ from publisher import Publisher
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals, writer
 from streamingvlm.models.multicamera.network import Knobs, Network
-from streamingvlm.serving import cameras, replay
+from streamingvlm.serving import cameras
 from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.live.service import Service
+from streamingvlm.serving.schedule import replay
 from streamingvlm.worlds.city.world import ANOMALIES
 
 PATIENCE_S = 60.0

@@ -135,7 +135,7 @@ class Encoded:
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
             encoder.framerate = Fraction(self.fps).limit_denominator(1001)
             encoder.time_base, encoder.thread_count = 1 / encoder.framerate, 1
-            encoder.options = {"preset": "superfast", "tune": "zerolatency", "crf": str(self.crf), "bf": "0", "forced-idr": "1",
+            encoder.options = {"preset": "superfast", "tune": "zerolatency", "crf": str(self.crf), "bf": "0",
                                "g": str(max(round(self.key_s * self.fps), 1))}
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts, frame.time_base = pts, self.encoder.time_base

@@ -223,7 +223,7 @@ def _allowed(user: tuple[str, str], nonce: str, method: str, url: str, given: st
     if given.startswith("Basic "):
         return hmac.compare_digest(given[6:].strip(), base64.b64encode(f"{name}:{password}".encode()).decode())
     fields = dict(re.findall(r'(\w+)="([^"]*)"', given))
-    if not given.startswith("Digest ") or fields.get("nonce") != nonce or fields.get("uri") != url or fields.get("username") != name:
+    if not given.startswith("Digest ") or fields.get("uri") != url or fields.get("username") != name:
         return False
     secret, request = (hashlib.md5(text.encode()).hexdigest() for text in (f"{name}:{REALM}:{password}", f"{method}:{url}"))
     return hmac.compare_digest(fields.get("response", ""), hashlib.md5(f"{secret}:{nonce}:{request}".encode()).hexdigest())

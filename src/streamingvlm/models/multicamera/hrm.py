@@ -1,4 +1,4 @@
-"""The article's HRM: every 16 frames all streams look at each other, and each keeps what it learned until the next time.
+"""The article's HRM: every 16 frames all streams look at each other. What is kept of it until the next time is the memory's (`MemoryKnobs.holds`).
 
 Not the Hierarchical Reasoning Model published under that name in 2025: this one is attention across cameras. Its tokens are the people of every
 stream that is present (their looks as voted over 8 frames) and one token a stream for the scene as a whole. Variants, by `kind`:

@@ -13,7 +13,7 @@ from hdrh.histogram import HdrHistogram
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change, redacted
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.events import Counts
+from streamingvlm.serving.schedule.events import Counts
 
 LONGEST_US = 3_600_000_000
 QUANTILES = (50, 95, 99)

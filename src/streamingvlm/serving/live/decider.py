@@ -18,11 +18,11 @@ from pathlib import Path
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.arrivals import Arrival, Ran, Row, Setup
-from streamingvlm.serving import events
-from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.processes import Worker
-from streamingvlm.serving.replay import to_row
-from streamingvlm.serving.scheduler import Scheduler
+from streamingvlm.serving.schedule import events
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.replay import to_row
+from streamingvlm.serving.schedule.scheduler import Scheduler
 from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Told:
 
 
 class Decider:
-    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.replay`)."""
+    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.schedule.replay`)."""
 
     def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None):
         self.pools, self.told, self.record = pools, told, record

@@ -44,14 +44,14 @@ BINS = 4  # of a patch's side: where its colours are at the start
 @dataclass(frozen=True)
 class Recipe:
     seed: int = 0
-    worlds: int = 150
+    worlds: int = 200
     tell_steps: int = 300
     tell_batch: int = 32
     tell_lr: float = 3e-3
-    name_steps: int = 1200
+    name_steps: int = 2600
     name_batch: int = 64
     name_lr: float = 2e-3
-    look_steps: int = 500
+    look_steps: int = 900
     look_batch: int = 32
     look_lr: float = 1e-3
     model: config.Model = field(default_factory=lambda: SHAPE)
@@ -112,7 +112,7 @@ class Student(nn.Module):
         action = self.judge(vision.mean(1))
         loss = counts + 0.3 * F.cross_entropy(action, known.action) + 3 * F.binary_cross_entropy_with_logits(worn, known.worn.float())
         loss = loss + 3 * sum(F.cross_entropy(found.flatten(0, 1), true.flatten()) for found, true in alarms.values())
-        loss = loss + 0.5 * sum(_of_named(found, true) for found, true in looks.values())
+        loss = loss + 1.0 * sum(_of_named(found, true) for found, true in looks.values())
         more = {name: (found.argmax(-1) == true).all(-1) for name, (found, true) in alarms.items()} | {"action": action.argmax(-1) == known.action}
         more |= {name: (found.argmax(-1) == true)[true >= 0] for name, (found, true) in looks.items()}
         return loss, {"counts": round(counts.item(), 4)} | {name: round(right.float().mean().item(), 4) for name, right in more.items() if len(right)}

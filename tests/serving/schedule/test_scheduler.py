@@ -13,10 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingvlm.serving import events
-from streamingvlm.serving.events import CAUSES, BatchDone, BatchLost, Drop, FrameArrived, Run, Settings, StreamAdded, StreamRemoved, Timer, Wake
-from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule import events
+from streamingvlm.serving.schedule.events import (
+    CAUSES,
+    BatchDone,
+    BatchLost,
+    Drop,
+    FrameArrived,
+    Run,
+    Settings,
+    StreamAdded,
+    StreamRemoved,
+    Timer,
+    Wake,
+)
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
 
 CURVE = {1: 10.0, 8: 29.0}
 FORBIDDEN = {"torch", "asyncio", "ray", "threading", "time", "multiprocessing", "random"}
@@ -79,7 +91,7 @@ def cameras(machine: Machine, fps: dict[str, float], seconds: float, phase=lambd
 
 
 def test_it_imports_no_clock_no_loop_and_no_model():
-    code = ("import sys, streamingvlm.serving.scheduler as s; print([m for m in ('torch', 'asyncio', 'ray', 'numpy') if m in sys.modules]);"
+    code = ("import sys, streamingvlm.serving.schedule.scheduler as s; print([m for m in ('torch', 'asyncio', 'ray', 'numpy') if m in sys.modules]);"
             "print([n for n in sys.modules if n.startswith('streamingvlm.')])")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert told[0] == "[]"
@@ -178,7 +190,7 @@ class Ledger:
         assert len(set(self.answered)) == len(self.answered), "a frame was answered twice"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(STEP, CLOCK), max_size=80), st.integers(1, 5))
 def test_every_frame_is_accounted_for_whatever_happens(steps, largest):
     ledger = Ledger(scheduler(largest=largest))

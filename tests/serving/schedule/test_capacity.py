@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamingvlm.serving.capacity import Measured, bounds, capacity
-from streamingvlm.serving.events import Settings
-from streamingvlm.serving.latencies import Latencies
-from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.scheduler import Limits, Scheduler
-from streamingvlm.serving.virtual import Cameras, cameras, run
+from streamingvlm.serving.schedule.capacity import Measured, bounds, capacity
+from streamingvlm.serving.schedule.events import Settings
+from streamingvlm.serving.schedule.latencies import Latencies
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule.virtual import Cameras, cameras, run
 
 
 def measured(values, seconds=20.0) -> Measured:

@@ -1,7 +1,7 @@
 """What a scheduler was told, written down, and told again: the same actions in the same order. Knows the events' fields, no clock.
 
     streamingvlm serve --demo --record run.jsonl.gz
-    python -m streamingvlm.serving.replay run.jsonl.gz     # what became of every frame, decided again in virtual time; --frames: frame by frame
+    python -m streamingvlm.serving.schedule.replay run.jsonl.gz     # every frame decided again, in virtual time; --frames: frame by frame
 
     for now, event, actions in replay(arrivals.read(path)): ...        # of a live run: the trace says what its scheduler was made of
     recorded = Recorded(scheduler, recorder)          # in place of a scheduler: handles, and writes down
@@ -24,11 +24,11 @@ from typing import NamedTuple
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals
 from streamingvlm.media.arrivals import Handled, Recorder, Row, Setup
-from streamingvlm.serving import events
-from streamingvlm.serving.events import Action, Event, Settings
-from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.scheduler import Limits, Scheduler
-from streamingvlm.serving.virtual import Books, Outcome
+from streamingvlm.serving.schedule import events
+from streamingvlm.serving.schedule.events import Action, Event, Settings
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule.virtual import Books, Outcome
 
 EVENTS: dict[str, type] = {kind.__name__: kind for kind in Event.__args__}
 
@@ -112,7 +112,7 @@ def measured(rows: Sequence[Row], since: float = -math.inf, until: float = math.
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.replay", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.schedule.replay", description=__doc__.partition("\n")[0])
     parser.add_argument("trace", type=Path, help="a file that `streamingvlm serve --record` wrote")
     parser.add_argument("--frames", action="store_true", help="a JSON line for each frame, before the sums")
     args = parser.parse_args(argv)

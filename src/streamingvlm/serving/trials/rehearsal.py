@@ -20,14 +20,14 @@ from torch import Tensor
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.evaluation import city as table
-from streamingvlm.evaluation.under_load import Decided
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.models.multicamera.heads import Detections, Sight
-from streamingvlm.serving import virtual
-from streamingvlm.serving.events import Alarm, FrameArrived, Mode, Settings
-from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.live.analyst import Analyst
-from streamingvlm.serving.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule import virtual
+from streamingvlm.serving.schedule.events import Alarm, FrameArrived, Mode, Settings
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
+from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.training.city.features import Recorded
 from streamingvlm.worlds import alarms
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, FPS

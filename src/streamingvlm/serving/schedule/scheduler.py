@@ -20,10 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from streamingvlm.serving import events
-from streamingvlm.serving.events import CAUSES, Action, Counts, Drop, FrameArrived, Run, Settings, Wake
-from streamingvlm.serving.latency_curve import LatencyCurve
-from streamingvlm.serving.stream_queue import Dropped, StreamQueue
+from streamingvlm.serving.schedule import events
+from streamingvlm.serving.schedule.events import CAUSES, Action, Counts, Drop, FrameArrived, Run, Settings, Wake
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.stream_queue import Dropped, StreamQueue
 
 
 @dataclass(frozen=True)

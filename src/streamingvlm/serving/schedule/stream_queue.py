@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from streamingvlm.serving.events import Counts, FrameArrived, Settings
+from streamingvlm.serving.schedule.events import Counts, FrameArrived, Settings
 
 RATE_MEMORY = 0.1  # share of a new interval between frames in their running mean
 PAUSE = 4.0  # times the mean: a longer interval is a pause, and says little of the rate

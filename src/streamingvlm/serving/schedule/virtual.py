@@ -20,9 +20,9 @@ import numpy as np
 
 from streamingvlm.media.arrivals import Arrival, Lost, Row
 from streamingvlm.media.buffer import JitterBuffer
-from streamingvlm.serving.events import BatchDone, Counts, Drop, Event, FrameArrived, FrameLost, Run, Settings, StreamAdded, Timer, Wake
-from streamingvlm.serving.latencies import Latencies
-from streamingvlm.serving.scheduler import Scheduler
+from streamingvlm.serving.schedule.events import BatchDone, Counts, Drop, Event, FrameArrived, FrameLost, Run, Settings, StreamAdded, Timer, Wake
+from streamingvlm.serving.schedule.latencies import Latencies
+from streamingvlm.serving.schedule.scheduler import Scheduler
 
 Told = tuple[float, Event]  # when, what
 QUANTILES = 1000  # of a distribution that is drawn from

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.evaluation.under_load import Decided
 from streamingvlm.models.multicamera.network import Knobs, Network
-from streamingvlm.serving.live import rehearsal
-from streamingvlm.serving.virtual import RunTimes
+from streamingvlm.serving.schedule.virtual import RunTimes
+from streamingvlm.serving.trials import rehearsal
+from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.training.city.features import record
 from streamingvlm.worlds.alarms import Rule
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES

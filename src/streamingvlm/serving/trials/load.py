@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamingvlm.base.records import Frame, Stamp
-from streamingvlm.evaluation.under_load import Decided
-from streamingvlm.serving.events import FrameArrived, Settings
-from streamingvlm.serving.latency_curve import LatencyCurve
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.live.baseline import Asked
-from streamingvlm.serving.scheduler import Limits, Scheduler
-from streamingvlm.serving.virtual import Cameras, Outcome, RunTimes, cameras, names, phases_s, run
+from streamingvlm.serving.schedule.events import FrameArrived, Settings
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule.virtual import Cameras, Outcome, RunTimes, cameras, names, phases_s, run
+from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.worlds.city.world import City
 
 WARM = 4  # rounds that are not counted

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streamingvlm.serving.latencies import Latencies
+    from streamingvlm.serving.schedule.latencies import Latencies
 
 SHARE = 0.01  # of frames that may be over the budget: p99
 SURE = 1.645  # standard deviations: nineteen of twenty

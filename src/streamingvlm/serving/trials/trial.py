@@ -1,7 +1,7 @@
 """A short run of the whole service on this machine, measured: how late, how many, in what order, in how much memory. Knows no page.
 
-    python -m streamingvlm.serving.live.trial --cameras 8 --seconds 15
-    python -m streamingvlm.serving.live.trial --record data/live/eight_cameras.jsonl.gz      # what `notebooks/09_live` replays
+    python -m streamingvlm.serving.trials.trial --cameras 8 --seconds 15
+    python -m streamingvlm.serving.trials.trial --record data/live/eight_cameras.jsonl.gz      # what `notebooks/09_live` replays
 
 Open loop: each frame's clock starts when its jitter buffer released it, and a frame that was dropped waits for the next decision of its stream
 (`virtual.Outcome.covered`). Nobody speaks in a trial: the commentator would take its share of the machine.
@@ -30,7 +30,7 @@ from streamingvlm.serving.intake import timing
 from streamingvlm.serving.live import demo
 from streamingvlm.serving.live.camera import Latency
 from streamingvlm.serving.live.service import Service
-from streamingvlm.serving.replay import measured
+from streamingvlm.serving.schedule.replay import measured
 
 WARM_S = 3.0  # of a run, not measured: first batches, first connections
 LONGEST_S = 900.0
@@ -123,7 +123,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.live.trial", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.trials.trial", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, default=Path("data/city-base"), help="a folder with a packaged model (default: data/city-base)")
     parser.add_argument("--cameras", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=15.0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from streamingvlm.evaluation.under_load import quality
 from streamingvlm.models.multicamera.network import Knobs, Network
-from streamingvlm.serving import load
-from streamingvlm.serving.events import Settings
 from streamingvlm.serving.live.analyst import Analyst
-from streamingvlm.serving.virtual import RunTimes
+from streamingvlm.serving.schedule.events import Settings
+from streamingvlm.serving.schedule.virtual import RunTimes
+from streamingvlm.serving.trials import load
+from streamingvlm.serving.trials.under_load import quality
 from streamingvlm.worlds.alarms import Rule
 from streamingvlm.worlds.city.knobs import ANOMALIES
 from streamingvlm.worlds.city.world import City

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamingvlm.evaluation.under_load import Decided, quality
+from streamingvlm.serving.trials.under_load import Decided, quality
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES, FPS
 from streamingvlm.worlds.city.world import City
 
