@@ -20,7 +20,8 @@ LOAD = [{"skipped": 0.0, "event_recall": 0.8, "action": 0.9, "f1": 0.7}, {"skipp
 ])
 def test_a_figure_says_what_it_shows(tmp_path, draw, said):
     png = draw(tmp_path)
-    assert png.read_bytes().startswith(b"\x89PNG") and said in png.with_suffix(".html").read_text()
+    page = png.with_suffix(".html").read_text().replace("\\u003cbr\\u003e", " ")  # titles are wrapped
+    assert png.read_bytes().startswith(b"\x89PNG") and said in page
 
 
 def test_no_picture_of_nothing(tmp_path):
