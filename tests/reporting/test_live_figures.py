@@ -15,7 +15,7 @@ LOAD = [{"skipped": 0.0, "event_recall": 0.8, "action": 0.9, "f1": 0.7}, {"skipp
 
 @pytest.mark.parametrize(("draw", "said"), [
     (lambda folder: live_figures.buffer(FRAMES, folder), "20 to 60 ms"),
-    (lambda folder: live_figures.capacity(CURVES, {"model": 6, "baseline_vlm": 1}, 120.0, folder), "multi-camera model 6, frame-based VLM 1"),
+    (lambda folder: live_figures.capacity(CURVES, {"model": 6, "baseline_vlm": 1}, 120.0, folder), "camera model 6, frame-based VLM 1"),
     (lambda folder: live_figures.load(LOAD, folder), "With 50 % of the frames skipped 75%"),
 ])
 def test_a_figure_says_what_it_shows(tmp_path, draw, said):
