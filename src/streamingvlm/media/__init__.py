@@ -2,6 +2,6 @@
 
 Door: `reader.read_chunks`, `reader.probe`, `writer.write_h264`.
 
-A new live source: see `sources`. Whoever has `base.records.Chunk`s can stream them: `Streamer.stream_chunks(name, chunks)`; `clock.paced` gives them a
-clock, and `watchdog.fail_if_silent` an end where they fall silent.
+A new live source: see `sources`. Whoever has `base.records.Chunk`s can stream them: `Streamer.stream_chunks(name, chunks)`; `clock.paced` gives them
+a clock, and `watchdog.fail_if_silent` an end where they fall silent.
 """

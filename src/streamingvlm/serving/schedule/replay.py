@@ -93,7 +93,7 @@ def fates(rows: Iterable[Row], scheduler: Scheduler | None = None) -> Iterator[F
 
 
 def measured(rows: Sequence[Row], since: float = -math.inf, until: float = math.inf) -> Outcome:
-    """The latencies of a recorded run as `virtual.drive` has them, of the frames that were released between two times. Its counts are of the whole."""
+    """The latencies of a recorded run as `virtual.drive` has them, of the frames released between two times. Its counts are of the whole."""
     outcome, last = Outcome(), since
     books = Books(outcome)
     for row in rows:

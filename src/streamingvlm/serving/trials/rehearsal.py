@@ -74,7 +74,8 @@ def rehearse(network: networks.Network, rules: Mapping[str, alarms.Rule], city: 
     def drop(frame: FrameArrived, cause: str) -> None:
         missed[_camera(frame), frame.frame_id] = True
 
-    outcome = virtual.drive(scheduler, _noting(virtual.cameras(made), due), lambda size, now: slower * run_ms(size, now), on_drop=drop, on_batch=decide)
+    arrivals = _noting(virtual.cameras(made), due)
+    outcome = virtual.drive(scheduler, arrivals, lambda size, now: slower * run_ms(size, now), on_drop=drop, on_batch=decide)
     covered, wrong = outcome.covered, city.anomalies.transpose(0, 1).numpy()  # [B, F, 6]
     shown = missed[wrong.any(-1)]
     decided = [Decided(np.array([at for at, *_ in rows]), np.array([frame for _, frame, _ in rows], int), [row for *_, row in rows]) for rows in told]
