@@ -160,7 +160,8 @@ def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
                         "model": f"tiny Qwen2.5-VL, SFT anew for each seed (git {hours['git']['revision'][:10]})"}
     taken = _read(folder / "capacity.json")
     if taken:
-        numbers |= {f"capacity.{key}": value for key, value in flat({name: taken[name] for name in ("model", "baseline_vlm")}).items()
+        parts = {name: taken[name] for name in ("model", "baseline_vlm") if name in taken}
+        numbers |= {f"capacity.{key}": value for key, value in flat(parts).items()
                     if isinstance(value, int | float)}
         where["A7"] = {"date": taken["date"], "hardware": taken["hardware"]["text"], "command": taken["command"], "dtype": "float32"} | LIVE
     return numbers, where
