@@ -10,6 +10,8 @@ import os
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from transformers.utils import logging
+
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.processes import STOP
 from streamingvlm.streaming.commentator import Commentator
@@ -22,6 +24,8 @@ def work(connection: Connection, folder: Path) -> None:
     try:
         if hasattr(os, "nice"):
             os.nice(LESS_URGENT)
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()  # a service's terminal is not for that
         commentator = Commentator.load(folder)
         video = commentator.settings.video
         connection.send(("ready", video.chunk_s, round(video.fps * video.chunk_s)))
