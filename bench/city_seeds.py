@@ -5,9 +5,10 @@
 
 Seed 0 is what data/city-base packages; every other trains the memory anew on the same features of the same vision, and chooses thresholds and rules
 on the same validation cities. All are scored on the same evaluation cities, so a seed's differences are pairs. What is trained lies in
-artifacts/city-seeds, by recipe, and is not trained again; a killed run goes on there. Intervals are Student's t over seeds. Some four minutes of one
-core for each variant and seed; STREAMINGVLM_WORKERS=1 keeps it to one. Features are computed where artifacts/ has none: ten seconds a city.
-Over cities: of each seed, cities are drawn again and again with replacement (a bootstrap), the same for both of a pair.
+artifacts/city-seeds, by recipe, and is not trained again; a killed run goes on there. Rows of other seeds and variants that the file has stay in it.
+Intervals are Student's t over seeds. Some four minutes of one core for each variant and seed; STREAMINGVLM_WORKERS=1 keeps it to one. Features are
+computed where artifacts/ has none: ten seconds a city. Over cities: of each seed, cities are drawn again and again with replacement (a bootstrap),
+the same for both of a pair.
 """
 
 from __future__ import annotations
@@ -72,6 +73,14 @@ def worlds(base: Path, count: int, frames: int, folder: Path) -> list[Recorded]:
     return [city.recorded(folder, seed) for seed in seeds]
 
 
+def merged(rows: Sequence[dict], path: Path, where: dict) -> list[dict]:
+    """These rows, and those of other seeds and variants that `path` has of the same cities and recipe, seed by seed."""
+    old = json.loads(path.read_text()) if path.exists() else {}
+    kept = old["rows"] if all(old.get(key) == value for key, value in where.items()) else []
+    both = {(row["seed"], row["variant"]): row for row in [*kept, *rows]}
+    return sorted(both.values(), key=lambda row: row["seed"])
+
+
 def summary(rows: Sequence[dict]) -> list[dict]:
     """One row a variant: of each score its interval over the seeds, and of its difference to the model's of the same seed."""
     by_seed = {(row["variant"], row["seed"]): row for row in rows}
@@ -126,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--seeds", default="0,1,2,3,4", type=lambda text: [int(seed) for seed in text.split(",")], help="0: what is packaged")
     parser.add_argument("--variants", default="model,no_hrm,mean_hrm", type=lambda text: text.split(","), help=f"of {', '.join(TRAINED)}")
     parser.add_argument("--worlds", type=int, help="evaluation cities (default: params.yaml)")
+    parser.add_argument("--trained", action="store_true", help="train nothing: score what lies there")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="default: reports/bench/city_seeds.json")
     args = parser.parse_args(argv)
     if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(claims.T_95) + 1:
@@ -139,22 +149,23 @@ def main(argv: Sequence[str] | None = None) -> dict:
     joined, rows = Recorded.join(worlds(base, count, cfg.city.frames, root / "artifacts" / "city-seeds" / f"evaluation-{cfg.city.frames}")), []
     together = joined.action.shape[1] // count
     for seed in args.seeds:
-        mine = trained(seed, args.variants, base, folder, features)
-        for name in args.variants:
+        mine = folder / f"seed-{seed}" if args.trained and seed else trained(seed, args.variants, base, folder, features)
+        for name in (name for name in args.variants if not args.trained or (variant_folder(mine, name) / "thresholds.json").exists()):
             memory, limits = city.memory(mine, name)
             scores = watch(memory, joined, together)
             found = flat(report(scores, joined, limits, city.rules(mine, name)))
             rows.append({"seed": seed, "variant": name, **found, "by_city": by_city(scores, joined, limits, count)})
             print(json.dumps({key: rows[-1][key] for key in ("seed", "variant", *KEYS)}), flush=True)
+    save = args.save or root / "reports" / "bench" / "city_seeds.json"
+    rows = merged(rows, save, where := {"worlds": count, "frames": cfg.city.frames, "recipe": folder.name})
     table, pairs = summary(rows), over_cities(rows)
     common.table([readable(entry) for entry in table])
     for entry in pairs:
         print(f"seed {entry['seed']}, {entry['variant']} minus model: " + ", ".join(
             f"{kind} {entry[kind]['difference']:+.3f} [{entry[kind]['low']:+.3f}, {entry[kind]['high']:+.3f}]" for kind in KINDS))
-    where = provenance({"argv": {key: str(value) for key, value in vars(args).items()}, "recipe": folder.name})
-    line = {"bench": "city_seeds", "seeds": args.seeds, "worlds": count, "frames": cfg.city.frames, "date": datetime.date.today().isoformat(),
-            "command": "python bench/city_seeds.py", "table": table, "over_cities": pairs, "rows": rows, **where}
-    files.write_json(line, args.save or root / "reports" / "bench" / "city_seeds.json")
+    line = {"bench": "city_seeds", **where, "date": datetime.date.today().isoformat(), "command": "python bench/city_seeds.py", "table": table,
+            "over_cities": pairs, "rows": rows, **provenance({"argv": {key: str(value) for key, value in vars(args).items()}})}
+    files.write_json(line, save)
     return line
 
 

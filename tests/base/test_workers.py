@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,13 +27,31 @@ def test_items_of_each_generator_come_in_order(count):
     assert [[item for number, item in items if number == job] for job in range(3)] == [[*range(4)], [], [*range(6)]]
 
 
-@pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods() or workers.cores() == 1,
-                    reason="one core, or a system without fork servers, starts none: run this where there are two cores")
+served = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_methods() or workers.cores() == 1,
+                            reason="one core, or a system without fork servers, starts none: run this where there are two cores")
+
+
+@served
 def test_a_server_that_was_started_early_is_the_one_that_forks():
     workers.start()
     servers = {child.pid for child in psutil.Process().children()}
     parents = set(workers.ordered(os.getppid, [(), ()], 2))
     assert len(parents) == 1 and parents <= servers
+
+
+@served
+def test_ctrl_c_while_the_server_imports_is_not_answered_by_it():
+    code = "from streamingvlm.base import workers; import time; workers.start(); time.sleep(600)"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C, and so would its children
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True,
+                              env=os.environ | {"STREAMINGVLM_WORKERS": ""})
+    signal.signal(signal.SIGINT, before)
+    imports, until = False, time.monotonic() + 60
+    while not imports and time.monotonic() < until:
+        time.sleep(0.05)
+        imports = any(child.cpu_times().user > 0.5 for child in psutil.Process(parent.pid).children())
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=60)[1].count("Traceback") == 1, "the parent's alone"
 
 
 def test_what_goes_wrong_in_a_worker_is_raised_here():

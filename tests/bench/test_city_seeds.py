@@ -50,6 +50,15 @@ def test_another_recipe_or_another_vision_lies_elsewhere(tmp_path):
     assert one != city_seeds.home(tmp_path, tmp_path, Recipe())
 
 
+def test_rows_of_other_seeds_stay_and_those_of_other_cities_go(tmp_path):
+    path, where = tmp_path / "seeds.json", {"worlds": 12, "recipe": "a"}
+    assert city_seeds.merged(ROWS, path, where) == ROWS
+    path.write_text(json.dumps(where | {"rows": ROWS}))
+    both = city_seeds.merged([row(1, "model", 0.9), row(3, "gru", 0.1)], path, where)
+    assert [(one["seed"], one["variant"]) for one in both] == [(0, "model"), (0, "no_hrm"), (1, "model"), (1, "no_hrm"), (2, "model"), (3, "gru")]
+    assert both[2]["f1.clone"] == 0.9 and city_seeds.merged(ROWS[:1], path, where | {"worlds": 3}) == ROWS[:1]
+
+
 def test_seed_0_is_what_is_packaged(tmp_path):
     assert city_seeds.trained(0, ["model"], tmp_path / "base", tmp_path, tmp_path) == tmp_path / "base"
 

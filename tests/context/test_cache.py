@@ -16,9 +16,10 @@ def cache(dtype=torch.float32, capacity=8) -> KVCache:
 
 def feed(kv: KVCache, positions: torch.Tensor, seed: int) -> None:
     slots = kv.extend(positions)
+    angles = [part[:, None] for part in ROPE.angles(positions)]
     for layer in range(2):
         keys, values = torch.randn(2, positions.shape[1], 2, 16, generator=torch.Generator().manual_seed(seed * 2 + layer)).to(kv.store.dtype)
-        turned = rotate(keys, *(part[:, None] for part in ROPE.angles(positions)))
+        turned = rotate(keys, *angles)
         kv.write(layer, torch.stack((keys, turned, values)), slots)
 
 

@@ -40,9 +40,8 @@ def cores() -> int:
 
 def start(preload: Sequence[str] = PRELOAD) -> None:
     """Start the fork server now, if there will be workers: it imports what they need, some seconds' worth, while this process does the same."""
-    if cores() > 1 and _kind() == "forkserver":
-        multiprocessing.set_forkserver_preload(list(preload))
-        multiprocessing.forkserver.ensure_running()
+    if cores() > 1:
+        _serve(preload)
 
 
 def ordered(work: Callable[..., Result], jobs: Sequence[tuple], count: int | None = None) -> Iterator[Result]:
@@ -105,11 +104,23 @@ def _kind() -> str:
     return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
+def _serve(preload: Sequence[str]) -> None:
+    """A fork server, unless there is one. Ctrl-C is not for it, not even while it imports: it would answer with a traceback."""
+    if _kind() != "forkserver":
+        return
+    multiprocessing.set_forkserver_preload(list(preload))
+    mine = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if mine else None  # what is ignored is ignored by whoever is started meanwhile
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, before)
+
+
 def _context():
-    context = multiprocessing.get_context(_kind())
-    if _kind() == "forkserver":
-        context.set_forkserver_preload(list(PRELOAD))  # of a server that does not run yet
-    return context
+    _serve(PRELOAD)
+    return multiprocessing.get_context(_kind())
 
 
 def _pool(count: int, items) -> ProcessPoolExecutor:

@@ -3,6 +3,6 @@
 
 Door: `runs.stream_row`, `judge.win_rate`, `claims.ledger`. `judge` follows the protocol of Inf-Streams-Eval, but has seen none of its data.
 
-A new metric: one line in the world's `scoring.METRICS`; tables, figures, the page and the ledger's numbers take it from there. A new claim: a row of
-claims.yaml, with its decisive check marked.
+A new metric: one line in the world's `scoring.METRICS`; tables, figures and the ledger's numbers take it from there, and the page's table of
+qualities too if it is named in `reporting.report_page.QUALITIES`. A new claim: a row of claims.yaml, with its decisive check marked.
 """

@@ -2,6 +2,6 @@
 
 Door: `reader.read_chunks`, `reader.probe`, `writer.write_h264`.
 
-A new source: one module here that yields `base.records.Chunk` and raises `UserError` in a sentence; `clock.paced` gives it a clock, and
-`watchdog.fail_if_silent` an end where it falls silent. Whoever has chunks can stream them: `Streamer.stream_chunks(name, chunks)`.
+A new live source: see `sources`. Whoever has `base.records.Chunk`s can stream them: `Streamer.stream_chunks(name, chunks)`; `clock.paced` gives them
+a clock, and `watchdog.fail_if_silent` an end where they fall silent.
 """

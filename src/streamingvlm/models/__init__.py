@@ -1,4 +1,8 @@
-"""Models: Qwen2.5-VL in any size (`qwen25`), and where its files come from (`hub`). Knows the cache it writes; no policy, no clock and no world.
+"""Models: Qwen2.5-VL in any size (`qwen25`), the model of many cameras (`multicamera`), and where files come from (`hub`). Knows the cache it writes;
+no policy, no clock and no world.
 
-Door: `qwen25.loading.load` and `build` -> `qwen25.vlm.VLM`.
+Door: `qwen25.loading.load` and `build` -> `qwen25.vlm.VLM`; `multicamera.network.load`.
+
+Another language model: a folder beside `qwen25` whose VLM has what `streaming.stream` and `streaming.batching` call (`embed`, `encode`, `forward`,
+`logits`, `new_cache`); they, `streaming.commentator` and `training` name `qwen25` and are told of it.
 """

@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.media.sources.protocol import redacted
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
 STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -100,7 +101,7 @@ def parse_camera(told: object, source: str = "camera") -> Camera:
 
 def _checked(kind: type[BaseModel], told: object, source: str):
     if not isinstance(told, dict):
-        raise UserError(f"{source} must hold {'keys' if kind is Camera else 'a list `cameras:`'}, not {str(told)[:40]!r}.")
+        raise UserError(f"{source} must hold {'keys' if kind is Camera else 'a list `cameras:`'}, not {redacted(str(told))[:40]!r}.")
     try:
         return kind.model_validate(told)
     except ValidationError as error:
@@ -118,5 +119,5 @@ def _sentence(error: ValidationError, told: dict) -> str:
         return f"{where} is missing."
     if first["loc"][-1] == "name":
         return f"{where} must be letters, digits, spaces, dots, - and _, at most 64 of them, beginning with a letter or a digit."
-    shown = "" if first["loc"][-1] == "url" else f", not {str(first['input'])[:60]!r}"
+    shown = "" if first["loc"][-1] == "url" else f", not {redacted(str(first['input']))[:60]!r}"
     return f"{where}: {first['msg'][:1].lower() + first['msg'][1:]}{shown}."

@@ -41,6 +41,7 @@ class Worker:
         self.process: multiprocessing.Process | None = None
         self.connection: Connection | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self._sending = threading.Lock()  # two threads' messages must not end up within each other
 
     @property
     def alive(self) -> bool:
@@ -59,9 +60,10 @@ class Worker:
     def send(self, message: tuple) -> bool:
         """-> whether there was somebody to send it to."""
         try:
-            if self.connection is not None:
-                self.connection.send(message)
-                return True
+            with self._sending:
+                if self.connection is not None:
+                    self.connection.send(message)
+                    return True
         except (OSError, ValueError):  # it has gone; `_readable` will say so
             pass
         return False

@@ -52,7 +52,7 @@ def test_where_nothing_is_late_it_is_the_network_over_all_streams_at_once(networ
 
 def test_a_batch_is_each_of_its_streams_alone(network, pictures):
     """Without looks across streams, how they are put into batches changes nothing."""
-    together, alone = (Analyst(network, RULES, Gathering(1e9)) for _ in range(2))
+    together, alone = (Analyst(network, RULES, Gathering(1e18)) for _ in range(2))
     for analyst in (together, alone):
         analyst.gathering.next_at = 1e18
     for k in range(6):
@@ -69,7 +69,7 @@ def test_a_stream_that_ends_holds_nobody_up(network, pictures):
 
 
 def test_saved_and_restored_it_goes_on_as_if_nothing_had_been(network, pictures):
-    first, second = (Analyst(network, RULES, Gathering(1e9)) for _ in range(2))
+    first, second = (Analyst(network, RULES, Gathering(1e18)) for _ in range(2))
     for analyst in (first, second):
         analyst.gathering.next_at = 1e18
     for k in range(5):
@@ -81,7 +81,7 @@ def test_saved_and_restored_it_goes_on_as_if_nothing_had_been(network, pictures)
 
 
 def test_a_new_connection_begins_anew(network, pictures):
-    analyst, fresh = (Analyst(network, RULES, Gathering(1e9)) for _ in range(2))
+    analyst, fresh = (Analyst(network, RULES, Gathering(1e18)) for _ in range(2))
     for one in (analyst, fresh):
         one.gathering.next_at = 1e18
     for k in range(6):
@@ -104,6 +104,16 @@ class TestGathering:
             if gathering.ready(k / 8):
                 looks.append((k, gathering.take()))
         assert looks == [(0, ["a", "b"]), (16, ["a", "b"]), (32, ["a", "b"])]
+
+    def test_clocks_that_are_set_stop_no_look_for_good(self):
+        gathering = Gathering(2.0)
+        looks = 0
+        for k in range(64):
+            for stream, ahead_s in (("a", 0.0), ("b", 0.0), ("fast", 3600.0 if k < 32 else 0.0)):
+                gathering.bring(stream, k / 8 + ahead_s, now=k / 8)
+            if gathering.ready(k / 8):
+                looks += "a" in gathering.take() and k > 40
+        assert looks
 
     def test_who_does_not_come_is_waited_for_only_so_long(self):
         gathering = Gathering(2.0, longest_wait_s=0.25)

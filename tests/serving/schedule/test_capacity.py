@@ -10,7 +10,7 @@ from streamingvlm.serving.schedule.events import Settings
 from streamingvlm.serving.schedule.latencies import Latencies
 from streamingvlm.serving.schedule.latency_curve import LatencyCurve
 from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
-from streamingvlm.serving.schedule.virtual import Cameras, cameras, run
+from streamingvlm.serving.schedule.virtual import Cameras, cameras, drive
 
 
 def measured(values, seconds=20.0) -> Measured:
@@ -50,7 +50,7 @@ def test_bounds_hold_what_they_promise():
 def test_dropping_frames_makes_no_capacity(mode):
     def one(streams: int) -> Measured:
         made = Cameras(streams, 12.0, settings=Settings(mode=mode))
-        outcome = run(Scheduler(LatencyCurve({1: 20.0, 2: 30.0}, 32), Limits(utilisation=None)), cameras(made), lambda size, now: 10 + 10.0 * size)
+        outcome = drive(Scheduler(LatencyCurve({1: 20.0, 2: 30.0}, 32), Limits(utilisation=None)), cameras(made), lambda size, now: 10 + 10.0 * size)
         return Measured(outcome.covered, outcome.seconds)
 
     found = capacity(one, budget_ms=120.0, limit=64)

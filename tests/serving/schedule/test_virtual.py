@@ -17,7 +17,7 @@ from streamingvlm.serving.schedule.latencies import Latencies
 from streamingvlm.serving.schedule.latency_curve import LatencyCurve
 from streamingvlm.serving.schedule.replay import Recorded, replay
 from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
-from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, from_trace, frozen, run
+from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, drive, from_trace, frozen
 
 RNG = np.random.default_rng(0)
 MEASURED = {1: RNG.gamma(50, 10 / 50, 200), 8: RNG.gamma(50, 29 / 50, 200)}
@@ -28,7 +28,7 @@ def scheduler(largest: int = 32) -> Scheduler:
 
 
 def go(streams: int, seconds: float, run_ms=None, **made):
-    return run(scheduler(), cameras(Cameras(streams, seconds, **made)), run_ms or RunTimes(MEASURED))
+    return drive(scheduler(), cameras(Cameras(streams, seconds, **made)), run_ms or RunTimes(MEASURED))
 
 
 def test_eight_cameras_within_the_budget_and_every_frame_counted():
@@ -56,7 +56,7 @@ def test_nothing_is_kept_of_a_frame_that_was_answered():
                 alive.append(len(gc.get_objects()) + len(core._expected))
             yield one
 
-    outcome = run(core, counted(cameras(Cameras(10, 120))), frozen(lambda size, now: 30 + 5.0 * size, 10.0, 1.0))
+    outcome = drive(core, counted(cameras(Cameras(10, 120))), frozen(lambda size, now: 30 + 5.0 * size, 10.0, 1.0))
     assert outcome.counts.frames_in == 9600 and outcome.counts.dropped["superseded"] > 100
     assert max(alive[1:]) < alive[0] + 300
 
@@ -131,7 +131,7 @@ def test_arrivals_and_run_times_alone_decide_the_same_twice_in_virtual_time(tmp_
     assert list(arrivals.read(path)) == rows
     for source in (rows, arrivals.read(path)):
         log = []
-        outcome = run(scheduler(8), from_trace(source, Settings(), 0.2), RunTimes(MEASURED, seed=3),
+        outcome = drive(scheduler(8), from_trace(source, Settings(), 0.2), RunTimes(MEASURED, seed=3),
                       lambda frames, at, log=log: log.append((frames, at)), lambda frame, cause, log=log: log.append((frame, cause)))
         logs.append(log)
         assert outcome.counts.frames_in == len(rows) and outcome.counts.balanced

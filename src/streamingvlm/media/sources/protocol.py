@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STATES = ("connecting", "live", "stalled", "waiting", "ended", "failed")
 ROOM = 8  # pictures between a connection's thread and whoever takes them: more would only be older
 LOOK_S = 0.1  # how long a stop, or a silence, goes unnoticed
-SECRETS = ((re.compile(r"(\w+://)\S*@"), r"\1***@"),
+SECRETS = ((re.compile(r"(\w+://)(?:[^/\n]*|\S*)@"), r"\1***@"),
            (re.compile(r"((?:pass\w*|pwd|token|secret|api_?key|(?<![a-z])(?:key|sig|signature|auth))=)[^&\s;/'\"]+", re.IGNORECASE), r"\1***"))
 
 

@@ -34,7 +34,7 @@ OPTIONS = (("grpc.max_receive_message_length", LARGEST_BYTES), ("grpc.so_reusepo
            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000))
 CODES = {NotFound: grpc.StatusCode.NOT_FOUND, Conflict: grpc.StatusCode.ALREADY_EXISTS, Busy: grpc.StatusCode.RESOURCE_EXHAUSTED}
 QUIET_S = 1.0  # and a camera's delay: how long nothing may come after the last frame
-BUSY_S, AGAIN_S = 10.0, 0.02
+BUSY_S, AGAIN_S = 10.0, 0.1
 HEALTH_S = 0.5
 NAMES = ("", "streamingvlm.v1.Analytics")
 

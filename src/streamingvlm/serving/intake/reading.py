@@ -22,15 +22,19 @@ from streamingvlm.serving.intake import picture as pictures
 
 PREVIEW_S = 1.0  # between two previews while nobody looks: an alarm wants a picture
 CREDIT = 8
-JOIN_S = 2.0
+EARLY_S, LATE_S = 2.0, 600.0  # a sender whose clock is further off than that from when a picture came is not believed
+BACK_S = 1.0  # a clock that goes back by more begins a new epoch
+LARGEST_S = 1e12  # of timestamps
 
 
 class Reading:
-    """`send(kind, name, ...)` hands a message to the service, `wake()` tells whoever releases that something may be due sooner."""
+    """`send(kind, name, ...)` hands a message to the service, `wake()` tells whoever releases that something may be due sooner, `count(pictures)`
+    adds to what came in."""
 
     def __init__(self, camera: Camera, epoch: int, index: int, shape: tuple[int, int, int], send: Callable[..., None], wake: Callable[[], None],
-                 more: Mapping[str, Callable]):
-        self.camera, self.name, self.shape, self.send, self.wake = camera, camera.name, shape, send, wake
+                 count: Callable[[int], None], more: Mapping[str, Callable]):
+        self.camera, self.name, self.shape, self.send, self.wake, self.count = camera, camera.name, shape, send, wake, count
+        self.jumps = 0  # times that a sender's clock went back without a new connection
         self.first_epoch, self.epoch, self.index = epoch, epoch, index
         self.source = kinds.source(camera.url, more=more)
         self.buffer, self.pace = JitterBuffer(camera.delay_s), Pace(camera.fps)
@@ -71,42 +75,60 @@ class Reading:
         return dict(losses)
 
     def _run(self) -> None:
-        for item in watched(self.source, self.stop):
-            if isinstance(item, Change):
-                self._changed(item)
-            else:
-                self._picture(item)
+        try:
+            for item in watched(self.source, self.stop):
+                if isinstance(item, Change):
+                    self._changed(item)
+                else:
+                    self._picture(item)
+        except Exception as error:
+            reason = f"Reading it ended by a fault of the service ({type(error).__name__}): remove it and add it again."
+            self.send("changed", self.name, Change("failed", reason, self.epoch, time.time()))
+            raise
 
     def _changed(self, change: Change) -> None:
-        epoch = self.first_epoch + change.epoch
+        self._begin(self.first_epoch + change.epoch + self.jumps)
+        self.send("changed", self.name, Change(change.state, change.reason, self.epoch, change.at))
+
+    def _begin(self, epoch: int) -> None:
         if epoch != self.epoch:
             self.epoch = epoch
             self.times.clear()
             self.pace.restart()
-        self.send("changed", self.name, Change(change.state, change.reason, epoch, change.at))
 
     def _picture(self, taken: Picture) -> None:
-        self.index += 1 + sum(taken.lost.values())
+        came = 1 + sum(taken.lost.values())
+        self.index += came
+        self.count(came)
         with self.lock:
             self.losses.update(taken.lost)
-        if taken.corrupt or taken.image is None:
+        if taken.corrupt or taken.image is None or not abs(taken.pts_s) < LARGEST_S:
             return self._lose("decode_error")
+        if self.times and taken.pts_s < self.times[-1] - BACK_S:
+            self.jumps += 1
+            self._begin(self.epoch + 1)
         self.times.append(taken.pts_s)
         if not self.pace.keeps(taken.pts_s):
             return self._lose("subsampled")
+        try:
+            fitted = pictures.fitted(taken.image, *self.shape[:2])
+        except (OSError, ValueError, ArithmeticError):  # FFmpeg's errors are among them
+            return self._lose("decode_error")
         if not self.source.live:
             self.credit.acquire()
-        frame = Frame(self._stamp(taken), pictures.fitted(taken.image, *self.shape[:2]))
+        frame = Frame(self._stamp(taken), fitted)
         with self.lock:
             for _, cause in self.buffer.push(frame, self.epoch, taken.pts_s, time.monotonic()):
                 self.losses[cause] += 1
+                self.landed()
         self.wake()
         self._preview(taken, frame.stamp)
 
     def _stamp(self, taken: Picture) -> Stamp:
         elapsed_s = self.times[-1] - self.times[0]
         fps = (len(self.times) - 1) / elapsed_s if elapsed_s > 0 else 0.0
-        captured = (taken.received_at, "receiver") if taken.captured_at is None else (taken.captured_at, "sender")
+        told = taken.captured_at is not None and -EARLY_S <= taken.received_at - taken.captured_at <= LATE_S
+        captured = (taken.captured_at, "sender") if told else (taken.received_at, "receiver")
         return Stamp(self.name, self.index - 1, self.epoch, taken.pts_s, *captured, taken.received_at, fps)
 
     def _preview(self, taken: Picture, stamp: Stamp) -> None:

@@ -1,7 +1,8 @@
 """The process that reads a share of the cameras: a thread a camera from its source to the jitter buffer, one that releases what is due.
 
-Messages in: ("add", Camera, epoch, index), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
-("hang_up", ticket, name, resource), ("push", ticket, name, Picture), STOP. Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count),
+Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
+("hang_up", ticket, name, resource), ("push", ticket, name, Picture), STOP.
+Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch),
 ("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, jpeg), ("answer", ticket, result),
 ("refused", ticket, kind, reason).
 
@@ -29,8 +30,8 @@ TICK_S = 0.25  # the releasing thread sleeps so long at most
 class Cameras:
     """All cameras of this process. `send` may be called from any thread."""
 
-    def __init__(self, connection: Connection, slots: Slots, more: Mapping[str, Callable]):
-        self.connection, self.slots, self.more = connection, slots, dict(more)
+    def __init__(self, connection: Connection, slots: Slots, came, more: Mapping[str, Callable]):
+        self.connection, self.slots, self.came, self.more = connection, slots, came, dict(more)
         self.readings: dict[str, Reading] = {}
         self.sending, self.woken, self.ended = threading.Lock(), threading.Event(), False
 
@@ -41,9 +42,13 @@ class Cameras:
         except (OSError, ValueError):  # the service is gone, and so will be this process
             self.ended = True
 
-    def add(self, camera: Camera, epoch: int, index: int) -> None:
+    def add(self, camera: Camera, epoch: int, index: int, row: int) -> None:
         self.remove(camera.name)
-        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, self.more)
+
+        def count(pictures: int) -> None:
+            self.came[row] += pictures
+
+        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, count, self.more)
 
     def remove(self, name: str) -> None:
         if reading := self.readings.pop(name, None):
@@ -57,7 +62,7 @@ class Cameras:
                 for frame, released_at in reading.due(time.monotonic()):
                     self._hand_on(reading, frame, released_at)
                 for cause, count in reading.lost().items():
-                    self.send("lost", reading.name, cause, count)
+                    self.send("lost", reading.name, cause, count, reading.first_epoch)
                 nearest = min(nearest, reading.next_at or nearest)
             self.woken.wait(max(nearest - time.monotonic(), 0.001))
             self.woken.clear()
@@ -66,15 +71,15 @@ class Cameras:
         slot = self.slots.put(frame.pixels)
         if slot is None:
             reading.landed()
-            self.send("lost", reading.name, "buffer_full", 1)
+            self.send("lost", reading.name, "buffer_full", 1, reading.first_epoch)
         else:
             self.send("frame", frame.stamp, slot, released_at)
 
     def read(self, message: tuple) -> None:
         """Do what the service says."""
         match message:
-            case ("add", camera, epoch, index):
-                self.add(camera, epoch, index)
+            case ("add", camera, epoch, index, row):
+                self.add(camera, epoch, index, row)
             case ("remove", name):
                 self.remove(name)
             case ("landed", name) if name in self.readings:
@@ -102,9 +107,9 @@ class Cameras:
         threading.Thread(target=answer, daemon=True).start()
 
 
-def work(connection: Connection, slots: Slots, more: Mapping[str, Callable]) -> None:
-    """Run until told to stop, or the other end is gone."""
-    cameras = Cameras(connection, slots, dict(more) | {"push": Pushed})
+def work(connection: Connection, slots: Slots, came, more: Mapping[str, Callable]) -> None:
+    """Run until told to stop, or the other end is gone. `came`: a number for each camera, which its pictures are counted in."""
+    cameras = Cameras(connection, slots, came, dict(more) | {"push": Pushed})
     threading.Thread(target=cameras.release, daemon=True).start()
     try:
         while (message := connection.recv()) != STOP:

@@ -28,6 +28,7 @@ from streamingvlm.worlds.alarms import Latch, Rule
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES, FPS
 
 SURE = 0.3  # of a box that is handed on
+FAR = 4  # periods between a frame and the next look: no pause of streams, but another time of day
 LATCHED = ("above", "below", "alarm")
 
 
@@ -46,8 +47,8 @@ class Gathering:
     def bring(self, stream: str, at: float, now: float) -> bool:
         """A frame of `stream` taken `at` came -> whether it is its frame for the look."""
         self.last[stream] = at
-        if self.next_at is None:
-            self.next_at = at
+        if self.next_at is None or (not self.waiting and abs(at - self.next_at) > FAR * self.period_s):
+            self.next_at = at  # the first, or the clocks were set
         early_s = self.period_s / 32  # half a frame of 16: cameras' clocks are not exact
         if stream in self.waiting or at < self.next_at - early_s:
             return False

@@ -26,7 +26,7 @@ class Latency:
         self.histogram = HdrHistogram(1, LONGEST_US, 3)
 
     def add(self, ms: float) -> None:
-        self.histogram.record_value(min(max(int(ms * 1e3), 1), LONGEST_US))
+        self.histogram.record_value(int(min(max(ms * 1e3, 1), LONGEST_US)))
 
     def percentiles(self) -> dict[str, float]:
         """{} before the first one."""
@@ -59,6 +59,7 @@ class Watched:
         self.dropped_before: Counter[str] = Counter()
         self.action, self.alarms, self.comment, self.sentences = "", [], "", 0
         self.preview: tuple[dict, bytes] | None = None
+        self.frame, self.pts_s = 0, 0.0  # of the newest decision
         self.wanted_until = 0.0
 
     @property
@@ -66,10 +67,16 @@ class Watched:
         head = self.camera.url.partition(":")[0].lower()
         return "hls" if head in {"http", "https"} else head if ":" in self.camera.url else "file"
 
-    def changed(self, change: Change) -> dict:
-        """Take over a new state -> its record."""
+    def changed(self, change: Change) -> list[dict]:
+        """Take over a new state -> its record, and one for each alarm that ends with a connection."""
         self.state, self.reason, self.since, self.epoch = change.state, change.reason, change.at, change.epoch
-        return {"type": "state", "stream": self.camera.name, "state": change.state, "reason": change.reason, "epoch": change.epoch}
+        state = {"type": "state", "stream": self.camera.name, "state": change.state, "reason": change.reason, "epoch": change.epoch}
+        if change.state not in {"waiting", "ended", "failed"}:
+            return [state]
+        over = [{"type": "alarm", "stream": self.camera.name, "kind": kind, "state": "off", "frame": self.frame, "pts_s": self.pts_s, "score": 0.0,
+                 "picture": None} for kind in self.alarms]
+        self.action, self.alarms, self.fps = "", [], 0.0
+        return [state, *over]
 
     def decided(self, stamp: Stamp, answer: dict, timed: dict[str, float]) -> list[dict]:
         """Take over an answer -> its record, and one for each alarm that begins or ends. `timed`: ms `wait`, `release` and `capture`."""
@@ -81,7 +88,7 @@ class Watched:
         self.dropped_before.clear()
         edges = [(kind, "on") for kind in answer["alarms"] if kind not in self.alarms]
         edges += [(kind, "off") for kind in self.alarms if kind not in answer["alarms"]]
-        self.action, self.alarms = answer["action"], answer["alarms"]
+        self.action, self.alarms, self.frame, self.pts_s = answer["action"], answer["alarms"], stamp.index, stamp.pts_s
         return [decision, *({"type": "alarm", "stream": stamp.stream, "kind": kind, "state": state, "frame": stamp.index, "pts_s": stamp.pts_s,
                              "score": answer["anomalies"][kind], "picture": None} for kind, state in edges)]
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 LARGEST = 16  # streams in a batch
 SEVERITY = 1.0  # what an alarm adds to a stream's priority for a while
 RESTART_S = 0.5  # between the end of the model's process and its next beginning
-WALL = time.time() - time.monotonic()  # what the scheduler's clock lacks to seconds since 1970
+LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ class Decider:
         self.running: tuple[int, tuple[events.FrameArrived, ...], float] | None = None
         self.numbers = itertools.count()
         self.batches: Counter[int] = Counter()
-        self.restarts, self.stopped = 0, False
+        self.restarts, self.failures, self.stopped = 0, 0, False  # `failures`: ends in a row before it was ready
         self._wake: asyncio.TimerHandle | None = None
-        self._waiting: events.Run | None = None  # a batch that came while the model's process was away
 
     async def start(self, seconds: float) -> None:
         """Wait for the model. UserError where it cannot be loaded."""
@@ -105,7 +104,7 @@ class Decider:
         """A frame was released."""
         number = next(self.numbers)
         self.flying[number] = Flying(stamp, pool, slot, released_at)
-        self.record(Arrival(stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, stamp.captured_at, stamp.received_at - WALL))
+        self.record(Arrival(stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, stamp.captured_at, stamp.received_at - _wall()))
         self.drive(events.FrameArrived(stamp.stream, number, stamp.pts_s, stamp.captured_at, released_at))
 
     def lost(self, stream: str, cause: str, count: int) -> None:
@@ -152,14 +151,16 @@ class Decider:
     def _message(self, message: tuple) -> None:
         match message:
             case ("ready", curve):
+                self.failures = 0
                 if not self.ready.done():
                     self.ready.set_result(curve)
                 elif self.running:  # come back: what it was asked for is asked for again
                     self._lose_batch()
+            case ("failed", reason) if self.ready.done():
+                log.error("the model cannot be loaded again: %s", reason)
             case ("failed", reason):
                 self.stopped = True
-                if not self.ready.done():
-                    self.ready.set_exception(UserError(reason))
+                self.ready.set_exception(UserError(reason))
             case ("done", batch, answers, run_ms):
                 self._done(batch, answers, run_ms)
 
@@ -169,19 +170,17 @@ class Decider:
         (_, frames, begun), self.running = self.running, None
         now = time.monotonic()
         self.batches[len(frames)] += 1
-        alarmed = []
+        landed = [self._land(frame) for frame in frames]
         for frame, answer in zip(frames, answers, strict=True):
-            here = self._land(frame)
-            ms = {"wait": (begun - here.released_at) * 1e3, "release": (now - here.released_at) * 1e3,
-                  "capture": (now + WALL - here.stamp.captured_at) * 1e3}
-            self.told.decided(here.stamp, answer, ms)
             if answer["alarms"]:
-                alarmed.append(frame.stream)
-        for stream in alarmed:
-            self.drive(events.Alarm(stream, SEVERITY))
+                self.drive(events.Alarm(frame.stream, SEVERITY))
         took_ms = max((now - begun) * 1e3, run_ms)
         self.record(Ran(len(frames), took_ms, now))
-        self.drive(events.BatchDone(batch, took_ms))
+        self.drive(events.BatchDone(batch, took_ms))  # the next batch runs while this one is told of
+        for here, answer in zip(landed, answers, strict=True):
+            ms = {"wait": (begun - here.released_at) * 1e3, "release": (now - here.released_at) * 1e3,
+                  "capture": (now + _wall() - here.stamp.captured_at) * 1e3}
+            self.told.decided(here.stamp, answer, ms)
 
     def _lose_batch(self) -> None:
         batch, self.running = self.running[0], None
@@ -197,4 +196,10 @@ class Decider:
         self.restarts += 1
         log.warning("the model's process ended (exit code %s); it is started again", code)
         loop = asyncio.get_running_loop()
-        loop.call_later(RESTART_S, lambda: self.stopped or self.worker.start(loop))
+        loop.call_later(min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S), lambda: self.stopped or self.worker.start(loop))
+        self.failures += 1
+
+
+def _wall() -> float:
+    """What the scheduler's clock lacks to seconds since 1970; not a constant: clocks are set."""
+    return time.time() - time.monotonic()

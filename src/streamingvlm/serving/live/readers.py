@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)
 SLOTS = 256  # pictures a process may have on their way at once
+ROWS = 256  # cameras, at most
+REMEMBERED = 1024  # cameras that were removed
 RESTART_S = 0.5
 ANSWER_S = 15.0
 REFUSED = {"Taken": Conflict, "Gone": NotFound, "Full": Busy}  # errors of sources, by what the doors call them
@@ -43,11 +47,17 @@ class Readers:
     def __init__(self, count: int, shape: tuple[int, int, int], heard: Heard, more: Mapping[str, Callable] | None = None):
         self.heard, self.restarts, self.stopped = heard, 0, False
         self.pools = [Slots.make(context(), SLOTS, shape) for _ in range(count)]
-        self.workers = [Worker(f"reader-{k}", "streamingvlm.serving.intake.worker:work", (pool, dict(more or {})),
+        self.came = context().RawArray("Q", ROWS)  # pictures of each camera, counted by whoever reads it: what died with it is known
+        self.rows: dict[str, int] = {}
+        self.free_rows = itertools.cycle(range(ROWS))  # in turn: a thread that is just ending still counts in its old one
+        self.workers = [Worker(f"reader-{k}", "streamingvlm.serving.intake.worker:work", (pool, self.came, dict(more or {})),
                                lambda message, k=k: self._message(k, message), lambda code, k=k: self._gone(k, code))
                         for k, pool in enumerate(self.pools)]
         self.cameras: dict[str, tuple[Camera, int]] = {}
         self.newest: dict[str, tuple[int, int]] = {}  # epoch and index of a camera's last frame: a new process goes on behind them
+        self.first: dict[str, int] = {}  # the first epoch of a camera: what is older is of one that had its name
+        self.heard_of: Counter[str] = Counter()  # pictures of a camera that its process told of, as frames or as lost
+        self.before: dict[str, tuple[int, int]] = {}  # of the newest cameras that were removed
         self.tickets = itertools.count()
         self.asked: dict[int, asyncio.Future] = {}
 
@@ -63,16 +73,22 @@ class Readers:
         load = [sum(at == k for _, at in self.cameras.values()) for k in range(len(self.workers))]
         at = load.index(min(load))
         self.cameras[camera.name] = (camera, at)
-        self.newest[camera.name] = (-1, -1)
+        self.newest[camera.name] = self.before.pop(camera.name, (-1, -1))
+        self.first[camera.name] = self.newest[camera.name][0] + 1
         self._send(camera, at)
 
     def _send(self, camera: Camera, at: int) -> None:
         epoch, index = self.newest[camera.name]
-        self.workers[at].send(("add", camera, epoch + 1, index + 1))
+        row = next(row for row in self.free_rows if row not in self.rows.values())
+        self.rows[camera.name], self.heard_of[camera.name], self.came[row] = row, 0, 0
+        self.workers[at].send(("add", camera, epoch + 1, index + 1, row))
 
     def remove(self, name: str) -> None:
         _, at = self.cameras.pop(name)
-        del self.newest[name]
+        self.before[name] = self.newest.pop(name)
+        if len(self.before) > REMEMBERED:
+            del self.before[next(iter(self.before))]
+        del self.first[name], self.rows[name], self.heard_of[name]
         self.workers[at].send(("remove", name))
 
     def landed(self, name: str) -> None:
@@ -104,12 +120,16 @@ class Readers:
     def _message(self, at: int, message: tuple) -> None:
         match message:
             case ("frame", stamp, slot, released_at):
-                if stamp.stream in self.cameras:
+                if stamp.epoch >= self.first.get(stamp.stream, math.inf):
                     self.newest[stamp.stream] = (stamp.epoch, stamp.index)
+                    self.heard_of[stamp.stream] += 1
                     self.heard.frame(stamp, at, slot, released_at)
                 else:  # removed while it was in the pipe
                     self.pools[at].free(slot)
-            case (("lost" | "changed" | "picture") as kind, name, *what) if name in self.cameras:
+            case ("lost", name, cause, count, epoch) if epoch >= self.first.get(name, math.inf):
+                self.heard_of[name] += count
+                self.heard.lost(name, cause, count)
+            case (("changed" | "picture") as kind, name, *what) if name in self.cameras:
                 getattr(self.heard, kind)(name, *what)
             case ("answer", ticket, result) if self._open(ticket):
                 self.asked[ticket].set_result(result)
@@ -129,6 +149,9 @@ class Readers:
         loop = asyncio.get_running_loop()
         for name, (_, reader) in self.cameras.items():
             if reader == at:
+                if (missing := self.came[self.rows[name]] - self.heard_of[name]) > 0:  # in its buffer, or not yet told of
+                    self.heard.lost(name, "reconnect_gap", missing)
+                    self.newest[name] = (self.newest[name][0], self.newest[name][1] + missing)
                 reason = "The process that reads it ended and is started again."
                 self.heard.changed(name, Change("waiting", reason, max(self.newest[name][0], 0), time.time()))
         loop.call_later(RESTART_S, self._again, at, loop)

@@ -132,7 +132,7 @@ class Service:
         await self.readers.ask(name, "hang_up", session)
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
-        image = unpacked(picture, width, height)
+        image = await asyncio.to_thread(unpacked, picture, width, height)  # a large picture must not hold up the scheduler
         await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
 
     def stats(self) -> dict:
@@ -193,7 +193,8 @@ class Service:
             self.watched[stamp.stream].dropped_before[cause] += 1
 
     def _changed(self, stream: str, change: Change) -> None:
-        self.results.publish(self.watched[stream].changed(change))
+        for record in self.watched[stream].changed(change):
+            self.results.publish(record)
 
     def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
         watched = self.watched[stream]
@@ -205,7 +206,7 @@ class Service:
     def _decided(self, stamp: Stamp, answer: dict, ms: dict[str, float]) -> None:
         self.readers.landed(stamp.stream)
         watched = self.watched.get(stamp.stream)
-        if watched is None:
+        if watched is None or stamp.epoch < self.readers.first.get(stamp.stream, 0):  # of a camera that had this name before
             return
         self.release.add(ms["release"])
         self.capture.add(ms["capture"])

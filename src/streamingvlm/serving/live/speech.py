@@ -8,8 +8,10 @@ Letters: F frames of a chunk, H W pixels, C channels.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,9 @@ import numpy as np
 
 from streamingvlm.base.records import Chunk, Comment, Stamp
 from streamingvlm.serving.processes import Worker
+
+log = logging.getLogger(__name__)
+RESTART_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 @dataclass
@@ -40,13 +45,15 @@ class Speech:
         self.listening: dict[str, _Listening] = {}
         self.waiting: dict[str, Chunk] = {}
         self.busy = False
-        self._tasks: set[asyncio.Task] = set()
+        self.failures = 0  # ends in a row before it was ready
+        self._sender = ThreadPoolExecutor(1, "speech")  # a pipe takes only what the other end has read, and takes it from one thread
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self.worker.start(loop)
 
     async def stop(self) -> None:
         self.stopped = True
+        self._sender.shutdown(wait=False, cancel_futures=True)
         await self.worker.stop()
 
     def frame(self, stamp: Stamp, pixels: np.ndarray) -> None:
@@ -71,7 +78,7 @@ class Speech:
         """A camera that has gone, or connects anew."""
         if self.listening.pop(stream, None):
             self.waiting.pop(stream, None)
-            self.worker.send(("forget", stream))
+            self._hand(("forget", stream))
 
     def _complete(self, stream: str, here: _Listening) -> None:
         if len(here.frames) < self.count:
@@ -83,17 +90,20 @@ class Speech:
         self._send()
 
     def _send(self) -> None:
-        """Hand over what waits, in a thread: a pipe takes only as much as the other end has read."""
+        """Hand over what waits."""
         if self.busy or not self.waiting:
             return
         self.busy, chunks, self.waiting = True, self.waiting, {}
-        task = asyncio.ensure_future(asyncio.to_thread(self.worker.send, ("say", 0, chunks)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._hand(("say", 0, chunks))
+
+    def _hand(self, message: tuple) -> None:
+        if not self.stopped:
+            self._sender.submit(self.worker.send, message)
 
     def _message(self, message: tuple) -> None:
         if message[0] == "ready":
             _, self.chunk_s, self.count = message
+            self.failures = 0
         elif message[0] == "failed":
             self.stopped = True
             self.failed(message[1])
@@ -110,4 +120,8 @@ class Speech:
             self.restarts += 1
             self.listening.clear()
             self.waiting.clear()
-            self.worker.start(self.worker.loop)
+            pause_s = min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S)
+            self.failures += 1
+            log.warning("the commentator's process ended (exit code %s); it is started again in %g s", code, pause_s)
+            loop = asyncio.get_running_loop()
+            loop.call_later(pause_s, lambda: self.stopped or self.worker.start(loop))

@@ -6,7 +6,7 @@
     for now, event, actions in replay(arrivals.read(path)): ...        # of a live run: the trace says what its scheduler was made of
     recorded = Recorded(scheduler, recorder)          # in place of a scheduler: handles, and writes down
 
-A replay from arrivals alone (`virtual.run`) answers what other settings would have done; this one answers what was done.
+A replay from arrivals alone (`virtual.drive`) answers what other settings would have done; this one answers what was done.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def fates(rows: Iterable[Row], scheduler: Scheduler | None = None) -> Iterator[F
 
 
 def measured(rows: Sequence[Row], since: float = -math.inf, until: float = math.inf) -> Outcome:
-    """The latencies of a recorded run as `virtual.run` has them, of the frames that were released between two times. Its counts are of the whole."""
+    """The latencies of a recorded run as `virtual.drive` has them, of the frames released between two times. Its counts are of the whole."""
     outcome, last = Outcome(), since
     books = Books(outcome)
     for row in rows:

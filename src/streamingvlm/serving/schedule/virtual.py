@@ -1,6 +1,6 @@
 """The scheduler in virtual time: cameras or a trace, run times drawn from measured ones -> decisions, drops, latencies. An hour takes seconds.
 
-    outcome = run(Scheduler(curve), cameras(Cameras(streams=32, seconds=3600.0)), RunTimes(measured, seed=0))
+    outcome = drive(Scheduler(curve), cameras(Cameras(streams=32, seconds=3600.0)), RunTimes(measured, seed=0))
     outcome.covered.percentile(99); outcome.counts.dropped
 
 Open loop: a frame's clock starts when it was due, whether or not anybody was there to take it. A frame that was dropped is *covered* by the next
@@ -206,7 +206,7 @@ class Books:
         self.outcome.over += ms > self.budget_ms[stream]
 
 
-def run(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float], float],
+def drive(scheduler: Scheduler, told: Iterable[Told], run_ms: Callable[[int, float], float],
         on_batch: Callable[[Sequence[FrameArrived], float], None] = lambda frames, now: None,
         on_drop: Callable[[FrameArrived, str], None] = lambda frame, cause: None) -> Outcome:
     """Drive the scheduler until everything told is answered. `run_ms(size, now)`: how long a batch that begins now takes; `on_batch(frames, now)` is

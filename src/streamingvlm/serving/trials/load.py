@@ -23,7 +23,7 @@ from streamingvlm.serving.live.baseline import Asked
 from streamingvlm.serving.schedule.events import FrameArrived, Settings
 from streamingvlm.serving.schedule.latency_curve import LatencyCurve
 from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
-from streamingvlm.serving.schedule.virtual import Cameras, Outcome, RunTimes, cameras, names, phases_s, run
+from streamingvlm.serving.schedule.virtual import Cameras, Outcome, RunTimes, cameras, drive, names, phases_s
 from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.worlds.city.world import City
 
@@ -78,7 +78,7 @@ def watch(analyst: Analyst, city: City, streams: int, run_ms: RunTimes, settings
             for one, row in zip(real, rows, strict=True):
                 told[one.stream].append((now, one.frame_id, row))
 
-    outcome = run(scheduler(run_ms), cameras(made), run_ms, decide)
+    outcome = drive(scheduler(run_ms), cameras(made), run_ms, decide)
     decided = [Decided(np.array([at for at, _, _ in rows]), np.array([frame for _, frame, _ in rows], int), [row for _, _, row in rows])
                for rows in told.values()]
     return UnderLoad(outcome, decided, phases_s(made)[: len(mine)])
@@ -88,7 +88,7 @@ def curve(run_ms: Callable[[int, float], float], counts: Sequence[int], seconds:
     """One row for each number of streams: latencies, goodput, drops by cause, utilisation. Virtual time, no model."""
     rows = []
     for seed, streams in enumerate(counts):
-        outcome = run(scheduler(run_ms), cameras(Cameras(streams, seconds, fps, seed=seed, settings=settings)), run_ms)
+        outcome = drive(scheduler(run_ms), cameras(Cameras(streams, seconds, fps, seed=seed, settings=settings)), run_ms)
         total = outcome.counts
         rows.append({"streams": streams, "covered_ms": outcome.covered.summary(), "decided_ms": outcome.decided.summary(),
                      "goodput": round(outcome.goodput / seconds, 2), "frames": total.frames_in, "decided": total.decided,

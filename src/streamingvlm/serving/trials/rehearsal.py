@@ -74,7 +74,8 @@ def rehearse(network: networks.Network, rules: Mapping[str, alarms.Rule], city: 
     def drop(frame: FrameArrived, cause: str) -> None:
         missed[_camera(frame), frame.frame_id] = True
 
-    outcome = virtual.run(scheduler, _noting(virtual.cameras(made), due), lambda size, now: slower * run_ms(size, now), on_drop=drop, on_batch=decide)
+    arrivals = _noting(virtual.cameras(made), due)
+    outcome = virtual.drive(scheduler, arrivals, lambda size, now: slower * run_ms(size, now), on_drop=drop, on_batch=decide)
     covered, wrong = outcome.covered, city.anomalies.transpose(0, 1).numpy()  # [B, F, 6]
     shown = missed[wrong.any(-1)]
     decided = [Decided(np.array([at for at, *_ in rows]), np.array([frame for _, frame, _ in rows], int), [row for *_, row in rows]) for rows in told]
@@ -118,7 +119,7 @@ def _frame(frame: FrameArrived) -> Frame:
 def crowd(streams: int, run_ms: virtual.RunTimes, seconds: float, budget_ms: float = 120.0, mode: Mode = "auto") -> virtual.Outcome:
     """So many made-up cameras behind the scheduler, on a machine whose batches take as long as they did when `run_ms` was measured; no model."""
     scheduler = Scheduler(LatencyCurve(run_ms.curve(), LARGEST), Limits(utilisation=None))
-    return virtual.run(scheduler, virtual.cameras(virtual.Cameras(streams, seconds, settings=Settings(budget_ms, mode=mode))), run_ms)
+    return virtual.drive(scheduler, virtual.cameras(virtual.Cameras(streams, seconds, settings=Settings(budget_ms, mode=mode))), run_ms)
 
 
 def run_times(file: Path, model: str = "model", seed: int = 0) -> virtual.RunTimes:
