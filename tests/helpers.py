@@ -29,7 +29,7 @@ sft: {seed: 0, base: data/tiny-base, window_s: 8, stride_s: 4, starts: grid, ste
 compress: {variants: [float32, int8, pruned25, mlp25_int8]}
 stream: {policies: [streaming, full], ablations: [no_text], controls: [streaming], max_new_tokens: 4}
 city: {worlds: 1, frames: 48, variants: [baseline_vlm, model, no_hrm, shuffled], compress: [float32, pruned25_int8], compressed_worlds: 1}
-live: {budget_ms: 120.0, virtual_s: 10, streams: [2, 24], worlds: 1, slower: [1.0, 9.0], trial_s: 1}
+live: {budget_ms: 120.0, virtual_s: 10, streams: [2, 24], worlds: 1, slower: [1.0, 4.0], trial_s: 1}
 evaluate: {tolerance_s: 1.0}
 run: {device: cpu, threads: 1}
 """

@@ -95,7 +95,10 @@ async def trial(model: Path, count: int, seconds: float, budget_ms: float = 120.
 def _memory(service: Service) -> dict[str, float]:
     """MB of the service's processes (the city's is not among them): what is shared counts in shares where the system tells."""
     def mb(*pids: int | None) -> float:
-        told = [psutil.Process(pid).memory_full_info() for pid in pids]
+        told = []
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended, and is about to be started again
+                told.append(psutil.Process(pid).memory_full_info())
         return round(sum(getattr(one, "pss", one.rss) for one in told) / 1e6, 1)
 
     out = {"main": mb(None), "analysis": mb(service.decider.worker.process.pid),
