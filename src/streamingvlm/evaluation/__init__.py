@@ -3,6 +3,6 @@
 
 Door: `runs.stream_row`, `judge.win_rate`, `claims.ledger`. `judge` follows the protocol of Inf-Streams-Eval, but has seen none of its data.
 
-A new metric: one line in the world's `scoring.METRICS`; tables, figures and the ledger's numbers take it from there, and the page's table of
+A new metric: a key of `worlds.match.scoring.score_all`, `METRICS`, `figures.SCORES`, lesson 5's `KEYS`; the ledger has it then, the page's table of
 qualities too if it is named in `reporting.report_page.QUALITIES`. A new claim: a row of claims.yaml, with its decisive check marked.
 """

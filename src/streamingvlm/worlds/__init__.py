@@ -1,1 +1,1 @@
-"""Made-up worlds: what happens, what it looks like, what is true of it, and how a commentary on it is scored. Knows no model."""
+"""Made-up worlds: what happens, what it looks like, what is true, how words on it are scored (`match.scoring`; see `evaluation`). Knows no model."""

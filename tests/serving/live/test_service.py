@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import FOUND, NONE, Browser
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
@@ -22,6 +23,8 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals, writer
 from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving import cameras
+from streamingvlm.serving.api.app import application
+from streamingvlm.serving.api.listen import listening
 from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.live.service import Service
 from streamingvlm.serving.schedule import replay
@@ -200,6 +203,29 @@ def test_a_reader_dies_and_its_cameras_come_back(running):
     counted = running.row("b")["frames"]
     assert counted["dropped"].get("reconnect_gap", 0) + counted["decided"] + sum(counted["dropped"].values()) >= frames[-1]
     assert frames == sorted(set(frames)) and running.balanced() and running.call(running.service.stats)["late"] == 0
+
+
+def test_a_browser_sees_the_live_cameras_and_adds_one(running, tmp_path):
+    """The page, the doors, the service and its sources, all of them real."""
+    if FOUND is None:
+        pytest.skip(NONE)
+    doors = listening(application(running.service), "127.0.0.1", 0)
+    address = running.call(doors.__aenter__)
+    tile = "[...document.querySelectorAll('#wall .tile')].find(one => one.querySelector('.name').textContent === {!r})"
+    try:
+        with Browser(tmp_path) as page:
+            page.open(address)
+            shown = f"{{const one = {tile.format('b')}; one && one.textContent.match(/decided (\\d+)/)?.[1]}}"
+            page.until(f"Number({shown}) > 0", PATIENCE_S)
+            before = page(f"Number({shown})")
+            page.until(f"Number({shown}) > {before} + 3", PATIENCE_S)
+            running.call(running.service.add, {"name": "seen", "url": "pattern:64x64@8"})
+            page.until(f"!!{tile.format('seen')}", PATIENCE_S)
+            running.call(running.service.remove, "seen")
+            page.until(f"!{tile.format('seen')}", PATIENCE_S)
+            assert not page.complaints
+    finally:
+        running.call(doors.__aexit__, None, None, None)
 
 
 def test_no_slot_is_lost(running):
