@@ -109,6 +109,7 @@ export class Pictures {
   }
 
   take(data) {
+    if (typeof data === "string") return // why the service refuses, such as a camera that has just gone; it closes the socket next
     const length = new DataView(data).getUint32(0)
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)))
     this.onPicture(header, new Blob([new Uint8Array(data, 4 + length)], {type: "image/jpeg"}))
