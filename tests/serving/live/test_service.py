@@ -215,10 +215,10 @@ def test_a_browser_sees_the_live_cameras_and_adds_one(running, tmp_path):
     try:
         with Browser(tmp_path) as page:
             page.open(address)
-            shown = f"{{const one = {tile.format('b')}; one && one.textContent.match(/decided (\\d+)/)?.[1]}}"
-            page.until(f"Number({shown}) > 0", PATIENCE_S)
-            before = page(f"Number({shown})")
-            page.until(f"Number({shown}) > {before} + 3", PATIENCE_S)
+            shown = f"Number({tile.format('b')}?.textContent.match(/decided (\\d+)/)?.[1] ?? 0)"
+            page.until(f"{shown} > 0", PATIENCE_S)
+            before = page(shown)
+            page.until(f"{shown} > {before} + 3", PATIENCE_S)
             running.call(running.service.add, {"name": "seen", "url": "pattern:64x64@8"})
             page.until(f"!!{tile.format('seen')}", PATIENCE_S)
             running.call(running.service.remove, "seen")
