@@ -189,7 +189,7 @@ def test_an_offer_that_cannot_lead_to_pictures_gets_a_sentence_and_disturbs_nobo
                 assert "VP8" in str(error.value) and len(str(error.value)) < 300
         with Publisher(watch.source):
             watch.until(lambda: watch.pictures)
-    assert watch.reasons == [webrtc.NOBODY]
+    assert watch.reasons[0] == webrtc.NOBODY and set(watch.reasons[1:]) <= {"The publisher hung up."}  # heard before the watch ends, or not
     with pytest.raises(Taken, match="removed"):
         watch.source.offer(video)
 
