@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ LARGEST = 16  # streams in a batch
 SEVERITY = 1.0  # what an alarm adds to a stream's priority for a while
 RESTART_S = 0.5  # between the end of the model's process and its next beginning
 LONGEST_PAUSE_S = 30.0
+UNCOVERED = 4096  # dropped frames of a stream that wait for a newer one
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Flying:
 
 @dataclass(frozen=True)
 class Told:
-    """What `Decider` calls in the loop: `decided(stamp, answer, ms)`, `dropped(stamp, cause)`, `refused(stream, reason)`."""
+    """What `Decider` calls in the loop: `decided(stamp, answer, ms)`, `dropped(stamp, cause)`, `refused(stream, reason)`, and `covered(stream, ms)`
+    for each dropped frame once a newer one is decided: its clock runs until then, or a freeze that drops frames would not show."""
 
     decided: Callable[[Stamp, dict, dict[str, float]], None]
     dropped: Callable[[Stamp, str], None]
     refused: Callable[[str, str], None]
+    covered: Callable[[str, float], None]
 
 
 class Decider:
@@ -64,6 +67,7 @@ class Decider:
         self.running: tuple[int, tuple[events.FrameArrived, ...], float] | None = None
         self.numbers = itertools.count()
         self.batches: Counter[int] = Counter()
+        self.uncovered: dict[str, deque[float]] = {}  # stream -> when frames were released that were dropped since its last decision
         self.restarts, self.failures, self.stopped = 0, 0, False  # `failures`: ends in a row before it was ready
         self._wake: asyncio.TimerHandle | None = None
 
@@ -98,6 +102,7 @@ class Decider:
 
     def remove(self, stream: str) -> None:
         self.drive(events.StreamRemoved(stream))
+        self.uncovered.pop(stream, None)
         self.worker.send(("forget", stream))
 
     def frame(self, stamp: Stamp, pool: int, slot: int, released_at: float) -> None:
@@ -123,8 +128,9 @@ class Decider:
                 case events.Run():
                     self._run(action)
                 case events.Drop(frame, cause):
-                    stamp = self._land(frame).stamp
-                    self.told.dropped(stamp, cause)
+                    here = self._land(frame)
+                    self.uncovered.setdefault(here.stamp.stream, deque(maxlen=UNCOVERED)).append(here.released_at)
+                    self.told.dropped(here.stamp, cause)
                 case events.Wake(at):
                     self._wake_at(at)
                 case events.Refused(stream, reason):
@@ -180,6 +186,8 @@ class Decider:
         for here, answer in zip(landed, answers, strict=True):
             ms = {"wait": (begun - here.released_at) * 1e3, "release": (now - here.released_at) * 1e3,
                   "capture": (now + _wall() - here.stamp.captured_at) * 1e3}
+            for at in self.uncovered.pop(here.stamp.stream, ()):
+                self.told.covered(here.stamp.stream, (now - at) * 1e3)
             self.told.decided(here.stamp, answer, ms)
 
     def _lose_batch(self) -> None:

@@ -50,7 +50,7 @@ class Service:
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
         self.recorder = recorder
-        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused), self._record)
+        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.begun = time.monotonic()
         if store:
@@ -191,6 +191,11 @@ class Service:
         self.readers.landed(stamp.stream)
         if stamp.stream in self.watched:
             self.watched[stamp.stream].dropped_before[cause] += 1
+
+    def _covered(self, stream: str, late_ms: float) -> None:
+        if stream in self.watched:
+            self.release.add(late_ms)
+            self.watched[stream].release.add(late_ms)
 
     def _changed(self, stream: str, change: Change) -> None:
         for record in self.watched[stream].changed(change):
