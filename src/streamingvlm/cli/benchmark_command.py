@@ -45,13 +45,15 @@ def listed(known: dict[str, Benchmark]) -> str:
 
 
 def rescored(chosen: Benchmark, path: Path) -> str:
-    """A table of predictions that a repository ships."""
-    from streamingvlm.evaluation.harness import summary
+    """A table of predictions, or of a judge's verdicts, that a repository ships."""
+    from streamingvlm.evaluation.harness import duel, summary
 
-    if chosen.rescore is None:
+    if chosen.rescore is None and chosen.verdicts is None:
         raise UserError(f"There is no rescoring for {chosen.name}: its repository ships no predictions that we know of.")
     if not path.exists():
         raise UserError(f"There is no {path}: name the predictions that the repository of {chosen.name} ships.")
+    if chosen.verdicts is not None:
+        return duel.told(chosen.verdicts(path))
     return summary.table({path.name: summary.summarise(chosen, chosen.rescore(path))})
 
 

@@ -13,6 +13,7 @@ To add a benchmark, write one file here:
    `strict` by `harness.extract`.
 3. `BENCHMARKS = (Benchmark(name, about, needs, rule, read, mark, overall=...),)`, and where the benchmark has them `fill` (its own prompt text, from
    the user's copy), `follow_up` (a question that hangs on an answer), `rescore` (predictions that its repository ships).
+   Commentary has items of the kind COMMENTARY, each with its stream row, and is judged against another's (`harness.duel`).
 4. Its module into `MODULES` below, a JSON of cases beside the others in tests/evaluation/benchmarks/cases: answers, both scores, why.
 """
 
@@ -27,7 +28,7 @@ from streamingvlm.base.errors import UserError
 if TYPE_CHECKING:
     from streamingvlm.evaluation.harness.protocol import Benchmark
 
-MODULES = ("ovo",)
+MODULES = ("ovo", "streamingbench", "longvideobench", "videomme", "mvbench", "livesports", "infstreams")
 
 
 def known() -> dict[str, Benchmark]:

@@ -15,7 +15,7 @@ from streamingvlm.evaluation.harness.protocol import Item
 
 
 class Answers:
-    """`(way, question) -> response`. `settings`: all that changes an answer. `revision`: of the code, noted each time that a run begins or goes on."""
+    """`(way, question) -> response`. `settings`: all that changes an answer. `revision`: of the code, noted whenever a run begins or goes on."""
 
     def __init__(self, path: Path, settings: dict, revision: str):
         self.path, self.settings = path, settings

@@ -1,4 +1,4 @@
-"""What an answer says, read strictly: a letter, a number, yes or no, else None. Never a guess: no letter out of the middle of a word, none out of two.
+"""What an answer says, read strictly: a letter, a number, yes or no, else None. Never a guess: no letter out of a word, none out of two.
 
 The rules that benchmarks publish are in their own files; where those are wrong, this is what stands beside them.
 """
@@ -35,8 +35,9 @@ def letter(response: str, options: Sequence[str] | int) -> str | None:
         return None
     chosen, rest = found.groups()
     others = {other for other in re.findall(r"\b([A-Z])[.):\]]", rest) if other in allowed} - {chosen}
-    meant = re.match(rf"{EDGE}(?:[.):\],]|$)", rest) or _plain(rest) == _plain(texts[LETTERS.index(chosen)])
-    return chosen if meant and not others else None
+    if rest.strip() and _plain(rest) == _plain(texts[LETTERS.index(chosen)]):
+        return chosen
+    return chosen if re.match(rf"{EDGE}(?:[.):\],]|$)", rest) and not others else None
 
 
 def number(response: str) -> int | None:
@@ -53,6 +54,11 @@ def yes_no(response: str) -> str | None:
     first = {"yes": "Yes", "y": "Yes", "no": "No", "n": "No"}.get(words[0]) if words else None
     other = {"Yes": "no", "No": "yes"}.get(first or "")
     return None if other in words else first
+
+
+def same_words(response: str, words: str) -> bool:
+    """Whether it says these words and no others, whatever stands between them."""
+    return _plain(bare(response)) == _plain(words)
 
 
 def _plain(text: str) -> str:

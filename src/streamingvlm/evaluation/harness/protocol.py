@@ -7,6 +7,10 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamingvlm.evaluation import judge
 
 LETTERS = string.ascii_uppercase
 CHOICE, COUNT, YES_NO, OPEN, COMMENTARY = "choice", "count", "yes_no", "open", "commentary"
@@ -16,8 +20,8 @@ Templates = Mapping[str, str]  # a benchmark's own texts by name, from the user'
 @dataclass(frozen=True)
 class Item:
     """One question. `video`: below the data folder; `start_s`, `ask_at_s`: seconds of it, None = at its end; `answer`: a letter, a number, Yes or No,
-    or words, by `kind`. `context`: what is told before the question. `row`: of a commentary, its stream row. `opens_s`, `closes_s`: of a question
-    that is put again every second, from when to when; `part`: which of its questions this is."""
+    or words, by `kind`. `context`: what is told before the question. `row`: of a commentary, its stream row. `closes_s`: of a question that
+    is put again every second, until when; `part`: which of its questions this is."""
 
     id: str
     video: str
@@ -31,7 +35,6 @@ class Item:
     start_s: float = 0.0
     context: str = ""
     row: dict | None = None
-    opens_s: float | None = None
     closes_s: float | None = None
     part: str = ""
 
@@ -69,7 +72,8 @@ class Benchmark:
     `read(folder)`: its items, in the published order; UserError for a file that is not the published one. `mark(turns)`: one question's turns, most
     often one, -> marks. `overall`: of what the overall number is the mean: items, tasks, or groups (of tasks). `rule`: the published rule in words.
     `fill(item, templates)`: the prompt in the benchmark's own text. `follow_up(turn)`: what is asked next because of an answer, or None.
-    `rescore(path)`: marks of predictions that a repository ships.
+    `rescore(path)`: marks of predictions that a repository ships; `verdicts(path)`: of a judge's. Of commentary: it is cut into
+    segments of `segment_s` (None: each stretch is one), and where a human says less than `min_words` in one, that is left out.
     """
 
     name: str
@@ -82,6 +86,9 @@ class Benchmark:
     fill: Callable[[Item, Templates], str] | None = None
     follow_up: Callable[[Turn], Item | None] | None = None
     rescore: Callable[[Path], list[Mark]] | None = None
+    verdicts: Callable[[Path], judge.Result] | None = None
+    segment_s: float | None = None
+    min_words: int = 1
 
 
 def state(response: str, read: object) -> str:

@@ -1,4 +1,4 @@
-"""Published annotation files -> entries, and where a video is. A file that is not the published one is one sentence that names the field that is missing.
+"""Published annotation files -> entries, and where a video is. A file that is not the published one: one sentence that names the missing field.
 
     path, rows = entries(folder, ("ovo_bench_new.json", "data/ovo_bench_new.json"))
     row.text("question"), row.number("realtime"), row.options("options")
@@ -83,15 +83,23 @@ def unlettered(options: Sequence[str]) -> tuple[str, ...]:
 
 
 def entries(folder: Path, names: Sequence[str]) -> list[Entry]:
-    """The entries of the first of `names` that is in the folder: JSON, JSON lines or parquet."""
+    """The entries of the first of `names` that is in the folder: JSON, JSON lines or parquet. UserError unless each is an object."""
+    path, found = rows(folder, names)
+    if not all(isinstance(row, dict) for row in found):
+        raise UserError(f"{path} must be a list of objects: name the folder with the file as it was published.")
+    return [Entry(path, number, row) for number, row in enumerate(found, 1)]
+
+
+def rows(folder: Path, names: Sequence[str]) -> tuple[Path, list]:
+    """The first of `names` that is in the folder, and what it lists."""
     path = find(folder, names)
     try:
-        rows = _parsed(path)
+        found = _parsed(path)
     except (ValueError, UnicodeDecodeError, RecursionError, OSError):
         raise UserError(f"{path} cannot be read as {path.suffix.lstrip('.')}: fetch the file again.") from None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(found, list) or not found:
         raise UserError(f"{path} must be a list of objects: name the folder with the file as it was published.")
-    return [Entry(path, number, row) for number, row in enumerate(rows, 1)]
+    return path, found
 
 
 def _parsed(path: Path) -> list:
