@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from streamingvlm.evaluation.harness.protocol import Benchmark, Mark
+from streamingvlm.evaluation.harness.protocol import Benchmark, Item, Mark
 
 Value = Callable[[Mark], float | None]
 KINDS = ("own", "strict")
@@ -75,16 +75,22 @@ def summarise(benchmark: Benchmark, marks: Sequence[Mark]) -> dict:
             "tasks": {name: numbers([mark for mark in marks if mark.task == name]) for name in tasks}}
 
 
+def with_lost(benchmark: Benchmark, marks: Sequence[Mark], lost: Sequence[Item]) -> dict[str, float | int | None]:
+    """The overall numbers if what could not be asked counts as wrong."""
+    wrong = [Mark(item.id, item.video, item.task, item.group, 0.0, 0.0, "lost") for item in lost]
+    return numbers([*marks, *wrong], benchmark.overall)
+
+
 def table(summaries: dict[str, dict]) -> str:
     """A table in text: a line a task, a group, and overall, of one or more ways of asking side by side."""
     first = next(iter(summaries.values()))
     names = [("tasks", name) for name in first["tasks"]] + [("groups", name) for name in first["groups"] if len(first["groups"]) > 1]
     wide = max(len(name) for _, name in [*names, ("", "overall")])
-    head = "".join(f"  {way + ':':<17} {'own rule':>13} {'strict':>13} {'empty':>6} {'unread':>6}" for way in summaries)
-    lines = [f"{'':<{wide}} {'n':>6}{head}"]
+    lines = [f"{'':<{wide}}       {''.join(f'  {way:^42}' for way in summaries)}".rstrip(),
+             f"{'':<{wide}} {'n':>6}" + f"  {'own rule':>13} {'strict':>13} {'empty':>6} {'unread':>7}" * len(summaries)]
     for part, name in [*names, ("", "overall")]:
         rows = [each["overall"] if not part else each[part].get(name) for each in summaries.values()]
-        cells = "".join(f"  {'':<17} {_cell(row, 'own'):>13} {_cell(row, 'strict'):>13} {_count(row, 'empty'):>6} {_count(row, 'unparsed'):>6}"
+        cells = "".join(f"  {_cell(row, 'own'):>13} {_cell(row, 'strict'):>13} {_count(row, 'empty'):>6} {_count(row, 'unparsed'):>7}"
                         for row in rows)
         lines.append(f"{name:<{wide}} {_count(rows[0], 'questions'):>6}{cells}")
     return "\n".join(lines)
