@@ -167,9 +167,10 @@ def report(job: Job, found: Found, answers: Answers, fought: judge.Result | None
                       "lost": [{"id": item.id, "video": item.video, "reason": reason} for item, reason in lost.values()]}, place)
     settings = ", ".join(f"{key} {value}" for key, value in answers.settings.items() if key not in (*HASHES, "benchmark"))
     counted = "; ".join(f"{way} {of['own'] or 0:.2f} own rule, {of['strict']:.2f} strict" for way, of in wrong.items())
+    unjudged = [] if scores else ["Commentary is scored against another's: name it with --against."]
     return "\n".join([
         *([summary.table(scores), f"Own rule: {chosen.rule}. ±: standard error, clustered by video."] if scores else []),
-        *([duel.told(fought)] if fought else [] if scores else ["Commentary is scored against another's: name it with --against."]), f"{settings}; git {', '.join(answers.revisions)}.",
+        *([duel.told(fought)] if fought else unjudged), f"{settings}; git {', '.join(answers.revisions)}.",
         f"{len(lost)} questions could not be asked and are in no score above" + (f" (counted as wrong: {counted}):" if counted else "."),
         *(f"  {item.id}, {reason}" for item, reason in list(lost.values())[:NAMED]),
         *([f"  and {len(lost) - NAMED} more, in {place}"] if len(lost) > NAMED else []), f"Answers: {job.out}; scores: {place}."])

@@ -1,4 +1,4 @@
-"""Each benchmark's two scores on answers of our own making, those that its published rule reads wrongly among them; and the polls of StreamingBench."""
+"""Each benchmark's two scores on answers of our own making, those that its published rule misreads among them; the polls of StreamingBench."""
 
 from __future__ import annotations
 

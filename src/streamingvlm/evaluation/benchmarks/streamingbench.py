@@ -36,7 +36,7 @@ def reader(name: str) -> Callable[[Path], list[Item]]:
             before = ""
             for one in row if isinstance(row, list) else [row]:  # those of `sqa` stand in lists, a video each
                 asked = list(_items(folder, Entry(path, number, one if isinstance(one, dict) else {}), name, len(items), before))
-                before = asked[-1].context if asked else before
+                before = _told(asked[-1]) if asked and name == "sqa" else ""
                 items += asked
         return items
     return read
@@ -55,9 +55,15 @@ def _items(folder: Path, entry: Entry, name: str, count: int, before: str) -> It
             continue
         options = asked.options("options")
         right = asked.letter("answer", len(options))
-        yield Item(str(k), video, at_s, question, options, right, task, name, context=before)
-        if name == "sqa":
-            before = "\n".join(filter(None, (before, f"Asked before: {question} The right answer was: {options[LETTERS.index(right)]}")))
+        item = Item(str(k), video, at_s, question, options, right, task, name, context=before)
+        yield item
+        before = _told(item) if name == "sqa" else ""
+
+
+def _told(item: Item) -> str:
+    """What the next question is told: those before it and this one, each with its right answer."""
+    said = f"Asked before: {item.question} The right answer was: {item.options[LETTERS.index(item.answer)]}"
+    return f"{item.context}\n{said}" if item.context else said
 
 
 def fill(item: Item, templates: Templates) -> str:

@@ -21,6 +21,7 @@ from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming.stream import Streamer
 
 LAST_FRAMES = 4
+LEAST_S = 2 * TOLERANCE_S  # of a cut chunk: its first frame
 Place = tuple[Path, float, float | None]  # a video, where watching it began, and where it was cut, if it was
 
 
@@ -42,7 +43,7 @@ class Streamed:
         cut = until_s is not None and until_s < self.video.chunk_s - TOLERANCE_S
         place = (video, start_s, ask_at_s if cut else None)
         if self.place != place or (until_s is not None and not cut and self.seen_s > until_s + TOLERANCE_S):
-            end_s = max(ask_at_s, start_s + 1 / self.video.fps) if cut else None
+            end_s = max(ask_at_s, start_s + LEAST_S) if cut else None
             self._begin(place, read_chunks(video, self.video, start_s, end_s))
         for _ in self._watch(None if cut else until_s):
             pass
@@ -81,7 +82,7 @@ class LastFrames:
             self.lasts = video, float(probe(video).duration_s)
         end_s = self.lasts[1] if ask_at_s is None else min(ask_at_s, self.lasts[1])
         begin_s = max(start_s, end_s - self.video.chunk_s)
-        chunk = next(read_chunks(video, self.video, begin_s, max(end_s, begin_s + 1 / self.video.fps)))
+        chunk = next(read_chunks(video, self.video, begin_s, max(end_s, begin_s + LEAST_S)))
         self.streamer.start("", prompt)
         return self.streamer.step("video", chunk).text
 
