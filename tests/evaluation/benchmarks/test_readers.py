@@ -128,6 +128,13 @@ def test_letters_are_taken_off_where_every_option_has_its_own(options, bare):
     assert reading.unlettered(options) == bare
 
 
+def test_options_that_were_cut_into_pieces_are_joined_again():
+    cut = ["A. one", "", "B. two", "half a sentence", "C. three", "D. four", "D. four again"]
+    assert reading.unlettered(reading.rejoined(cut)) == ("one", "two, half a sentence", "three", "four, D. four again")
+    assert reading.unlettered(reading.rejoined(["A. one", "C. three", "B. two"])) == ("one", "two", "three"), "in the order of their letters"
+    assert reading.rejoined(["one", "A. two"]) == ["one", "A. two"], "where there are no letters nothing is known"
+
+
 def test_an_unknown_benchmark():
     with pytest.raises(UserError, match=r"no benchmark `ovo2` \(did you mean `ovo`\?\)"):
         benchmarks.get("ovo2")

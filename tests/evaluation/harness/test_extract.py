@@ -13,9 +13,10 @@ OPTIONS = ("a red car", "Between the trees", "no car", "a tree")
 
 @pytest.mark.parametrize(("said", "letter"), [
     ("B", "B"), (" b\n", "B"), ("(B)", "B"), ("B.", "B"), ("**B**", "B"), ("B. Between the trees", "B"), ("B. something else", "B"),
-    ("B Between the trees", "B"),     ("Best answer: C", "C"), ("The best option is C.", "C"), ("The answer is: (C)", "C"), ("answer: C", "C"), ("Option D", "D"),
-    ("between the trees.", "B"),     ("<think>A or B?</think>\nB", "B"), ("B, because of A. B. Trees", None), ("D. a tree B.", None), ("A red car", "A"),
-    ("A tree", "D"), ("A man", None),     ("Best", None), ("E", None), ("A or B", None), ("AB", None), ("", None), ("The answer is", None), ("I would say it is B", None), ("5", None)])
+    ("B Between the trees", "B"), ("Best answer: C", "C"), ("The best option is C.", "C"), ("The answer is: (C)", "C"), ("answer: C", "C"),
+    ("Option D", "D"), ("between the trees.", "B"), ("<think>A or B?</think>\nB", "B"), ("B, because of A. B. Trees", None), ("D. a tree B.", None),
+    ("A red car", "A"), ("A tree", "D"), ("A man", None), ("Best", None), ("E", None), ("A or B", None), ("AB", None), ("", None),
+    ("The answer is", None), ("I would say it is B", None), ("5", None)])
 def test_a_letter(said, letter):
     assert extract.letter(said, OPTIONS) == letter
 

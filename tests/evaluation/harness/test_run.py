@@ -143,6 +143,16 @@ def test_commentary_is_kept_and_judged_against_what_others_said(tmp_path):
     assert duel.fight(turns, {}, by_score(similarity_score())).skipped == 1
 
 
+def test_a_word_belongs_to_the_second_in_which_it_ends():
+    (item,) = commented()
+    shown = []
+    ours = json.dumps([[k, k + 1.0, f"word{k}"] for k in range(10)])
+    duel.fight([run.Turn(item, ours)], {"x_7": [(4.0, 5.0, "before"), (4.5, 5.01, "behind"), (9.0, 10.0, "last")]},
+               lambda segment: shown.append(segment) or "tie", segment_s=5.0)
+    assert [segment.b for segment in shown[::2]] == [("", "", "", "", "before"), ("behind", "", "", "", "last")]
+    assert shown[0].a == tuple(f"word{k}" for k in range(5))
+
+
 @pytest.mark.parametrize("content", ["", "[", '{"a": 1}', '{"pred": 1}'])
 def test_what_is_no_commentary(content, tmp_path):
     (tmp_path / "x").write_text(content)

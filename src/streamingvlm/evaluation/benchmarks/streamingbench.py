@@ -9,7 +9,8 @@ Proactive: from one second after the question to four behind the true moment the
 answer. Two tasks here. The question that is put each second names the very output that is waited for: the second score is not one of finding it.
 
 `sqa` tells the questions before and their right answers. Its Qwen2-VL script reads the 4 of ".mp4" as a duration, so that it always looks at one
-frame a second: a frame rate beside a published number is to be doubted.
+frame a second: a frame rate beside a published number is to be doubted. Options of 13 questions of `omni` were cut into pieces of their list, of which
+its prompt shows the first four; here they are joined again.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _items(folder: Path, entry: Entry, name: str, count: int, before: str) -> It
             yield Item(str(k), video, opens_s, f'Is now the moment to say "{output}"?', (), output, task, name, YES_NO, context=question,
                        closes_s=closes_s).at(opens_s, POLL)
             continue
-        options = asked.options("options")
+        options = asked.options("options", rejoin=True)
         right = asked.letter("answer", len(options))
         item = Item(str(k), video, at_s, question, options, right, task, name, context=before)
         yield item

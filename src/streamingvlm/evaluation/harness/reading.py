@@ -16,6 +16,8 @@ from pathlib import Path
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.harness.protocol import LETTERS
 
+USUAL = 4  # options of a question whose list is whole
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -54,13 +56,14 @@ class Entry:
             return sum(float(part) * 60**k for k, part in enumerate(reversed(value.split(":"))))
         return self.number_of(name)
 
-    def options(self, name: str, least: int = 2) -> tuple[str, ...]:
-        """The options without their letters."""
+    def options(self, name: str, rejoin: bool = False) -> tuple[str, ...]:
+        """The options without their letters. `rejoin`: see `rejoined`; only where the right one is named by its letter."""
         value = self.data.get(name)
         value = value.tolist() if hasattr(value, "tolist") else value
-        if not isinstance(value, list | tuple) or len(value) < least or not all(isinstance(each, str | int | float) for each in value):
+        if not isinstance(value, list | tuple) or len(value) < 2 or not all(isinstance(each, str | int | float) for each in value):
             raise self.wrong(name, "a list of options")
-        return unlettered([str(each) for each in value])
+        texts = [str(each) for each in value]
+        return unlettered(rejoined(texts) if rejoin else texts)
 
     def entries(self, name: str) -> list[Entry]:
         """A list of objects inside this one."""
@@ -80,6 +83,23 @@ def unlettered(options: Sequence[str]) -> tuple[str, ...]:
     """"A. red" -> "red", where every option carries the letter of its place."""
     found = [re.match(rf"\s*\(?{letter}[.):]\s*(.*)", option, re.DOTALL) for letter, option in zip(LETTERS, options, strict=False)]
     return tuple(one.group(1) for one in found if one) if found and all(found) else tuple(options)
+
+
+def rejoined(options: Sequence[str]) -> list[str]:
+    """Options in the order of their letters; those that were cut into pieces of a longer list, joined again: what does not begin with the next
+    letter belongs to the one before. As they are where their letters tell nothing."""
+    letters = [found[1] if (found := re.match(r"\s*([A-H])[.):]", option)) else "" for option in options]
+    if sorted(letters) == list(LETTERS[: len(options)]):
+        return [option for _, option in sorted(zip(letters, options, strict=True))]
+    if letters[0] != "A" or len(options) <= USUAL:
+        return list(options)
+    found: list[str] = []
+    for letter, option in zip(letters, options, strict=True):
+        if letter == LETTERS[len(found)]:
+            found.append(option)
+        else:
+            found[-1] = ", ".join(filter(None, (found[-1], option)))
+    return found
 
 
 def entries(folder: Path, names: Sequence[str]) -> list[Entry]:
