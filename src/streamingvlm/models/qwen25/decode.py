@@ -9,7 +9,7 @@ Letters: B streams, H heads, K kv heads, G = H/K heads that share one, S capacit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -42,8 +42,9 @@ class Decoder:
         self.mode = ("graph" if self.device.type == "cuda" else "eager") if mode == "auto" else mode
         self._step = torch.compile(self.step, fullgraph=True) if self.mode == "compile" else self.step
         self._records: WeakKeyDictionary[Pool, GraphStep] = WeakKeyDictionary()  # a pool's goes with the pool
-        self._memory = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None  # of all graphs: one is replayed at a time
+        self._recorder = Recorder(self.device) if self.device.type == "cuda" and self.mode != "eager" else None
 
+    @torch.inference_mode()  # with gradients on, a compiler can't take a step that writes into its inputs, and a graph would record them
     def prepare(self, caches: Sequence[KVCache], tokens: int) -> None:
         """Make room for `tokens` in all of these caches, side by side, and record the step that serves them. Quick if nothing has changed."""
         if self.mode == "eager":
@@ -55,7 +56,7 @@ class Decoder:
             pool.grow(max(tokens, -(-pool.capacity // PART) * PART))
         if pool not in self._records or self._records[pool].store is not pool.store:
             self._records.pop(pool, None)  # its memory first
-            self._records[pool] = GraphStep(self._step, pool, self._memory)
+            self._records[pool] = GraphStep(self._step, pool, self._recorder)
 
     def ready(self, words: Sequence[object]) -> bool:
         """Whether one recorded step can compute all of `words`."""
@@ -114,30 +115,42 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.float(), b.float())
 
 
-class GraphStep:
-    """A step of one pool: its static inputs and outputs and, on CUDA, the graph between them."""
+class Recorder:
+    """Where one decoder's CUDA graphs are recorded: a stream of their own and the memory that all of them share, since one is replayed at a time.
 
-    def __init__(self, step, pool: Pool, memory):
-        self.store = pool.store
+    The memory belongs to the graphs recorded into it: were the last of them to go, torch would refuse the next recording, for as long as one block of
+    it lives (the products' workspace of the recording stream does). So one graph that does nothing is kept as long as the decoder."""
+
+    def __init__(self, device: torch.device):
+        self.stream, self.memory, self._keeper = torch.cuda.Stream(device), torch.cuda.graph_pool_handle(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._keeper, pool=self.memory, stream=self.stream):
+            self._kept = torch.zeros(1, device=device)
+
+    def record(self, run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Try `run` a few times, then record it -> its graph, and the tensor that each replay writes."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
+            for _ in range(TRIES):
+                run()
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.memory, stream=self.stream):
+            out = run()  # [B, E]
+        return graph, out
+
+
+class GraphStep:
+    """A step of one pool: its static inputs and outputs and, on CUDA, the graph between them. Refers to nothing that refers to it: a pool of
+    gigabytes must go when its last stream goes, not when Python next looks for cycles."""
+
+    def __init__(self, step: Callable[[Tensor, Tensor, Tensor], Tensor], pool: Pool, recorder: Recorder | None):
+        self.store, self.positions, self._step = pool.store, pool.positions, step
         self.inputs = torch.tensor([pool.lengths, pool.lengths, pool.lengths], device=pool.store.device)  # [3, B]: whatever is tried, in free slots
         self.inputs[:2] = 0
-        self._run = lambda store=pool.store, positions=pool.positions: step(store, positions, self.inputs)
-        self._graph = self._out = None
-        if pool.store.is_cuda:
-            self._record(memory)
+        self._graph, self._out = recorder.record(self._run) if recorder else (None, None)
 
-    def _record(self, memory) -> None:
-        """Try the step on a stream of its own, as recording demands, then record it."""
-        device = self.store.device
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            for _ in range(TRIES):
-                self._run()
-        torch.cuda.current_stream(device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=memory):
-            self._out = self._run()  # [B, E]
+    def _run(self) -> Tensor:
+        return self._step(self.store, self.positions, self.inputs)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         self.inputs.copy_(inputs, non_blocking=True)

@@ -48,6 +48,8 @@ class VLM:
         self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, decode)
         self.blocks = [Block(layer) for layer in hf.model.language_model.layers]
         self.lower_right = self.device.type == "cuda"  # prefill without a mask in memory; on a CPU the mask is faster
+        if self.device.type == "cuda":  # cuDNN, torch's first choice on Hopper, builds a plan for each new length of the cache: of one word, 0.1-0.4 s
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.on_attention: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, the last new token's query [H, D], all keys [K, S, D])
 
@@ -144,8 +146,7 @@ class VLM:
             out = _shared(q, keys, values, bias)
         else:  # flash attention: what is new sees all before it, and the few tokens computed again have a mask of their own
             fresh = q[:, :, R:].flatten(0, 1)  # [H, T - R, D]
-            out = F.scaled_dot_product_attention(fresh[None], keys[None], values[None], causal_lower_right(T - R, keys.shape[1]), enable_gqa=True)
-            out = out.view(K, -1, T - R, D)
+            out = _lower_right(fresh, keys, values).view(K, -1, T - R, D)
             out = torch.cat((_shared(q[:, :, :R], keys, values, bias), out), dim=2) if R else out
         return out.permute(2, 0, 1, 3).reshape(T, -1)
 
@@ -157,6 +158,15 @@ class VLM:
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _lower_right(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of the newest tokens q [H, T, D] over all keys and values [K, S, D], each up to itself, without a mask in memory -> [H, T, D].
+
+    In half precision the flash kernel is called by its name: `CausalBias` chooses the same, but reserves 2 * T * S floats on the CPU to be made."""
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0:
+        return torch.ops.aten._scaled_dot_product_flash_attention(q[None], keys[None], values[None], 0.0, True)[0][0]
+    return F.scaled_dot_product_attention(q[None], keys[None], values[None], causal_lower_right(q.shape[1], keys.shape[1]), enable_gqa=True)[0]
 
 
 def _shared(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
