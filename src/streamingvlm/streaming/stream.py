@@ -160,7 +160,7 @@ class Streamer:
             unmoved = int(np.cumprod(cached == np.arange(len(cached))).sum())  # the same tokens in front: the same positions too
             self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions), unmoved)
             if positions is not None:
-                self.next_position = int(positions.max(initial=-1)) + 1
+                self.next_position = positions.max(initial=-1).item() + 1
             self.pending = [Span(dialogue.END, self.round - 1, tuple(unfed))]
             self.stale = {i: token for i, token in eviction.again.items() if i < self.kv.length}
         self.spans = spans
@@ -198,7 +198,7 @@ class Streamer:
                 x[at + 1 : at + len(span.ids) - 1] = vision[span.round].to(x.dtype)
             at += len(span.ids)
         positions = self.dialogue.positions(spans, self.next_position)
-        self.next_position = int(positions.max()) + 1
+        self.next_position = positions.max().item() + 1
         positions = self._tensor(positions)
         again = self._tensor(np.array(list(stale))) if stale else None
         if stale:

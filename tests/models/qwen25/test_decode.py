@@ -38,8 +38,8 @@ def caches(vlm: VLM, lengths) -> list:
 
 
 def words(held: list, step: int, who=None) -> list[DecodeToken]:
-    """The next word of each stream, or of those named in `who`; positions run ahead of the slots, as vision makes them."""
-    return [DecodeToken(7 * step + 13 * i + 1, held[i].length + 50, held[i]) for i in (range(len(held)) if who is None else who)]
+    """The next word of each stream, or of those named in `who`; positions run ahead of the slots, as vision makes them, in fractions too."""
+    return [DecodeToken(7 * step + 13 * i + 1, held[i].length + 50.5, held[i]) for i in (range(len(held)) if who is None else who)]
 
 
 def same(ours: list, theirs: list, atol: float) -> None:

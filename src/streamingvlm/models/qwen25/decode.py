@@ -28,7 +28,7 @@ class DecodeToken:
     """One new text token of one stream: its id, and its position on all three axes."""
 
     id: int
-    position: int
+    position: float
     cache: KVCache
 
 
@@ -74,12 +74,12 @@ class Decoder:
         for word in words:
             ids[word.cache.row], places[word.cache.row] = word.id, word.position
             word.cache.length += 1
-        hidden = self._records[pool](torch.tensor([ids, places, slots]))  # [B, E]
+        hidden = self._records[pool](torch.tensor([ids, places, slots], dtype=torch.float64))  # [B, E]
         return [hidden[word.cache.row, None] for word in words]
 
     def step(self, store: Tensor, positions: Tensor, inputs: Tensor) -> Tensor:
-        """store [3, L, B, K, S, D], positions [3, B, S]; inputs [3, B]: id, position and slot of each token -> final hidden states [B, E]."""
-        ids, places, slots = inputs
+        """store [3, L, B, K, S, D], positions [3, B, S]; inputs [3, B]: id, position and slot of each token, float64 -> final hidden states [B, E]."""
+        ids, places, slots = inputs[0].long(), inputs[1].float(), inputs[2].long()
         B, _, S, D = store.shape[2:]
         rows = torch.arange(B, device=store.device)
         positions[:, rows, slots] = places
@@ -145,7 +145,7 @@ class GraphStep:
 
     def __init__(self, step: Callable[[Tensor, Tensor, Tensor], Tensor], pool: Pool, recorder: Recorder | None):
         self.store, self.positions, self._step = pool.store, pool.positions, step
-        self.inputs = torch.tensor([pool.lengths, pool.lengths, pool.lengths], device=pool.store.device)  # [3, B]: whatever is tried, in free slots
+        self.inputs = torch.tensor([pool.lengths] * 3, dtype=torch.float64, device=pool.store.device)  # [3, B]: whatever is tried, in free slots
         self.inputs[:2] = 0
         self._graph, self._out = recorder.record(self._run) if recorder else (None, None)
 

@@ -53,9 +53,12 @@ class VLM:
         self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.on_attention: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, the last new token's query [H, D], all keys [K, S, D])
 
-    def time_step(self, fps: float) -> int:
-        """How far the temporal position moves per time slice of two frames (Qwen2.5-VL: tokens per second x seconds per slice)."""
-        return int(self.hf.config.vision_config.tokens_per_second * 2 / fps)
+    def time_step(self, fps: float) -> int | float:
+        """How far the temporal position moves per time slice of two frames: tokens per second x seconds per slice, a fraction above 4 FPS.
+
+        As in the released StreamingVLM; transformers rounds down, which puts all slices of a fast second at one moment."""
+        step = self.hf.config.vision_config.tokens_per_second * 2 / fps
+        return int(step) if step.is_integer() else step
 
     def new_cache(self) -> KVCache:
         return KVCache(self.text.num_hidden_layers, self.kv_heads, self.head_dim, self.rope, self.dtype, self.device)
@@ -124,8 +127,9 @@ class VLM:
         """Embeddings [sum of T, E] and positions [3, sum of T] of all that is fed; single tokens are looked up together."""
         tokens = [feed for feed in feeds if isinstance(feed, DecodeToken)]
         if tokens:
-            ids, places = torch.tensor([[token.id for token in tokens], [token.position for token in tokens]], device=self.device)
-            embedded, places = self.hf.model.language_model.embed_tokens(ids), places.expand(3, -1)
+            ids = torch.tensor([token.id for token in tokens], device=self.device)
+            places = torch.tensor([token.position for token in tokens], dtype=torch.float32, device=self.device).expand(3, -1)
+            embedded = self.hf.model.language_model.embed_tokens(ids)
             if len(tokens) == len(feeds):
                 return embedded, places
             rows, columns = iter(embedded.split(1)), iter(places.split(1, dim=1))
