@@ -233,5 +233,5 @@ def test_benches_and_gpu_tests_need_no_package_but_torch_and_transformers():
     absent = ["av", "decord", "ruamel", "ruamel.yaml", "plotly", "papermill", "dvc", "datasets", "accelerate", "hypothesis", "fastapi", "pandas"]
     code = (f"import sys; sys.modules.update(dict.fromkeys({absent}));"  # None: as if it were not installed
             "sys.path[:0] = ['bench', 'src', 'tests']; import roofline, realtime, engine, methods, endless, helpers, conftest")
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(common.__file__).parents[1], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(common.__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

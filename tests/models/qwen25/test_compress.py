@@ -78,7 +78,7 @@ def test_two_of_every_four_weights_stay_and_they_are_the_larger(fresh):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 8,
-                    reason="sparse matrix units are in NVIDIA GPUs since Ampere; there: python -m pytest -n 0 tests/test_compress.py")
+                    reason="sparse matrix units are in NVIDIA GPUs since Ampere; there: python -m pytest -n 0 tests/models/qwen25/test_compress.py")
 def test_semi_structured_weights_compute_what_dense_ones_do_in_less_memory(words):
     wide = loading.build(dataclasses.replace(TINY, hidden=128, intermediate=256), words)
     compress.prune_two_of_four(wide)

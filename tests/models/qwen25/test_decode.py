@@ -17,7 +17,7 @@ from streamingvlm.models.qwen25.decode import PART, Decoder, DecodeToken
 from streamingvlm.models.qwen25.vlm import VLM, Prefill
 from streamingvlm.streaming.stream import Streamer, run_batched
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run `python -m pytest -n 0 tests/models/qwen25/test_decode.py` where there is one")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; there: python -m pytest -n 0 tests/models/qwen25/test_decode.py")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_what_was_not_prepared_together_takes_the_eager_path(static):
 @torch.inference_mode()
 def test_no_record_outlives_its_pool(vlm):
     """Without waiting for the garbage collector: a GPU's memory is at stake, and a collection in the middle of a recording breaks it."""
-    decoder = Decoder(vlm.hf.model.language_model, vlm.rope, "graph")
+    decoder = Decoder(vlm.hf.model.language_model, vlm.rope, vlm.blocks, "graph")
     held = caches(vlm, [4])
     gc.disable()
     try:
@@ -144,14 +144,14 @@ def test_a_step_is_recorded_without_gradients_whoever_asks(vlm, monkeypatch):
     monkeypatch.setattr(decode, "GraphStep", lambda step, pool, recorder: seen.append(torch.is_inference_mode_enabled()))
     with torch.inference_mode():
         held = caches(vlm, [4])
-    Decoder(vlm.hf.model.language_model, vlm.rope, "graph").prepare(held, 10)
+    Decoder(vlm.hf.model.language_model, vlm.rope, vlm.blocks, "graph").prepare(held, 10)
     assert seen == [True]
 
 
 @torch.inference_mode()
 def test_the_compiler_takes_the_step_as_one_graph(vlm):
     """No break: otherwise `fullgraph` raises."""
-    plain, held = Decoder(vlm.hf.model.language_model, vlm.rope, "graph"), caches(vlm, [4, 30])
+    plain, held = Decoder(vlm.hf.model.language_model, vlm.rope, vlm.blocks, "graph"), caches(vlm, [4, 30])
     plain.prepare(held, 40)
     compiled = torch.compile(plain.step, backend="aot_eager", fullgraph=True)
     inputs = torch.tensor([[5, 6], [60, 70], [4, 30]])

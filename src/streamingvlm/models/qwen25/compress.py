@@ -118,7 +118,8 @@ def is_compressed(name: str | Path) -> bool:
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> VLM:
-    """A model written by `save`, ready to stream. `dtype`: of its float weights; by default bfloat16 on CUDA, float32 on a CPU. Scales of int8 stay float32."""
+    """A model written by `save`, ready to stream. `dtype`: of its float weights; by default bfloat16 on CUDA, float32 on a CPU.
+    The scales of int8 stay float32."""
     from accelerate import init_empty_weights
 
     manifest = json.loads((folder / MANIFEST).read_text())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from streamingvlm.context.cache import KVCache, Pool, Rope, rotate
+from streamingvlm.models.qwen25.fused import Block
 
 MODES = ("auto", "eager", "graph", "compile")
 PART = 256  # keys: few queries over many keys are split into parts of that many, or four kv heads would keep four of a GPU's 132 processors busy
@@ -36,8 +37,8 @@ class Decoder:
     """Decode steps of one language model. `mode`: eager (no static step), graph (a CUDA graph of it; on a CPU the plain static step), compile
     (the same through torch.compile), auto (graph on CUDA, eager on a CPU)."""
 
-    def __init__(self, model: nn.Module, rope: Rope, mode: str = "auto"):
-        self.model, self.rope = model, rope
+    def __init__(self, model: nn.Module, rope: Rope, blocks: Sequence[Block], mode: str = "auto"):
+        self.model, self.rope, self.blocks = model, rope, blocks
         self.device = model.embed_tokens.weight.device
         self.mode = ("graph" if self.device.type == "cuda" else "eager") if mode == "auto" else mode
         self._step = torch.compile(self.step, fullgraph=True) if self.mode == "compile" else self.step
@@ -78,21 +79,20 @@ class Decoder:
         return [hidden[word.cache.row, None] for word in words]
 
     def step(self, store: Tensor, positions: Tensor, inputs: Tensor) -> Tensor:
-        """store [3, L, B, K, S, D], positions [3, B, S]; inputs [3, B]: id, position and slot of each token, float64 -> final hidden states [B, E]."""
+        """store [3, L, B, K, S, D], positions [3, B, S]; inputs [3, B] float64: id, position and slot of each token -> final hidden states [B, E]."""
         ids, places, slots = inputs[0].long(), inputs[1].float(), inputs[2].long()
-        B, _, S, D = store.shape[2:]
+        B, K, S, D = store.shape[2:]
         rows = torch.arange(B, device=store.device)
         positions[:, rows, slots] = places
         hidden = torch.arange(S, device=store.device) > slots[:, None]  # [B, S]
         bias = torch.zeros(B, 1, S, device=store.device).masked_fill(hidden[:, None], float("-inf"))
-        cos, sin = (part[:, None] for part in self.rope.angles(places.expand(3, B)))  # [B, 1, D]
         x = self.model.embed_tokens(ids)  # [B, E]
-        for i, layer in enumerate(self.model.layers):
-            attn, h = layer.self_attn, layer.input_layernorm(x)
-            q, k, v = (project(h).view(B, -1, D) for project in (attn.q_proj, attn.k_proj, attn.v_proj))  # [B, H, D], 2 x [B, K, D]
-            store[:, i][:, rows, :, slots] = torch.stack((k, rotate(k, cos, sin), v), dim=1)  # [B, 3, K, D]
-            x = x + attn.o_proj(attend(rotate(q, cos, sin), store[1, i], store[2, i], bias))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        cos, sin = (part[:, None].to(x.dtype) for part in self.rope.angles(places.expand(3, B)))  # [B, 1, D]
+        for i, block in enumerate(self.blocks):
+            qkv = block.project(x).view(B, -1, D)  # [B, H + 2K, D]
+            turned = rotate(qkv[:, :-K], cos, sin)  # [B, H + K, D]
+            store[:, i][:, rows, :, slots] = torch.stack((qkv[:, -2 * K : -K], turned[:, -K:], qkv[:, -K:]), dim=1)  # [B, 3, K, D]
+            x = block.finish(x, attend(turned[:, :-K], store[1, i], store[2, i], bias))
         return self.model.norm(x)
 
 

@@ -45,10 +45,10 @@ class VLM:
         self.head_dim = text.hidden_size // text.num_attention_heads
         self.device, self.dtype = hf.device, hf.model.language_model.embed_tokens.weight.dtype
         self.rope = Rope(self.head_dim, text.rope_parameters["rope_theta"], text.rope_parameters["mrope_section"], self.device)
-        self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, decode)
         self.blocks = [Block(layer) for layer in hf.model.language_model.layers]
+        self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, self.blocks, decode)
         self.lower_right = self.device.type == "cuda"  # prefill without a mask in memory; on a CPU the mask is faster
-        if self.device.type == "cuda":  # cuDNN, torch's first choice on Hopper, builds a plan for each new length of the cache: of one word, 0.1-0.4 s
+        if self.device.type == "cuda":  # torch's first choice on Hopper, cuDNN, builds a plan for each new length of a cache: 0.1-0.4 s a word
             torch.backends.cuda.enable_cudnn_sdp(False)
         self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.on_attention: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, the last new token's query [H, D], all keys [K, S, D])
