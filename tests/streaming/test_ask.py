@@ -79,9 +79,9 @@ def test_an_answer_is_that_of_a_cold_prefill(vlm, name, chunks):
     s = streamer(vlm, name)
     for k in range(chunks):
         s.step("a", chunk(k))
-    first = "" if chunks == 0 else "\n"
-    ids = list(s.dialogue.encode(first)) + [s.dialogue.im_start, *s.dialogue.user, *s.dialogue.encode(QUESTION), s.dialogue.im_end,
-                                            *s.dialogue.newline, s.dialogue.im_start, *s.dialogue.assistant]
+    talk = s.dialogue
+    ids = [*(talk.newline if chunks else ()), talk.im_start, *talk.user, *talk.encode(QUESTION), talk.im_end, *talk.newline,
+           talk.im_start, *talk.assistant]
     said: list[int] = []
     while len(said) < 4 and (token := int(cold(vlm, s, ids + said).argmax())) not in s.dialogue.stops:
         said.append(token)
@@ -149,8 +149,9 @@ def test_a_saved_stream_answers_and_wishes_the_same(vlm, tmp_path):
     s.save(tmp_path / "s.pt")
     resumed = Streamer(vlm, policy.get("streaming"), s.retention, VIDEO, STREAM, recall_rounds=1)
     resumed.load(tmp_path / "s.pt")
-    assert s.ask(QUESTION, reencode_frames=1).line(timed=False) == resumed.ask(QUESTION, reencode_frames=1).line(timed=False)
-    assert s.step("a", chunk(5)).line(timed=False) == resumed.step("a", chunk(5)).line(timed=False) and wishes(resumed) == [" only goals", " no names"]
+    answers = [one.ask(QUESTION, reencode_frames=1).line(timed=False) for one in (s, resumed)]
+    said = [one.step("a", chunk(5)).line(timed=False) for one in (s, resumed)]
+    assert answers[0] == answers[1] and said[0] == said[1] and wishes(resumed) == [" only goals", " no names"]
 
 
 def wishes(s: Streamer) -> list[str]:
