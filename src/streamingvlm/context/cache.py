@@ -7,7 +7,8 @@ Letters: B streams, L layers, K kv heads, S cached tokens, T new tokens, D head 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -167,3 +168,16 @@ class KVCache:
 
     def clear(self) -> None:
         self.length = 0
+
+    @contextmanager
+    def fork(self) -> Iterator[None]:
+        """What joins the cache within is gone behind it. It stands in free slots, so nothing is copied and nothing cached is touched, as long as
+        nothing is computed again or evicted within. A cache that had to grow shrinks again, unless it shares its pool: others may have moved on."""
+        pool, length = self.pool, self.length
+        held = pool.store, pool.positions
+        try:
+            yield
+        finally:
+            self.length = length
+            if self.pool is pool and len(pool.lengths) == 1:
+                pool.store, pool.positions = held

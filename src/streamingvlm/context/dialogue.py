@@ -23,8 +23,8 @@ HEADER = -1  # the round number of what comes before the first round
 
 # roles, in the order in which they stand in a stream
 SYSTEM, PREVIOUS_OPEN, PREVIOUS, PREVIOUS_CLOSE = "system", "previous_open", "previous", "previous_close"
-USER_OPEN, TIME, VISION, QUERY, USER_CLOSE, ANSWER_OPEN, SAID, DOTS, END, GAP = (
-    "user_open", "time", "vision", "query", "user_close", "answer_open", "said", "dots", "end", "gap")
+USER_OPEN, TIME, VISION, QUERY, WISH, USER_CLOSE, ANSWER_OPEN, SAID, DOTS, END, GAP = (
+    "user_open", "time", "vision", "query", "wish", "user_close", "answer_open", "said", "dots", "end", "gap")
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,24 @@ class Dialogue:
             Span(PREVIOUS_CLOSE, HEADER, (self.im_end, *self.newline)),
         ]
 
-    def question(self, round: int, start_s: float, end_s: float, grid: tuple[int, int, int], query: str, first: bool) -> list[Span]:
-        """The user's turn of one round up to where the assistant speaks. `first`: no answer stands before it, so no newline parts the two."""
+    def question(self, round: int, start_s: float, end_s: float, grid: tuple[int, int, int], query: str, first: bool, wish: str = "") -> list[Span]:
+        """The user's turn of one round up to where the assistant speaks. `first`: no answer stands before it, so no newline parts the two. `wish`:
+        what the viewer wants from now on, behind the query, with a space before it: it may be told in the middle of a stream, where no query is."""
         tokens = grid[0] * grid[1] * grid[2] // MERGE**2
-        turn = [
-            Span(USER_OPEN, round, (self.im_start, *self.user)),
+        asked = [
             Span(TIME, round, self.encode(f"Time={clock(start_s)}-{clock(end_s)}s")),
             Span(VISION, round, (self.vision_start, *(self.video_pad,) * tokens, self.vision_end), grid),
             Span(QUERY, round, self.encode(query)),
-            Span(USER_CLOSE, round, (self.im_end, *self.newline)),
-            Span(ANSWER_OPEN, round, (self.im_start, *self.assistant)),
         ]
+        return self._turn(round, [*asked, Span(WISH, round, self.encode(f" {wish}"))] if wish else asked, first)
+
+    def aside(self, round: int, text: str, first: bool) -> list[Span]:
+        """A user's turn of words alone, up to where the assistant speaks."""
+        return self._turn(round, [Span(QUERY, round, self.encode(text))], first)
+
+    def _turn(self, round: int, asked: list[Span], first: bool) -> list[Span]:
+        closing = [Span(USER_CLOSE, round, (self.im_end, *self.newline)), Span(ANSWER_OPEN, round, (self.im_start, *self.assistant))]
+        turn = [Span(USER_OPEN, round, (self.im_start, *self.user)), *asked, *closing]
         return turn if first else [Span(GAP, round - 1, self.newline), *turn]
 
     def answer(self, round: int, ids: Sequence[int]) -> list[Span]:
