@@ -31,6 +31,7 @@ from streamingvlm.context.dialogue import Dialogue, Span
 from streamingvlm.context.policy import Policy
 from streamingvlm.models.qwen25.vlm import VLM, Pixels
 from streamingvlm.streaming.batching import EncodeVision, Round, State
+from streamingvlm.streaming.sampling import Sampler
 
 CONSTRAINED = ("likelihood", "letter")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -44,6 +45,7 @@ class Stream(Protocol):
     settings: config.Stream
     dialogue: Dialogue
     forced_token: Callable[[int, int], int | None]
+    sampler: Sampler
     kv: KVCache
     clock: Stopwatch
     spans: list[Span]
@@ -119,7 +121,7 @@ def _fork(streamer: Stream, question: Question) -> Stream:
     """The stream, to be added to: it shares the cache and everything that is only read. `KVCache.fork` undoes what it adds there."""
     fork = copy.copy(streamer)
     fork.spans, fork.pending, fork.stale = streamer.spans[:], streamer.pending[:], {}
-    fork.clock, fork.forced_token = Stopwatch(streamer.vlm.device), lambda round, step: None
+    fork.clock, fork.forced_token, fork.sampler = Stopwatch(streamer.vlm.device), lambda round, step: None, streamer.sampler.fork()
     fork.settings = dataclasses.replace(streamer.settings, max_new_tokens=question.max_tokens)
     return fork
 
