@@ -80,7 +80,7 @@ def test_an_answer_is_that_of_a_cold_prefill(vlm, name, chunks):
     for k in range(chunks):
         s.step("a", chunk(k))
     talk = s.dialogue
-    ids = [*(talk.newline if chunks else ()), talk.im_start, *talk.user, *talk.encode(QUESTION), talk.im_end, *talk.newline,
+    ids = [*(talk.newline if chunks else ()), talk.im_start, *talk.user, *talk.encode(f" {QUESTION}"), talk.im_end, *talk.newline,
            talk.im_start, *talk.assistant]
     said: list[int] = []
     while len(said) < 4 and (token := int(cold(vlm, s, ids + said).argmax())) not in s.dialogue.stops:

@@ -4,9 +4,10 @@
     answer = streamer.ask("who scored last?", options=("lions", "bears"))              # whichever it thinks likelier
     answers = run_batched(vlm, [ask_round(streamer, Question("who plays?")) for streamer in streamers])
 
-A question is one more user's turn behind all that is cached, laid out as any turn is, at the positions that follow. It is read and answered in the
-free slots of the stream's own cache (`KVCache.fork`), so nothing that is shared is copied; behind the answer those slots are free again. Nothing
-is evicted for it. The words the stream said last, which have no keys and values yet, are read along, and once more by the next chunk.
+A question is one more user's turn behind all that is cached, laid out as any turn is, at the positions that follow; a space stands before its words
+as before those of an answer. It is read and answered in the free slots of the stream's own cache (`KVCache.fork`), so nothing that is shared is
+copied; behind the answer those slots are free again. Nothing is evicted for it. The words the stream said last, which have no keys and values yet,
+are read along, and once more by the next chunk.
 Knows no clock of a source and no file. Letters: N vision tokens, V vocabulary.
 """
 
@@ -128,7 +129,7 @@ def _fork(streamer: Stream, question: Question) -> Stream:
 
 def _turn(fork: Stream, question: Question) -> Round[dict[int, Tensor]]:
     """Append the user's turn -> the vision tokens [N, E] of what is shown again with it."""
-    text = question.text  # exactly as it is: a benchmark's prompt is its own
+    text = f" {question.text.strip()}"
     if question.options and question.constrained == "letter":
         text += "".join(f"\n{letter}. {option.strip()}" for letter, option in zip(LETTERS, question.options, strict=False))
     first = fork.spans[-1].role != dialogue.END
