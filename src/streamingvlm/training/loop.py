@@ -46,6 +46,8 @@ class CommentaryLoss(nn.Module):
         if batch.seen is not None:
             return batch.seen.to(self.hf.device)
         visual = self.hf.model.visual
+        if batch.patches is None:  # text alone
+            return self.labels(batch.events.to(self.hf.device))
         return visual(batch.patches.to(self.hf.device, visual.dtype), grid_thw=batch.grids.to(self.hf.device)).pooler_output
 
     def _told(self, batch: Batch) -> Tensor:
