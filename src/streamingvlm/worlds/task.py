@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from streamingvlm.base import config
 from streamingvlm.data.labelled import LabelledVideo
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a stream is asked. `kind`: what it tests; `options`: what may be answered, each once, the true `answer` among them."""
+
+    kind: str
+    text: str
+    answer: str
+    options: tuple[str, ...]
 
 
 class Task(Protocol):
@@ -24,3 +35,6 @@ class Task(Protocol):
 
     def score(self, texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict[str, float | None]:
         """What was said, chunk by chunk, against what is true of a stream row: a value for each of `metrics`."""
+
+    def questions(self, row: dict, at_s: float, since_s: float = 0.0) -> list[Question]:
+        """What can be asked of a stream row when its seconds from `since_s` to `at_s` have passed, with what is true."""

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from streamingvlm.base import config
 from streamingvlm.data.labelled import LabelledVideo
-from streamingvlm.worlds.match import game, practice, scoring
+from streamingvlm.worlds.match import game, practice, questions, scoring
+from streamingvlm.worlds.task import Question
 
 
 class MatchTask:
     """See `worlds.task.Task`."""
 
-    labels, words, metrics = game.EVENTS, game.WORDS, scoring.METRICS
+    labels, metrics = game.EVENTS, scoring.METRICS
+    words = tuple(dict.fromkeys((*game.WORDS, *questions.WORDS)))
 
     def blind_video(self, seed: int, seconds: int, video: config.Video, lively: bool = False) -> LabelledVideo:
         return practice.blind_video(game.Match(seed, seconds, lively=lively), video, self.labels)
@@ -23,6 +25,9 @@ class MatchTask:
     def score(self, texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict[str, float | None]:
         said = [game.parse(text) for text in texts]
         return scoring.score_all(said, scoring.truth_of(row)[: len(said)], tolerance_s)
+
+    def questions(self, row: dict, at_s: float, since_s: float = 0.0) -> list[Question]:
+        return questions.row_questions(row, at_s, since_s)
 
 
 MATCH = MatchTask()
