@@ -46,6 +46,27 @@ class Comment:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What was answered when a stream was asked, `at_s` seconds into it. `tokens` said, or compared where there were `options`: of each its log
+    likelihood, in the order offered. `kv_tokens` cached while it was asked. `ms` has `ttft`, to the first token or to the first comparison."""
+
+    stream: str
+    policy: str
+    at_s: float
+    question: str
+    text: str
+    tokens: int
+    kv_tokens: int
+    ms: dict[str, float]
+    options: dict[str, float]
+
+    def line(self, timed: bool = True) -> dict:
+        """As one JSON line, told from a comment's by its `question`; without what differs from run to run unless `timed`."""
+        row = dataclasses.asdict(self)
+        return row if timed else {key: value for key, value in row.items() if key != "ms"}
+
+
+@dataclass(frozen=True)
 class Stamp:
     """A live frame without its picture. `index` counts a stream's frames, `epoch` its connections; `pts_s` is the sender's clock, which begins anew
     with each of them. `captured_at` and `received_at` are seconds since 1970, the first by the clock of `captured_by`: sender or receiver. `fps`:

@@ -7,7 +7,8 @@ Letters: B streams, L layers, K kv heads, S cached tokens, T new tokens, D head 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +65,7 @@ class Pool:
         """`like` [3, L, *, K, *, D]: a store of the wanted shape, dtype and device but for the streams and the capacity."""
         _, layers, _, kv_heads, _, head_dim = like.shape
         self.store = like.new_zeros(3, layers, streams, kv_heads, capacity, head_dim)  # raw keys, rotated keys, values
-        self.positions = torch.zeros(3, streams, capacity, dtype=torch.long, device=like.device)
+        self.positions = torch.zeros(3, streams, capacity, device=like.device)  # fractions too: see `Dialogue.positions`
         self.lengths = [0] * streams  # cached tokens of each
 
     @property
@@ -127,7 +128,7 @@ class KVCache:
         """Make room for T new tokens at `positions` [3, T]; `write` then fills it layer by layer.
 
         `again` [R]: the first R of them are tokens cached already, at these indices, that are computed again where they stand."""
-        tokens = positions.shape[1]
+        tokens, positions = positions.shape[1], positions.to(self.positions.dtype)
         if again is not None:
             self.positions[:, again] = positions[:, : len(again)]
             positions = positions[:, len(again) :]
@@ -167,3 +168,16 @@ class KVCache:
 
     def clear(self) -> None:
         self.length = 0
+
+    @contextmanager
+    def fork(self) -> Iterator[None]:
+        """What joins the cache within is gone behind it. It stands in free slots, so nothing is copied and nothing cached is touched, as long as
+        nothing is computed again or evicted within. A cache that had to grow shrinks again, unless it shares its pool: others may have moved on."""
+        pool, length = self.pool, self.length
+        held = pool.store, pool.positions
+        try:
+            yield
+        finally:
+            self.length = length
+            if self.pool is pool and len(pool.lengths) == 1:
+                pool.store, pool.positions = held

@@ -94,7 +94,7 @@ def sink_and_window(pieces: Sequence[Piece], sink: int, window: int) -> list[Pie
 
 def _streaming(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
     """The paper's method, clean: system + text sink + text window + the last rounds whole. The words of a round that leaves join the previous text;
-    a pinned query moves to the oldest round that stays, where training put it."""
+    a pinned query moves to the oldest round that stays, where training put it, and with it the newest wish: an older one leaves with its round."""
     oldest = upcoming - cache.vision_rounds + 1
     leaving = [i for i, e in enumerate(extents) if d.HEADER < e.round < oldest]
     if not leaving:
@@ -102,7 +102,8 @@ def _streaming(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Pl
     previous = [_whole(extents, i) for i, e in enumerate(extents) if e.role == d.PREVIOUS]
     previous += [replace(_whole(extents, i), role=d.PREVIOUS, round=d.HEADER) for i in leaving if extents[i].role == d.SAID]
     previous = sink_and_window(previous, cache.text_sink, cache.text_window)
-    query = [replace(_whole(extents, i), round=max(oldest, 0)) for i in leaving if extents[i].role == d.QUERY and cache.pin_query]
+    wish = max((i for i, e in enumerate(extents) if e.role == d.WISH), default=-1)
+    query = [replace(_whole(extents, i), round=max(oldest, 0)) for i in leaving if (extents[i].role == d.QUERY or i == wish) and cache.pin_query]
     pieces: list[Piece] = []
     for i, e in enumerate(extents):
         if e.role == d.PREVIOUS_CLOSE:
@@ -210,7 +211,7 @@ def get(name: str) -> Policy:
 CLOSING = {d.PREVIOUS_CLOSE}
 
 
-ROUNDS = {d.USER_OPEN, d.TIME, d.QUERY, d.USER_CLOSE, d.ANSWER_OPEN,
+ROUNDS = {d.USER_OPEN, d.TIME, d.QUERY, d.WISH, d.USER_CLOSE, d.ANSWER_OPEN,
           d.SAID, d.DOTS, d.END, d.GAP}
 
 

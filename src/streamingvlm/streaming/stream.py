@@ -21,7 +21,7 @@ from torch import Tensor
 
 from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
-from streamingvlm.base.records import Chunk, Comment
+from streamingvlm.base.records import Answer, Chunk, Comment
 from streamingvlm.base.timing import Stopwatch, peak_gpu_mb, resident_mb
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of, rearrange
@@ -29,7 +29,9 @@ from streamingvlm.context.policy import REFRESH, Extent, Plan, Policy
 from streamingvlm.models.qwen25.decode import DecodeToken
 from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM, Pixels, Prefill
+from streamingvlm.streaming.ask import Question, ask_round
 from streamingvlm.streaming.batching import EncodeVision, Reserve, Round, State, run_batched
+from streamingvlm.streaming.sampling import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +49,13 @@ Seen = Callable[[], tuple[Pixels, Tensor]]  # waits for a chunk's pixels and vis
 
 class Streamer:
     """One stream: its spans, its KV cache and the policy that keeps both short. `forced_token` (round, step) -> the id that is said there whatever
-    the model wants, or None."""
+    the model wants, or None. `recall_rounds`: how many of the newest rounds keep their pixels, to be encoded again when somebody asks."""
 
     def __init__(self, vlm: VLM, policy: Policy, cache: config.Retention, video: config.Video, stream: config.Stream,
-                 forced_token: Callable[[int, int], int | None] = lambda round, step: None):
-        self.vlm, self.policy, self.settings, self.forced_token = vlm, policy, stream, forced_token
+                 forced_token: Callable[[int, int], int | None] = lambda round, step: None, recall_rounds: int = 0):
+        self.vlm, self.policy, self.settings, self.forced_token, self.recall_rounds = vlm, policy, stream, forced_token, recall_rounds
         self.retention = policy.effective_retention(cache)
-        self.dialogue = Dialogue(vlm.tokenizer, vlm.time_step(video.fps))
+        self.dialogue, self.chunk_s = Dialogue(vlm.tokenizer, vlm.time_step(video.fps)), video.chunk_s
         self.start()
 
     def start(self, previous: str = "", query: str | None = None) -> None:
@@ -62,12 +64,15 @@ class Streamer:
         if self.vlm.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.vlm.device)
         self.query = self.settings.query if query is None else query
+        self.wish, self.wish_told = "", True  # what the viewer wants since; whether a user's turn has it already
+        self.now_s = 0.0  # of the stream: where what was seen ends
         self.spans: list[Span] = self.dialogue.header(self.dialogue.encode(previous))
         self.pending: list[Span] = self.spans[:]  # the end of `spans` that has no keys and values yet
         self.next_position = 0
         self.round = 0
         self.stale: dict[int, int] = {}  # cached tokens to compute again with the next prefill
-        self.pixels: dict[int, Pixels] = {}  # of the rounds kept, for a policy that computes them again
+        self.pixels: dict[int, Pixels] = {}  # of rounds that may be computed again
+        self.sampler = Sampler(self.settings, self.vlm.device)
         self.clock = Stopwatch(self.vlm.device)
 
     def stream_chunks(self, name: str, chunks: Iterable[Chunk], ahead: bool = False) -> Iterator[Comment]:
@@ -98,6 +103,22 @@ class Streamer:
             except Exception as error:
                 return error
 
+    def ask(self, question: str, *, options: Sequence[str] | None = None, max_tokens: int | None = None, constrained: str = "likelihood",
+            reencode_frames: int = 0, name: str = "") -> Answer:
+        """Answer a question now, between two chunks, before the first or after the last; the stream stays as it is. See `ask.ask_round`."""
+        asked = Question(question, tuple(options or ()), self.settings.max_new_tokens if max_tokens is None else max_tokens,
+                         constrained, reencode_frames)
+        return run_batched(self.vlm, [ask_round(self, asked, name)])[0]
+
+    def tell(self, wish: str) -> None:
+        """From now on the viewer wants this; it joins the next user's turn, behind the query. A newer wish takes the place of an older one.
+
+        What keeps it is what keeps the query: it is pinned with it (`pin_query`), and said again where a stream starts again from its header.
+        Unpinned, as in the released code, it leaves with its round. UserError for an empty one."""
+        if not wish.strip():
+            raise UserError("A wish needs words: say what the commentator should do from now on.")
+        self.wish, self.wish_told = wish.strip(), False
+
     def step(self, name: str, chunk: Chunk) -> Comment:
         """One round of this stream alone."""
         return run_batched(self.vlm, [self.round_of(name, chunk)])[0]
@@ -117,6 +138,7 @@ class Streamer:
         with self.clock("decode"):
             said = yield from self._speak(state)
         self.round += 1
+        self.now_s = chunk.end_s
         text = self.dialogue.decode(said).removesuffix(dialogue.SILENCE).strip()
         memory_mb = peak_gpu_mb(self.vlm.device) or resident_mb()
         return Comment(name, self.policy.name, chunk.index, chunk.start_s, chunk.end_s, text, len(said), self.kv.length, self.kv.bytes,
@@ -160,11 +182,11 @@ class Streamer:
             unmoved = int(np.cumprod(cached == np.arange(len(cached))).sum())  # the same tokens in front: the same positions too
             self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions), unmoved)
             if positions is not None:
-                self.next_position = int(positions.max(initial=-1)) + 1
+                self.next_position = positions.max(initial=-1).item() + 1
             self.pending = [Span(dialogue.END, self.round - 1, tuple(unfed))]
             self.stale = {i: token for i, token in eviction.again.items() if i < self.kv.length}
         self.spans = spans
-        self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - self.retention.vision_rounds}
+        self.pixels = {r: self.pixels[r] for r in self.pixels if r > self.round - max(self.retention.vision_rounds, self.recall_rounds)}
 
     def pack(self, chunk: Chunk) -> Pixels:
         """Packed where the model is: a GPU packs a second of video a hundred times faster, and gets bytes instead of floats."""
@@ -174,11 +196,13 @@ class Streamer:
         """Append the user's turn -> vision tokens [N, E] of each round that is about to be fed."""
         pixels, tokens = seen() if seen else (self.pack(chunk), None)
         first = self.spans[-1].role != dialogue.END
-        query = self.query if first and (self.round == 0 or self.retention.pin_query) else ""
-        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], query, first)
+        anew = first and (self.round == 0 or self.retention.pin_query)
+        wish, self.wish_told = "" if self.wish_told and not anew else self.wish, True
+        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], self.query if anew else "", first, wish)
         self.spans += turn
         self.pending += turn
-        self.pixels = (self.pixels if self.policy.needs_pixels else {}) | {self.round: pixels}
+        held = self.pixels if self.policy.needs_pixels else {r: self.pixels[r] for r in self.pixels if r > self.round - self.recall_rounds}
+        self.pixels = held | {self.round: pixels}
         vision = {} if tokens is None else {self.round: tokens}
         unseen = [span.round for span in self.pending if span.grid and span.round not in vision]
         looked = (yield EncodeVision([self.pixels[r] for r in unseen])) if unseen else []
@@ -198,7 +222,7 @@ class Streamer:
                 x[at + 1 : at + len(span.ids) - 1] = vision[span.round].to(x.dtype)
             at += len(span.ids)
         positions = self.dialogue.positions(spans, self.next_position)
-        self.next_position = int(positions.max()) + 1
+        self.next_position = positions.max().item() + 1
         positions = self._tensor(positions)
         again = self._tensor(np.array(list(stale))) if stale else None
         if stale:
@@ -206,14 +230,14 @@ class Streamer:
         return (yield Prefill(x, positions, self.kv, again))
 
     def _speak(self, state: State) -> Round[list[int]]:
-        """Greedy words from the state behind the prompt until the model ends its turn or reaches its limit."""
+        """Words from the state behind the prompt until the model ends its turn or reaches its limit."""
         said: list[int] = []
         fed = 0
-        penalised = self._tensor(np.array(ids_of(self.spans))) if self.settings.repetition_penalty != 1 else None  # [S]
+        before = self._tensor(np.array(ids_of(self.spans) if self.sampler.penalises else [], int))  # [S]
         while True:
             token = self.forced_token(self.round, len(said))
             if token is None:
-                token = state.best() if penalised is None else self._choose(state.logits, penalised, said)
+                token = self.sampler(state, torch.cat((before, before.new_tensor(said))) if self.sampler.penalises else before)
             ends = token in self.dialogue.stops
             if not ends or (self.policy.verbatim and token != self.dialogue.im_end):
                 said.append(token)
@@ -227,13 +251,6 @@ class Streamer:
         self.pending = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
         return said
 
-    def _choose(self, logits: Tensor, penalised: Tensor, said: list[int]) -> int:
-        """The likeliest next id of logits [vocabulary] after the repetition penalty on every id of `penalised` [S] and `said`."""
-        ids = torch.cat((penalised, penalised.new_tensor(said)))
-        scores, penalty = logits[ids], self.settings.repetition_penalty
-        logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
-        return int(logits.argmax())
-
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.vlm.device)
 
@@ -241,7 +258,7 @@ class Streamer:
         """Write all that this stream is, complete or not at all; `load` goes on from there, in this process or another, with the same output."""
         held = {name: getattr(self, name) for name in STATE}
         held |= {"spans": [dataclasses.astuple(span) for span in self.spans], "pending": [dataclasses.astuple(span) for span in self.pending]}
-        held |= {"policy": self.policy.name, "store": self.kv.store[:, :, :, : self.kv.length].clone(),
+        held |= {"policy": self.policy.name, "chance": self.sampler.chance.get_state(), "store": self.kv.store[:, :, :, : self.kv.length].clone(),
                  "positions": self.kv.positions[:, : self.kv.length].clone()}
         part = path.with_name(path.name + ".part")
         torch.save(held, part)
@@ -258,12 +275,13 @@ class Streamer:
         for name in STATE:
             setattr(self, name, held[name])
         self.spans, self.pending = ([Span(*fields) for fields in held[name]] for name in ("spans", "pending"))
+        self.sampler.chance.set_state(held["chance"].cpu())
         self.kv = self.vlm.new_cache()
         self.kv.extend(held["positions"])
         self.kv.store[:, :, :, : self.kv.length] = held["store"]
 
 
-STATE = ("query", "next_position", "round", "pixels", "stale")  # of a stream, besides its spans and its cache
+STATE = ("query", "wish", "wish_told", "now_s", "next_position", "round", "pixels", "stale")  # of a stream, besides its spans and its cache
 
 
 def stream_side_by_side(streamers: Sequence[Streamer], name: str, chunks: Iterable[Chunk]) -> Iterator[list[Comment]]:

@@ -83,7 +83,7 @@ def collate(talk: Dialogue, windows: Sequence[Window], look: bool = True, packed
     rows = [list(range(len(windows)))] if packed else [[w] for w in range(len(windows))]
     length = max(sum(len(flat[w]) for w in row) for row in rows)
     ids = torch.full((len(rows), length), talk.im_end)
-    labels, positions = torch.full_like(ids, -100), torch.zeros(3, *ids.shape, dtype=torch.long)
+    labels, positions = torch.full_like(ids, -100), torch.zeros(3, *ids.shape)
     owner = torch.full_like(ids, -1)
     for b, row in enumerate(rows):
         at = 0
