@@ -1,7 +1,8 @@
 """A held-out stream asked while it runs: what is right by kind of question, policy and way of asking, and how soon the first token comes.
 
     lines = list(examine(vlm, row, ("streaming", "full"), cfg, chunks, times(row, every_s=60)))
-    table(lines)        # a row per policy, way and kind: how many, free and chosen accuracy, chance, ms to the first token
+    lines += on_clips(vlm, row, drawn, cfg, [(0, 8), (20, 28)])     # the same model as an offline one: short clips, no stream
+    table(lines)        # a cell per policy, way and kind: how many, accuracy, chance, ms to the first token
 
 What is true comes from the task. Each question is asked three ways: `free`, in the model's own words, right when they are the answer, word for word;
 `chosen`, the likeliest of the options; `again`, free with the newest seconds shown once more. A stream is asked alone, between two chunks, and goes
@@ -14,15 +15,24 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
+from torch import Tensor
+
 from streamingvlm.base import config
 from streamingvlm.base.records import Chunk
 from streamingvlm.context import policy
+from streamingvlm.data.labelled import LabelledVideo
+from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM
+from streamingvlm.streaming.ask import clip
+from streamingvlm.streaming.batching import Round, run_batched
 from streamingvlm.streaming.stream import Streamer, stream_side_by_side
+from streamingvlm.training import offline
+from streamingvlm.training.windowing import LEARNED
 from streamingvlm.worlds.match.task import MATCH
 from streamingvlm.worlds.task import Question, Task
 
 FREE, CHOSEN, AGAIN = WAYS = ("free", "chosen", "again")
+CLIP = "clip"  # stands where a policy would: no stream at all
 AGAIN_S = 8.0  # the newest seconds that `again` shows once more
 MAX_TOKENS = 12  # of a free answer
 
@@ -60,6 +70,29 @@ def _ask(streamer: Streamer, question: Question, ways: Sequence[str], rounds: in
         yield {"policy": streamer.policy.name, "way": way, "kind": question.kind, "answer": question.answer, "said": answer.text,
                "right": answer.text == question.answer, "chance": 1 / len(question.options) if way == CHOSEN else 0.0,
                "kv_tokens": answer.kv_tokens, "ttft_ms": answer.ms["ttft"], "total_ms": answer.ms["total"]}
+
+
+def on_clips(vlm: VLM, row: dict, video: LabelledVideo, cfg: config.Config, clips: Sequence[tuple[int, int]], task: Task = MATCH) -> Iterator[dict]:
+    """Ask about clips of chunks [start, stop) as offline models are asked: the clip as one video, its title, one question -> a line each."""
+    streamer = Streamer(vlm, policy.get("full"), cfg.cache, cfg.video, dataclasses.replace(cfg.stream, max_new_tokens=MAX_TOKENS))
+    for start, stop in clips:
+        packed = clip([to_patches(chunk.frames) for chunk in video.chunks[start:stop]])
+        seen = vlm.encode([packed])[0]  # [N, E]
+        title, _ = task.told(video, start, stop)
+        for question in task.questions(row, stop * cfg.video.chunk_s, start * cfg.video.chunk_s):
+            spans = offline.clip(streamer.dialogue, video, start, stop, title, [(question.text, question.answer)])
+            streamer.start()
+            streamer.spans = [span for span in spans if span.role not in LEARNED]
+            said = streamer.dialogue.decode(run_batched(vlm, [_answered(streamer, {start: seen})])[0]).strip()
+            asked = {"stream": row["id"], "at_s": stop * cfg.video.chunk_s, "policy": CLIP, "way": FREE, "kind": question.kind}
+            yield {**asked, "answer": question.answer, "said": said, "right": said == question.answer, "chance": 0.0,
+                   "kv_tokens": streamer.kv.length, "ttft_ms": 0.0, "total_ms": 0.0}
+
+
+def _answered(streamer: Streamer, vision: dict[int, Tensor]) -> Round[list[int]]:
+    """A stream that is one prompt, read and answered."""
+    state = yield from streamer._feed(streamer.spans, vision)
+    return (yield from streamer._speak(state))
 
 
 @dataclasses.dataclass(frozen=True)

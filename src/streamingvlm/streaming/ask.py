@@ -135,10 +135,10 @@ def _turn(fork: Stream, question: Question) -> Round[dict[int, Tensor]]:
     first = fork.spans[-1].role != dialogue.END
     again = [fork.pixels[r] for r in sorted(fork.pixels)[-question.reencode_frames :]] if question.reencode_frames else []
     if again:
-        clip = _clip(again)
+        shown = clip(again)
         start_s = max(0.0, fork.now_s - len(again) * fork.chunk_s)
-        turn = fork.dialogue.question(fork.round, start_s, fork.now_s, clip[1], text, first)
-        looked = yield EncodeVision([clip])
+        turn = fork.dialogue.question(fork.round, start_s, fork.now_s, shown[1], text, first)
+        looked = yield EncodeVision([shown])
     else:
         turn, looked = fork.dialogue.aside(fork.round, text, first), []
     fork.spans += turn
@@ -146,7 +146,7 @@ def _turn(fork: Stream, question: Question) -> Round[dict[int, Tensor]]:
     return dict.fromkeys([fork.round], looked[0]) if again else {}
 
 
-def _clip(chunks: Sequence[Pixels]) -> Pixels:
+def clip(chunks: Sequence[Pixels]) -> Pixels:
     """Chunks in a row as one video, the time slices one after another: those of the newest picture size, should it have changed."""
     size = chunks[-1][1][1:]
     same = [(patches, grid) for patches, grid in chunks if grid[1:] == size]
