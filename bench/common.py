@@ -174,6 +174,9 @@ def machine(device: str, dtype: str = "float32") -> dict:
     a = torch.ones(many, device=device)
     b = torch.empty_like(a)
     out["copy_gb_s"] = round(2 * a.nbytes / _best_s(device, b.copy_, a) / 1e9, 2)
+    if device == "cuda":
+        del a, b
+        torch.cuda.empty_cache()  # gigabytes that a model may want
     return out
 
 

@@ -19,6 +19,7 @@ is not included, packing pixels is. A setting that does not fit in memory does n
 from __future__ import annotations
 
 import argparse
+import gc
 
 import common
 import torch
@@ -51,14 +52,22 @@ class VirtualClock:
 def trial(args: argparse.Namespace, vlm, frames: int, count: int) -> dict:
     """Run `count` streams of `frames` FPS on the virtual clock -> {passed, p50, p95, p99, n, kv_tokens}."""
     row = {"fps": frames, "streams": count, "passed": False, "stopped_at": 0, "p50": None, "p95": None, "p99": None, "n": 0, "kv_tokens": 0}
-    try:
-        latencies = list(_latencies(args, vlm, frames, count, row))
-    except torch.OutOfMemoryError:
+    latencies = _tried(args, vlm, frames, count, row)
+    if latencies is None:
+        gc.collect()
         torch.cuda.empty_cache()
         return row | {"stopped_at": "no memory"}
     passed = all(latency <= common.CHUNK_S for _, latency in latencies)
     full = [latency * 1e3 for k, latency in latencies if k >= args.rounds]
     return row | {"passed": passed, "stopped_at": latencies[-1][0], "n": len(full)} | (percentiles(full) if full else {})
+
+
+def _tried(args: argparse.Namespace, vlm, frames: int, count: int, row: dict) -> list[tuple[int, float]] | None:
+    """What `_latencies` yields, or None without enough memory. The streams hang on the error's traceback: they are gone where it is."""
+    try:
+        return list(_latencies(args, vlm, frames, count, row))
+    except torch.OutOfMemoryError:
+        return None
 
 
 def _latencies(args, vlm, frames: int, count: int, row: dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -225,3 +226,12 @@ def test_endless_finds_no_growth_and_no_drift(capsys):
     line = last_line(capsys)
     assert line["drift"] == 0 and line["ratio"]["kv_bytes"] == 1
     assert line["first"].keys() == line["last"].keys() == {"ms_p50", "ms_p95", "memory_mb", "kv_bytes"}
+
+
+def test_benches_and_gpu_tests_need_no_package_but_torch_and_transformers():
+    """A machine lent for minutes has a GPU and seldom a video library: what would run there imports without one."""
+    absent = ["av", "decord", "ruamel", "ruamel.yaml", "plotly", "papermill", "dvc", "datasets", "accelerate", "hypothesis", "fastapi", "pandas"]
+    code = (f"import sys; sys.modules.update(dict.fromkeys({absent}));"  # None: as if it were not installed
+            "sys.path[:0] = ['bench', 'src', 'tests']; import roofline, realtime, engine, methods, endless, helpers, conftest")
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(common.__file__).parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -246,8 +246,7 @@ def test_the_files_are_there_when_the_browser_showed_it(film, model, capfd):
 def test_what_is_drawn_is_what_was_seen(film):
     """The larger reading for people keeps step with the model's."""
     shown: list[int] = []
-    args = main.parser().parse_args(["watch", str(film), "--speed", "1e6"])
-    chunks, clock, see = watch_command._source(job(film), args, Drawing(shown))
+    chunks, clock, see = watch_command._source(job(film), Clock(1e6), Drawing(shown))
     assert [got.index for got, _, _ in paced(chunks, clock, see)] == [0, 1, 2]
     assert shown == [0, 15, 30, 45, 60, 75]
 

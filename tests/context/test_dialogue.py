@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,18 @@ def test_positions_of_a_vision_block_spread_over_rows_and_columns(words):
     assert t.tolist() == [10, 11, 12, 13] + [14] * 6 + [16] * 6 + [17, 18]
     assert h[4:10].tolist() == [14, 14, 14, 15, 15, 15] and w[4:10].tolist() == [14, 15, 16] * 2
     assert talk.positions([], 3).shape == (3, 0)
+
+
+def test_above_four_frames_a_second_slices_stand_at_fractions(words):
+    """The released rule: slice x seconds a slice x tokens a second, in float32, from where the text stopped; text goes on one behind the largest."""
+    for fps in (8.0, 3.0, 2.0):
+        talk = Dialogue(words, 2 * 2 / fps if fps != 2 else 2)
+        span = Span(dialogue.VISION, 0, tuple(range(18)), (4, 4, 4))
+        t, h, w = talk.positions([span, Span(dialogue.QUERY, 0, (1, 2))], start=10)
+        released = np.repeat(np.arange(4, dtype=np.float32) * np.float32(2 / fps) * 2, 4) + 11
+        np.testing.assert_allclose(t[1:17], released, rtol=1e-6)
+        assert h[1:17].tolist() == [11, 11, 12, 12] * 4 and w[1:17].tolist() == [11, 12] * 8
+        assert t[17] == h[17] == max(t[1:17].max(), 12) + 1 and np.diff(t[17:]).tolist() == [1, 1]
 
 
 def test_rearranging_moves_tokens_and_joins_neighbours_of_one_role():

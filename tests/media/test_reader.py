@@ -313,14 +313,15 @@ def test_impossible_requests_are_user_errors(good):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(784, 2_000_000))
-def test_smart_size_is_qwens_rule_within_the_budget(height, width, max_pixels):
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(784, 2_000_000), st.integers(1, 100_000))
+def test_smart_size_is_qwens_rule_within_the_budget(height, width, max_pixels, min_pixels):
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-    h, w = smart_size(height, width, max_pixels)
+    min_pixels = min(min_pixels, max_pixels)
+    h, w = smart_size(height, width, max_pixels, min_pixels)
     assert h % 28 == 0 and w % 28 == 0 and min(h, w) >= 28 and h * w <= max_pixels
     if min(height, width) > 14 and max(height, width) <= 200 * min(height, width):
-        theirs = smart_resize(height, width, min_pixels=1, max_pixels=max_pixels)
+        theirs = smart_resize(height, width, min_pixels=min_pixels, max_pixels=max_pixels)
         assert theirs == (h, w) or theirs[0] * theirs[1] > max_pixels
 
 

@@ -23,6 +23,7 @@ from streamingvlm.context import dialogue as d
 from streamingvlm.context import policy
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of, rearrange
 from streamingvlm.context.policy import Extent
+from streamingvlm.streaming.batching import State
 from streamingvlm.streaming.stream import Streamer
 
 IS, IE, VS, VE, PAD, NEWLINE, USER, ASSISTANT, TIME, DOTS = 151644, 151645, 151652, 151653, 151656, 198, 872, 77091, 1462, 2503
@@ -175,7 +176,8 @@ def test_the_repetition_penalty_is_that_of_transformers(vlm):
         for hidden in torch.randn(200, vlm.text.hidden_size, generator=torch.Generator().manual_seed(1)):
             logits = vlm.logits(hidden)[None]
             free.append(int(logits.argmax()))
-            assert s._choose(logits[0].clone(), torch.tensor(seen), said) == int(theirs(torch.tensor([seen + said]), logits.clone()).argmax())
+            state, context = State(hidden, logits[0].clone(), lambda: -1), torch.tensor(seen + said)
+            assert s.sampler(state, context) == int(theirs(context[None], logits.clone()).argmax())
     assert {*free} & {*seen} and {*free} - {*seen}, "both kinds were on top"
 
 

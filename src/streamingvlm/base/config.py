@@ -41,6 +41,7 @@ class Video:
     fps: float = 2.0
     chunk_s: float = 1.0
     max_pixels: int = 7056
+    min_pixels: int = 0  # smaller pictures are enlarged
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ class Model:
 @dataclass(frozen=True)
 class Pretrain:
     seed: int
-    window_s: int
-    latest_s: int
-    batch: int
-    drill_steps: int
-    narration_steps: int
-    narration_lr: float
+    document_s: int
+    documents: int
+    shortest_s: int
+    longest_s: int
+    clips: int
+    asked: int
+    reading_steps: int
+    moment_steps: int
+    clip_steps: int
+    language_lr: float
     matches: int
     match_s: int
     vision_steps: int
@@ -121,6 +126,9 @@ class Stream:
     timed_s: int = 600
     query: str = "Commentate on this match"
     repetition_penalty: float = 1.0  # on every id in the context, pads and specials included; 1 changes nothing
+    temperature: float = 0.0  # 0: always the likeliest word
+    top_k: int = 50  # how many words are drawn from where the temperature is above 0; 0: all
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,10 +165,10 @@ class Run:
 # The least value that makes sense, by section.key
 AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
             "video.max_pixels": CELL_PX**2, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
-            "cache.restart_rounds": 1, "data.clean_matches": 0, **{f"{name}.seed": 0 for name in ("data", "model", "pretrain", "sft")},
+            "cache.restart_rounds": 1, "data.clean_matches": 0, **{f"{name}.seed": 0 for name in ("data", "model", "pretrain", "sft", "stream")},
             "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
-            "sft.accumulate": 1, "sft.lora_rank": 1,
-            "stream.timed_s": 1, "city.worlds": 1, "city.frames": 32, "city.compressed_worlds": 1,
+            "sft.accumulate": 1, "sft.lora_rank": 1, "stream.top_k": 0, "stream.temperature": 0, "video.min_pixels": 0, "stream.timed_s": 1,
+            "city.worlds": 1, "city.frames": 32, "city.compressed_worlds": 1,
             "live.virtual_s": 10, "live.worlds": 1, "live.trial_s": 1,
             "sft.batch": 1, "sft.checkpoint_every": 1, "stream.max_new_tokens": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",

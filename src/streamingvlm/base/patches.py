@@ -10,10 +10,11 @@ PATCH_PX, MERGE, TEMPORAL = 14, 2, 2  # px a patch, patches a side in one token,
 CELL_PX = PATCH_PX * MERGE
 
 
-def smart_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
-    """Qwen2-VL's smart_resize without its lower bound: (h, w), multiples of 28, nearest to the aspect, h * w <= max_pixels, >= 28 each.
+def smart_size(height: int, width: int, max_pixels: int, min_pixels: int = 0) -> tuple[int, int]:
+    """Qwen2-VL's smart_resize: (h, w), multiples of 28, nearest to the aspect, min_pixels <= h * w <= max_pixels, >= 28 each.
 
-    Where a side is clamped to 28 px, Qwen's rule exceeds `max_pixels`; here the other side gives way. `UserError` below 28 * 28.
+    Where a side is clamped to 28 px, Qwen's rule exceeds `max_pixels`; here the other side gives way, and a picture is not enlarged beyond
+    `max_pixels`. `UserError` where that is below 28 * 28.
     """
     if max_pixels < CELL_PX**2:
         raise UserError(f"video.max_pixels is {max_pixels}, but one vision token takes {CELL_PX**2}: raise it.")
@@ -23,4 +24,8 @@ def smart_size(height: int, width: int, max_pixels: int) -> tuple[int, int]:
         h, w = (max(1, math.floor(side / beta / CELL_PX)) * CELL_PX for side in (height, width))
         widest = max_pixels // min(h, w) // CELL_PX * CELL_PX
         h, w = min(h, widest), min(w, widest)
+    elif h * w < min_pixels:
+        beta = math.sqrt(min_pixels / (height * width))
+        larger = tuple(math.ceil(side * beta / CELL_PX) * CELL_PX for side in (height, width))
+        h, w = larger if math.prod(larger) <= max_pixels else (h, w)
     return h, w

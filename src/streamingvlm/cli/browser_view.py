@@ -1,7 +1,8 @@
 """A window of the browser as a view of a stream: one page from this machine, kept up to date by Server-Sent Events. Knows no clock and no model.
 
     GET /         browser_view.html: the page, which asks nobody else for anything
-    GET /events   begin, then frame and comment as they come, at last end; who comes late is told all comments and the newest frame
+    GET /events   begin, then frame, comment and answer as they come, at last end; who comes late is told all that was said and the newest frame
+    POST /ask     a question, or a wish behind `/tell `, as plain text; 204
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import queue
 import sys
 import threading
 import webbrowser
@@ -23,10 +25,11 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.streaming import captions
 
 if TYPE_CHECKING:
-    from streamingvlm.base.records import Comment
+    from streamingvlm.base.records import Answer, Comment
     from streamingvlm.cli.run_command import Job
     from streamingvlm.cli.view import LatencyStats
 
+TYPED_BYTES = 4000  # of one question
 GOODBYE_S = 2.0  # how long pages that still read are waited for at the end
 
 
@@ -37,6 +40,7 @@ class Browser:
 
     def __init__(self, job: Job, port: int = 0, opens: bool = True):
         self.opens, self.changed = opens, threading.Condition()
+        self.typed: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.log: list[bytes] = []  # every message so far; of frames only the newest
         self.frame = -1  # where in the log that is
         self.ended, self.readers = False, 0
@@ -76,6 +80,10 @@ class Browser:
     def say(self, comment: Comment, tally: LatencyStats) -> None:
         at = captions.timestamp(comment.start_s)[:-4]
         self.publish("comment", {"at": at, "text": comment.text, "numbers": tally.numbers(comment)})
+
+    def answer(self, answer: Answer) -> None:
+        at = captions.timestamp(answer.at_s)[:-4]
+        self.publish("answer", {"at": at, "question": answer.question, "text": answer.text or "...", "ms": round(answer.ms["total"])})
 
     def publish(self, kind: str, data: dict) -> None:
         """Tell every page, and those to come."""
@@ -128,6 +136,17 @@ class Handler(BaseHTTPRequestHandler):
             self.server.browser.serve(self.wfile.write)
         else:
             self.send_error(404)
+
+    def do_POST(self) -> None:
+        """A page of this very address alone may ask: another one that is open in the same browser may not."""
+        size = self.headers.get("Content-Length", "")
+        own = self.server.browser.url.rstrip("/")
+        if self.path != "/ask" or self.headers.get("Origin", own) != own or not size.isdigit() or not 0 < int(size) <= TYPED_BYTES:
+            self.send_error(400 if self.path == "/ask" else 404)
+            return
+        self.server.browser.typed.put(self.rfile.read(int(size)).decode("utf-8", errors="replace"))
+        self.send_response(204)
+        self.end_headers()
 
     def _begin(self, kind: str) -> None:
         self.send_response(200)

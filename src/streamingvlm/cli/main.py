@@ -136,6 +136,7 @@ def _benchmark(commands) -> Parser:
 
 def _common() -> Parser:
     """What `run` and `watch` both take."""
+    from streamingvlm.cli import asking
     from streamingvlm.cli.run_command import DEFAULT_MODEL
 
     common = Parser(add_help=False)
@@ -146,6 +147,7 @@ def _common() -> Parser:
     common.add_argument("--html", type=Path, metavar="FILE", help="also a page that plays the video with what was said")
     common.add_argument("--query", metavar="TEXT", help="what the commentator is asked to do (default: as in params.yaml)")
     common.add_argument("--previous", metavar="TEXT", default="", help="what was said before the video starts")
+    asking.options(common)
     common.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
     common.add_argument("--params", type=Path, metavar="FILE", help="settings (default: params.yaml in this clone)")
     return common

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from streamingvlm.base import config, files
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
+from streamingvlm.cli.asking import Asker
 from streamingvlm.streaming import captions
 
 if TYPE_CHECKING:
-    from streamingvlm.base.records import Comment
+    from streamingvlm.base.records import Answer, Comment
     from streamingvlm.context.policy import Policy
     from streamingvlm.media.file_index import Info
     from streamingvlm.models.qwen25.vlm import VLM
@@ -116,15 +117,22 @@ def streamer(job: Job, args: argparse.Namespace) -> Streamer:
     return begun
 
 
-def run_to_files(job: Job, comments: Iterable[Comment], show: Callable[[Comment], None]) -> str:
-    """Write down and show what is said, as it is said -> a line that says where. However this ends, it is on disk."""
+def run_to_files(job: Job, said: Iterable[Comment | Answer], show: Callable[[Comment], None]) -> str:
+    """Write down and show what is said, as it is said -> a line that says where. However this ends, it is on disk. Answers are only written down:
+    who asked has seen them."""
+    from streamingvlm.base.records import Answer
+
     written: list[Comment] = []
-    recorded = captions.write_captions(comments, job.vtt, job.jsonl)
+    answers = 0
+    recorded = captions.write_captions(said, job.vtt, job.jsonl)
     try:
         with contextlib.closing(recorded):
-            for comment in recorded:
-                written.append(comment)
-                show(comment)
+            for one in recorded:
+                if isinstance(one, Answer):
+                    answers += 1
+                else:
+                    written.append(one)
+                    show(one)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was said so far is on disk" if written else "nothing was said yet") from None
     finally:
@@ -133,13 +141,19 @@ def run_to_files(job: Job, comments: Iterable[Comment], show: Callable[[Comment]
 
             player.write(job.html, files.printable(job.file.name), job.file, [comment.line() for comment in written])
     spoken = sum(bool(comment.text) for comment in written)
-    return f"{spoken} comments in {job.vtt} and {job.jsonl}" + (f"; to be watched: {job.html}" if job.html else "")
+    told = f"{spoken} comments" + (f" and {answers} answer{'s' * (answers > 1)}" if answers else "")
+    return f"{told} in {job.vtt} and {job.jsonl}" + (f"; to be watched: {job.html}" if job.html else "")
 
 
 def line(comment: Comment) -> None:
     """Print what was said, when, if anything was."""
     if comment.text:
         print(f"{captions.timestamp(comment.start_s)}  {comment.text}", flush=True)
+
+
+def answer_line(answer: Answer) -> None:
+    """Print what was asked, when, and what was answered."""
+    print(f"{captions.timestamp(answer.at_s)}  {answer.question}  > {answer.text or '...'}", flush=True)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -154,4 +168,5 @@ def run(args: argparse.Namespace) -> None:
     said = watcher.stream_chunks(name, reader.read_chunks(job.file, job.cfg.video), ahead=watcher.vlm.device.type == "cuda")
     total = max(1, round(job.info.duration_s / job.cfg.video.chunk_s))
     followed = progress.bar(said, total, files.printable(job.file.name), lambda c: f"{c.text or '...'}  {c.ms['total']:.0f} ms, {c.kv_tokens} cached")
-    print(run_to_files(job, followed, line), file=sys.stderr)
+    asker = Asker(watcher, name, answer_line)
+    print(run_to_files(job, asker.beside(followed, args.due), line), file=sys.stderr)

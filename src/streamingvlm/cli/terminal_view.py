@@ -5,6 +5,8 @@ It draws itself four times a second in a thread of its own, so that drawing is i
 
 from __future__ import annotations
 
+import queue
+import sys
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,10 +21,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from streamingvlm.cli.typed_line import TypedLine
 from streamingvlm.streaming import captions
 
 if TYPE_CHECKING:
-    from streamingvlm.base.records import Comment
+    from streamingvlm.base.records import Answer, Comment
     from streamingvlm.cli.run_command import Job
     from streamingvlm.cli.view import LatencyStats
 
@@ -74,13 +77,17 @@ class Screen:
         self.said: deque[Text] = deque(maxlen=200)
         self.numbers: list[tuple[str, str]] = []
         self.end_s = 0.0
+        self.typed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.typing = TypedLine(sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else -1, self.typed.put)
         self.live = Live(get_renderable=self.render, console=self.console, screen=True, refresh_per_second=4)
 
     def __enter__(self) -> Screen:
         self.live.__enter__()
+        self.typing.__enter__()
         return self
 
     def __exit__(self, *error) -> None:
+        self.typing.__exit__(*error)
         self.live.__exit__(*error)
         if self.numbers:
             self.console.print(self.render(), height=self.console.height - 1)
@@ -93,6 +100,10 @@ class Screen:
         if comment.text:
             self.said.append(Text.assemble((captions.timestamp(comment.start_s)[:-4] + "  ", "dim"), comment.text))
         self.numbers = tally.numbers(comment)
+
+    def answer(self, answer: Answer) -> None:
+        at, took = captions.timestamp(answer.at_s)[:-4], f"  {answer.ms['total']:.0f} ms"
+        self.said.append(Text.assemble((f"{at}  ", "dim"), (f"{answer.question}  ", "italic"), answer.text or "...", (took, "dim")))
 
     def render(self) -> RenderableType:
         """The whole view, for a terminal of any size: side by side where there is room."""
@@ -108,7 +119,14 @@ class Screen:
         else:
             whole.split_column(picture, side)
         title = f"{self.job.file.name}  {captions.timestamp(self.end_s)[:-4]} of {captions.timestamp(self.job.info.duration_s)[:-4]}"
-        return Panel(whole, title=Text(title), subtitle=Text(f"{self.job.policy.name} · Ctrl-C ends", style="dim"), border_style="dim")
+        return Panel(whole, title=Text(title), subtitle=self._subtitle(), border_style="dim")
+
+    def _subtitle(self) -> Text:
+        """What is being typed, or what may be done."""
+        if self.typing.text:
+            return Text(f"> {self.typing.text[-(self.console.width - 12):]}_", style="bold")
+        asks = "type a question, or /tell and a wish · " if self.typing.active else ""
+        return Text(f"{self.job.policy.name} · {asks}Ctrl-C ends", style="dim")
 
     def _numbers(self, columns: int) -> RenderableType:
         table = Table.grid(padding=(0, 2))

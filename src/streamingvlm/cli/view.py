@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from streamingvlm.base.records import Comment
+from streamingvlm.base.records import Answer, Comment
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 class View(Protocol):
-    """Shows a stream to people. A context manager: entered before the model is loaded."""
+    """Shows a stream to people, and takes what they type. A context manager: entered before the model is loaded."""
 
     drawn: bool  # whether it shows pictures
+    typed: queue.SimpleQueue[str]  # lines: questions, or wishes behind `/tell `
 
     def see(self, frame: np.ndarray) -> None:
         """A frame [H, W, C] has arrived."""
 
     def say(self, comment: Comment, tally: LatencyStats) -> None:
         """A chunk was commented on."""
+
+    def answer(self, answer: Answer) -> None:
+        """A question was answered."""
 
 
 @dataclasses.dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import queue
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING
 from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
 from streamingvlm.cli import run_command
+from streamingvlm.cli.asking import Asker
 from streamingvlm.cli.view import LatencyStats, View
 from streamingvlm.media.clock import Clock, paced
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from streamingvlm.base.records import Chunk, Comment
+    from streamingvlm.base.records import Answer, Chunk, Comment
     from streamingvlm.streaming.stream import Streamer
 
 VIEW_PIXELS = 640 * 360  # of the picture people see; the model's own is often smaller
@@ -41,6 +43,9 @@ class Lines:
 
     drawn = False
 
+    def __init__(self):
+        self.typed: queue.SimpleQueue[str] = queue.SimpleQueue()
+
     def __enter__(self) -> Lines:
         return self
 
@@ -52,6 +57,9 @@ class Lines:
 
     def say(self, comment: Comment, tally: LatencyStats) -> None:
         run_command.line(comment)
+
+    def answer(self, answer: Answer) -> None:
+        run_command.answer_line(answer)
 
 
 def view(job: run_command.Job, args: argparse.Namespace) -> View:
@@ -76,20 +84,21 @@ def watch(args: argparse.Namespace) -> None:
     try:
         with view(job, args) as shown:
             streamer = run_command.streamer(job, args)
-            said = comments(streamer, files.printable(job.file.stem), *_source(job, args, shown))
-            where = run_command.run_to_files(job, tally.of(said), lambda comment: shown.say(comment, tally))
+            asker = Asker(streamer, files.printable(job.file.stem), shown.answer, shown.typed)
+            clock = Clock(args.speed, sleep=asker.wait)  # what is typed is asked while the next frame is waited for
+            said = tally.of(comments(streamer, asker.name, *_source(job, clock, shown)))
+            where = run_command.run_to_files(job, asker.beside(said, args.due), lambda comment: shown.say(comment, tally))
         print(where, file=sys.stderr)
     finally:
         if tally.latency_ms:
             print(tally, file=sys.stderr)
 
 
-def _source(job: run_command.Job, args: argparse.Namespace, shown: View) -> tuple[Iterable[Chunk], Clock, Callable[[int, int], None]]:
+def _source(job: run_command.Job, clock: Clock, shown: View) -> tuple[Iterable[Chunk], Clock, Callable[[int, int], None]]:
     """The chunks, their clock, and what shows a frame: from a second, larger reading of the file, for a view that draws."""
     from streamingvlm.media.reader import read_chunks
 
     chunks = read_chunks(job.file, job.cfg.video)
-    clock = Clock(args.speed)
     if not shown.drawn:
         return chunks, clock, lambda chunk, frame: None
     larger = read_chunks(job.file, dataclasses.replace(job.cfg.video, max_pixels=VIEW_PIXELS))

@@ -65,7 +65,7 @@ class Pool:
         """`like` [3, L, *, K, *, D]: a store of the wanted shape, dtype and device but for the streams and the capacity."""
         _, layers, _, kv_heads, _, head_dim = like.shape
         self.store = like.new_zeros(3, layers, streams, kv_heads, capacity, head_dim)  # raw keys, rotated keys, values
-        self.positions = torch.zeros(3, streams, capacity, dtype=torch.long, device=like.device)
+        self.positions = torch.zeros(3, streams, capacity, device=like.device)  # fractions too: see `Dialogue.positions`
         self.lengths = [0] * streams  # cached tokens of each
 
     @property
@@ -128,7 +128,7 @@ class KVCache:
         """Make room for T new tokens at `positions` [3, T]; `write` then fills it layer by layer.
 
         `again` [R]: the first R of them are tokens cached already, at these indices, that are computed again where they stand."""
-        tokens = positions.shape[1]
+        tokens, positions = positions.shape[1], positions.to(self.positions.dtype)
         if again is not None:
             self.positions[:, again] = positions[:, : len(again)]
             positions = positions[:, len(again) :]

@@ -45,7 +45,7 @@ def clock(seconds: float) -> str:
 class Dialogue:
     """Builds spans with one tokenizer. `time_step`: how far the temporal position moves from one time slice of a chunk to the next."""
 
-    def __init__(self, tokenizer, time_step: int = 2):
+    def __init__(self, tokenizer, time_step: float = 2):
         self.tokenizer, self.time_step = tokenizer, time_step
         names = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
         self.im_start, self.im_end, self.vision_start, self.vision_end, self.video_pad = tokenizer.convert_tokens_to_ids(list(names))
@@ -99,20 +99,20 @@ class Dialogue:
         """What the assistant says in a round whose words are `words`: the words, then ` ...`."""
         return self.encode(f" {words}" if words else "") + self.silence
 
-    def positions(self, spans: Iterable[Span], start: int = 0) -> np.ndarray:
+    def positions(self, spans: Iterable[Span], start: float = 0) -> np.ndarray:
         """Contiguous multimodal positions [3, T] (time, row, column) from `start` on.
 
         Text moves all three by one. A vision block at p has t = p (+ time_step a slice), h = p + row, w = p + column; what follows starts one
-        behind the largest (Qwen2-VL's rule)."""
+        behind the largest (Qwen2-VL's rule). Whole numbers wherever the time step is one, else float64 (the released code's are float32)."""
         spans = list(spans)
-        out = np.empty((3, sum(len(span.ids) for span in spans)), np.int64)
-        out[:] = np.arange(start, start + out.shape[1])
+        out = np.empty((3, sum(len(span.ids) for span in spans)), np.result_type(np.asarray(start), np.asarray(self.time_step)))
+        out[:] = start + np.arange(out.shape[1])
         at = 0
         for span in spans:
             stop = at + len(span.ids)
             if span.grid is not None:
                 inside, extent = _block(span.grid, self.time_step)
-                p = int(out[0, at])
+                p = out[0, at]
                 out[:, at + 1 : stop - 1] = inside + (p + 1)
                 out[:, stop - 1 :] += p + 1 + extent - out[0, stop - 1]
             at = stop
@@ -120,11 +120,11 @@ class Dialogue:
 
 
 @functools.cache
-def _block(grid: tuple[int, int, int], time_step: int) -> tuple[np.ndarray, int]:
+def _block(grid: tuple[int, int, int], time_step: float) -> tuple[np.ndarray, float]:
     """Positions [3, N] within a vision block from its first token on, and the position behind the largest."""
     axes = np.arange(grid[0]) * time_step, np.arange(grid[1] // MERGE), np.arange(grid[2] // MERGE)
     block = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
-    return block, int(block.max()) + 1
+    return block, block.max() + 1
 
 
 def ids_of(spans: Iterable[Span]) -> list[int]:

@@ -87,7 +87,7 @@ def read_chunks(path: str | Path, video: Video, start_s: float = 0.0, end_s: flo
     if not 0 <= start_s < min(end, index.info.duration_s):
         raise UserError(f"{path} lasts {index.info.duration_s:.1f} s, so nothing lies between {start_s} and {end} s: choose another part.")
     chosen = select(index.times_s, video.fps, video.chunk_s, start_s, end_s, index.info.duration_s)
-    size = smart_size(index.info.height, index.info.width, video.max_pixels)
+    size = smart_size(index.info.height, index.info.width, video.max_pixels, video.min_pixels)
     wanted = np.unique(chosen)
     reader = _reader(index, backend, wanted)
     return _chunks(index, chosen, (resize(frame, size) for frame in reader(wanted)), video.chunk_s)

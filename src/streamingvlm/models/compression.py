@@ -18,8 +18,9 @@ from torch import Tensor, nn
 class Int8Linear(nn.Module):
     """A Linear with int8 weights [out, in] and one scale per output row.
 
-    On CUDA the activations keep their dtype and the weights are widened to it for each product: half the memory, no gain in speed unless a compiler
-    fuses the two (torch's `_weight_int8pack_mm` is a plain float32 loop there, no match for a matrix unit). On a CPU the weights are packed once for
+    On CUDA the activations keep their dtype and the weights are widened to it for each product: half the memory, but five bytes moved for each weight
+    where bfloat16 moves two, so slower unless a compiler fuses the two (torch's `_weight_int8pack_mm` is a plain float32 loop there, no match for a
+    matrix unit). Scales are float32 and meet the product in float32 there. On a CPU the weights are packed once for
     torch's dynamic kernel (`quantized::linear_dynamic`), which quantises the activations of each call to int8 too."""
 
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None):
@@ -31,8 +32,9 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, linear: nn.Linear) -> Int8Linear:
-        scale = linear.weight.detach().abs().amax(dim=1).clamp(min=1e-12) / 127
-        weight = (linear.weight.detach() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        whole = linear.weight.detach().float()  # in half precision, 64 to 127 has steps of a half before it is rounded
+        scale = whole.abs().amax(dim=1).clamp(min=1e-12) / 127
+        weight = (whole / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
         return cls(weight, scale, None if linear.bias is None else linear.bias.detach())
 
     def pack(self) -> None:
@@ -51,7 +53,7 @@ class Int8Linear(nn.Module):
         if self.packed is not None:
             out = torch.ops.quantized.linear_dynamic(rows.float(), self.packed, True).to(x.dtype)
         else:
-            out = (nn.functional.linear(rows, self.weight.to(x.dtype)) * self.scale.to(x.dtype) if x.is_cuda
+            out = ((nn.functional.linear(rows, self.weight.to(x.dtype)).float() * self.scale).to(x.dtype) if x.is_cuda
                    else torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype)))
             out = out if self.bias is None else out + self.bias.to(x.dtype)
         return out.view(*x.shape[:-1], -1)

@@ -4,9 +4,10 @@
     answer = streamer.ask("who scored last?", options=("lions", "bears"))              # whichever it thinks likelier
     answers = run_batched(vlm, [ask_round(streamer, Question("who plays?")) for streamer in streamers])
 
-A question is one more user's turn behind all that is cached, laid out as any turn is, at the positions that follow. It is read and answered in the
-free slots of the stream's own cache (`KVCache.fork`), so nothing that is shared is copied; behind the answer those slots are free again. Nothing
-is evicted for it. The words the stream said last, which have no keys and values yet, are read along, and once more by the next chunk.
+A question is one more user's turn behind all that is cached, laid out as any turn is, at the positions that follow; a space stands before its words
+as before those of an answer. It is read and answered in the free slots of the stream's own cache (`KVCache.fork`), so nothing that is shared is
+copied; behind the answer those slots are free again. Nothing is evicted for it. The words the stream said last, which have no keys and values yet,
+are read along, and once more by the next chunk.
 Knows no clock of a source and no file. Letters: N vision tokens, V vocabulary.
 """
 
@@ -14,26 +15,53 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Answer
 from streamingvlm.base.timing import Stopwatch
 from streamingvlm.context import dialogue
-from streamingvlm.context.dialogue import Span
+from streamingvlm.context.cache import KVCache
+from streamingvlm.context.dialogue import Dialogue, Span
+from streamingvlm.context.policy import Policy
+from streamingvlm.models.qwen25.vlm import VLM, Pixels
 from streamingvlm.streaming.batching import EncodeVision, Round, State
-
-if TYPE_CHECKING:
-    from streamingvlm.models.qwen25.vlm import Pixels
-    from streamingvlm.streaming.stream import Streamer
+from streamingvlm.streaming.sampling import Sampler
 
 CONSTRAINED = ("likelihood", "letter")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+class Stream(Protocol):
+    """What asking needs of a stream: `stream.Streamer`, between two chunks."""
+
+    vlm: VLM
+    policy: Policy
+    settings: config.Stream
+    dialogue: Dialogue
+    forced_token: Callable[[int, int], int | None]
+    sampler: Sampler
+    kv: KVCache
+    clock: Stopwatch
+    spans: list[Span]
+    pending: list[Span]
+    stale: dict[int, int]
+    pixels: dict[int, Pixels]
+    next_position: int
+    round: int
+    recall_rounds: int
+    chunk_s: float
+    now_s: float
+
+    def _feed(self, spans: list[Span], vision: dict[int, Tensor]) -> Round[State]: ...
+
+    def _speak(self, state: State) -> Round[list[int]]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +76,7 @@ class Question:
     constrained: str = "likelihood"
     reencode_frames: int = 0
 
-    def check(self, streamer: Streamer) -> None:
+    def check(self, streamer: Stream) -> None:
         """UserError for what cannot be asked, or not of this stream."""
         options = [option.strip() for option in self.options]
         if not self.text.strip():
@@ -66,7 +94,7 @@ class Question:
                             "begin the stream with a larger `recall_rounds`.")
 
 
-def ask_round(streamer: Streamer, question: Question, name: str = "") -> Round[Answer]:
+def ask_round(streamer: Stream, question: Question, name: str = "") -> Round[Answer]:
     """Ask a stream that is between two chunks. Yields what is to be computed, so that many streams can be asked in shared passes; their times are
     then those of the group. UserError for a question that cannot be asked; whatever ends it, the stream is as it was."""
     question.check(streamer)
@@ -90,27 +118,27 @@ def ask_round(streamer: Streamer, question: Question, name: str = "") -> Round[A
         return Answer(name, fork.policy.name, fork.now_s, question.text, text, tokens, fork.kv.length, ms, likelihoods)
 
 
-def _fork(streamer: Streamer, question: Question) -> Streamer:
+def _fork(streamer: Stream, question: Question) -> Stream:
     """The stream, to be added to: it shares the cache and everything that is only read. `KVCache.fork` undoes what it adds there."""
     fork = copy.copy(streamer)
     fork.spans, fork.pending, fork.stale = streamer.spans[:], streamer.pending[:], {}
-    fork.clock, fork.forced_token = Stopwatch(streamer.vlm.device), lambda round, step: None
+    fork.clock, fork.forced_token, fork.sampler = Stopwatch(streamer.vlm.device), lambda round, step: None, streamer.sampler.fork()
     fork.settings = dataclasses.replace(streamer.settings, max_new_tokens=question.max_tokens)
     return fork
 
 
-def _turn(fork: Streamer, question: Question) -> Round[dict[int, Tensor]]:
+def _turn(fork: Stream, question: Question) -> Round[dict[int, Tensor]]:
     """Append the user's turn -> the vision tokens [N, E] of what is shown again with it."""
-    text = question.text.strip()
+    text = f" {question.text.strip()}"
     if question.options and question.constrained == "letter":
         text += "".join(f"\n{letter}. {option.strip()}" for letter, option in zip(LETTERS, question.options, strict=False))
     first = fork.spans[-1].role != dialogue.END
     again = [fork.pixels[r] for r in sorted(fork.pixels)[-question.reencode_frames :]] if question.reencode_frames else []
     if again:
-        clip = _clip(again)
+        shown = clip(again)
         start_s = max(0.0, fork.now_s - len(again) * fork.chunk_s)
-        turn = fork.dialogue.question(fork.round, start_s, fork.now_s, clip[1], text, first)
-        looked = yield EncodeVision([clip])
+        turn = fork.dialogue.question(fork.round, start_s, fork.now_s, shown[1], text, first)
+        looked = yield EncodeVision([shown])
     else:
         turn, looked = fork.dialogue.aside(fork.round, text, first), []
     fork.spans += turn
@@ -118,14 +146,14 @@ def _turn(fork: Streamer, question: Question) -> Round[dict[int, Tensor]]:
     return dict.fromkeys([fork.round], looked[0]) if again else {}
 
 
-def _clip(chunks: Sequence[Pixels]) -> Pixels:
+def clip(chunks: Sequence[Pixels]) -> Pixels:
     """Chunks in a row as one video, the time slices one after another: those of the newest picture size, should it have changed."""
     size = chunks[-1][1][1:]
     same = [(patches, grid) for patches, grid in chunks if grid[1:] == size]
     return torch.cat([patches for patches, _ in same]), (sum(grid[0] for _, grid in same), *size)
 
 
-def _weigh(fork: Streamer, state: State, question: Question) -> Round[tuple[dict[str, float], int]]:
+def _weigh(fork: Stream, state: State, question: Question) -> Round[tuple[dict[str, float], int]]:
     """-> the log likelihood of each option, and how many tokens had to be compared."""
     talk, options = fork.dialogue, [option.strip() for option in question.options]
     if question.constrained == "letter":
@@ -138,7 +166,7 @@ def _weigh(fork: Streamer, state: State, question: Question) -> Round[tuple[dict
     return found, compared
 
 
-def _descend(fork: Streamer, state: State, branches: dict[str, tuple[int, ...]], depth: int, found: dict[str, float]) -> Round[int]:
+def _descend(fork: Stream, state: State, branches: dict[str, tuple[int, ...]], depth: int, found: dict[str, float]) -> Round[int]:
     """Add to `found` how likely each of these options goes on from `state`, their common beginning of `depth` tokens. What several begin with is
     read once; the last token of an option is not read. An option that others go on from must also end here: in silence, or in the turn's end."""
     spelled, closings = state.logits.log_softmax(-1), [fork.dialogue.silence[0], *fork.dialogue.stops]  # [V]

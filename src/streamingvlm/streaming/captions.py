@@ -1,4 +1,4 @@
-"""Where comments go: WebVTT and JSON lines, complete or not at all. Knows files, no model."""
+"""Where comments and answers go: WebVTT and JSON lines, complete or not at all. Knows files, no model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
 
 if TYPE_CHECKING:
-    from streamingvlm.base.records import Comment
+    from streamingvlm.base.records import Answer, Comment
+
+Said = TypeVar("Said", "Comment", "Comment | Answer")
 
 
 def timestamp(seconds: float) -> str:
@@ -23,10 +25,17 @@ def timestamp(seconds: float) -> str:
 
 def cue(comment: Comment) -> str:
     """One WebVTT cue; nothing for a silent chunk."""
-    if not comment.text:
-        return ""
-    text = " ".join(comment.text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")  # a line break could end the cue
-    return f"{timestamp(comment.start_s)} --> {timestamp(comment.end_s)}\n{text}\n\n"
+    return f"{timestamp(comment.start_s)} --> {timestamp(comment.end_s)}\n{_line(comment.text)}\n\n" if comment.text else ""
+
+
+def note(answer: Answer) -> str:
+    """One WebVTT note: players show nothing of it."""
+    return f"NOTE {timestamp(answer.at_s)} {_line(answer.question)}\n{_line(answer.text)}\n\n"
+
+
+def _line(text: str) -> str:
+    """As one line of WebVTT: a line break could end the cue, an arrow begin one."""
+    return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def names(out: Path) -> tuple[Path, Path]:
@@ -52,9 +61,11 @@ def check_writable(path: Path, option: str = "--out") -> None:
         raise UserError(f"{path} cannot be written ({error.strerror or 'it is a folder'}); name another place with {option}.") from None
 
 
-def write_captions(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Comment]:
-    """Pass comments through, writing both files as they come. They appear under their names when the stream ends, also when it ends early:
-    what was said so far is kept, a file that was begun before the first comment is not. A link is written through."""
+def write_captions(comments: Iterable[Said], vtt: Path, jsonl: Path, timed: bool = True) -> Iterator[Said]:
+    """Pass comments and answers through, writing both files as they come. They appear under their names when the stream ends, also when it ends
+    early: what was said so far is kept, a file that was begun before the first comment is not. A link is written through."""
+    from streamingvlm.base.records import Answer  # not above: the command checks what was typed before any package is needed
+
     places = [files.target(path) for path in (vtt, jsonl)]
     parts = [place.with_name(place.name + ".part") for place in places]
     said = 0
@@ -62,7 +73,7 @@ def write_captions(comments: Iterable[Comment], vtt: Path, jsonl: Path, timed: b
         with parts[0].open("w", encoding="utf-8") as captions, parts[1].open("w", encoding="utf-8") as lines:
             captions.write("WEBVTT\n\n")
             for comment in comments:
-                caption, line = cue(comment), json.dumps(comment.line(timed)) + "\n"
+                caption, line = note(comment) if isinstance(comment, Answer) else cue(comment), json.dumps(comment.line(timed)) + "\n"
                 captions.write(caption)
                 lines.write(line)  # at once, so that an interruption hardly ever falls between the two
                 said += 1

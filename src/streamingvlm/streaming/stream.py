@@ -31,6 +31,7 @@ from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM, Pixels, Prefill
 from streamingvlm.streaming.ask import Question, ask_round
 from streamingvlm.streaming.batching import EncodeVision, Reserve, Round, State, run_batched
+from streamingvlm.streaming.sampling import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Streamer:
         self.round = 0
         self.stale: dict[int, int] = {}  # cached tokens to compute again with the next prefill
         self.pixels: dict[int, Pixels] = {}  # of rounds that may be computed again
+        self.sampler = Sampler(self.settings, self.vlm.device)
         self.clock = Stopwatch(self.vlm.device)
 
     def stream_chunks(self, name: str, chunks: Iterable[Chunk], ahead: bool = False) -> Iterator[Comment]:
@@ -180,7 +182,7 @@ class Streamer:
             unmoved = int(np.cumprod(cached == np.arange(len(cached))).sum())  # the same tokens in front: the same positions too
             self.kv.keep(self._tensor(cached), None if positions is None else self._tensor(positions), unmoved)
             if positions is not None:
-                self.next_position = int(positions.max(initial=-1)) + 1
+                self.next_position = positions.max(initial=-1).item() + 1
             self.pending = [Span(dialogue.END, self.round - 1, tuple(unfed))]
             self.stale = {i: token for i, token in eviction.again.items() if i < self.kv.length}
         self.spans = spans
@@ -220,7 +222,7 @@ class Streamer:
                 x[at + 1 : at + len(span.ids) - 1] = vision[span.round].to(x.dtype)
             at += len(span.ids)
         positions = self.dialogue.positions(spans, self.next_position)
-        self.next_position = int(positions.max()) + 1
+        self.next_position = positions.max().item() + 1
         positions = self._tensor(positions)
         again = self._tensor(np.array(list(stale))) if stale else None
         if stale:
@@ -228,14 +230,14 @@ class Streamer:
         return (yield Prefill(x, positions, self.kv, again))
 
     def _speak(self, state: State) -> Round[list[int]]:
-        """Greedy words from the state behind the prompt until the model ends its turn or reaches its limit."""
+        """Words from the state behind the prompt until the model ends its turn or reaches its limit."""
         said: list[int] = []
         fed = 0
-        penalised = self._tensor(np.array(ids_of(self.spans))) if self.settings.repetition_penalty != 1 else None  # [S]
+        before = self._tensor(np.array(ids_of(self.spans) if self.sampler.penalises else [], int))  # [S]
         while True:
             token = self.forced_token(self.round, len(said))
             if token is None:
-                token = state.best() if penalised is None else self._choose(state.logits, penalised, said)
+                token = self.sampler(state, torch.cat((before, before.new_tensor(said))) if self.sampler.penalises else before)
             ends = token in self.dialogue.stops
             if not ends or (self.policy.verbatim and token != self.dialogue.im_end):
                 said.append(token)
@@ -249,13 +251,6 @@ class Streamer:
         self.pending = [Span(dialogue.END, self.round, tuple(ids_of(answer)[fed:]))]
         return said
 
-    def _choose(self, logits: Tensor, penalised: Tensor, said: list[int]) -> int:
-        """The likeliest next id of logits [vocabulary] after the repetition penalty on every id of `penalised` [S] and `said`."""
-        ids = torch.cat((penalised, penalised.new_tensor(said)))
-        scores, penalty = logits[ids], self.settings.repetition_penalty
-        logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
-        return int(logits.argmax())
-
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.vlm.device)
 
@@ -263,7 +258,7 @@ class Streamer:
         """Write all that this stream is, complete or not at all; `load` goes on from there, in this process or another, with the same output."""
         held = {name: getattr(self, name) for name in STATE}
         held |= {"spans": [dataclasses.astuple(span) for span in self.spans], "pending": [dataclasses.astuple(span) for span in self.pending]}
-        held |= {"policy": self.policy.name, "store": self.kv.store[:, :, :, : self.kv.length].clone(),
+        held |= {"policy": self.policy.name, "chance": self.sampler.chance.get_state(), "store": self.kv.store[:, :, :, : self.kv.length].clone(),
                  "positions": self.kv.positions[:, : self.kv.length].clone()}
         part = path.with_name(path.name + ".part")
         torch.save(held, part)
@@ -280,6 +275,7 @@ class Streamer:
         for name in STATE:
             setattr(self, name, held[name])
         self.spans, self.pending = ([Span(*fields) for fields in held[name]] for name in ("spans", "pending"))
+        self.sampler.chance.set_state(held["chance"].cpu())
         self.kv = self.vlm.new_cache()
         self.kv.extend(held["positions"])
         self.kv.store[:, :, :, : self.kv.length] = held["store"]

@@ -42,7 +42,7 @@ class Cell:
     role: str
     group: str
     round: int
-    position: tuple[int, int, int]
+    position: tuple[float, float, float]
     entered: int
 
 
@@ -149,7 +149,7 @@ def _eviction(streamer: Streamer) -> tuple[list[int], list[int]]:
 def _cells(streamer: Streamer, cached: Sequence[int], entered: dict[int, int]) -> tuple[Cell, ...]:
     """The first S tokens of the spans are the cached ones, in the cache's order."""
     tokens = [(span, id) for span in streamer.spans for id in span.ids]
-    positions = streamer.kv.positions[:, : len(cached)].T.tolist()  # [S, 3]
+    positions = [[int(p) if p.is_integer() else p for p in place] for place in streamer.kv.positions[:, : len(cached)].T.tolist()]  # [S, 3]
     previous, cells = 0, []
     for (span, id), number, place in zip(tokens, cached, positions, strict=False):
         group = GROUP_OF.get(span.role, PROMPT)

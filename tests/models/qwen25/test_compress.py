@@ -78,7 +78,7 @@ def test_two_of_every_four_weights_stay_and_they_are_the_larger(fresh):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] < 8,
-                    reason="sparse matrix units are in NVIDIA GPUs since Ampere; there: python -m pytest -n 0 tests/test_compress.py")
+                    reason="sparse matrix units are in NVIDIA GPUs since Ampere; there: python -m pytest -n 0 tests/models/qwen25/test_compress.py")
 def test_semi_structured_weights_compute_what_dense_ones_do_in_less_memory(words):
     wide = loading.build(dataclasses.replace(TINY, hidden=128, intermediate=256), words)
     compress.prune_two_of_four(wide)
@@ -105,6 +105,25 @@ def test_the_least_neurons_leave_the_mlps_and_the_rest_computes_as_before(fresh,
         torch.testing.assert_close(mlp(x[..., : mlp.gate_proj.in_features]), out)
         assert mlp.gate_proj.weight.shape[0] == mlp.down_proj.weight.shape[1] == mlp.gate_proj.out_features
     assert fresh.hf.config.text_config.intermediate_size == 72 and fresh.hf.config.vision_config.intermediate_size == 36
+
+
+def test_float_weights_take_the_dtype_asked_for_and_scales_of_int8_keep_theirs(fresh, tmp_path, monkeypatch):
+    monkeypatch.setattr(compress.Int8Linear, "pack", lambda self: None)
+    compress.apply(fresh, "int8")
+    compress.save(fresh, tmp_path, "int8")
+    hf = loading.load(tmp_path, CPU, torch.bfloat16).hf
+    assert {parameter.dtype for parameter in hf.parameters()} == {torch.bfloat16}
+    assert {module.scale.dtype for module in compress.linears(hf).values()} == {torch.float32}
+    assert {buffer.dtype for name, buffer in hf.named_buffers() if "inv_freq" in name} == {torch.float32}
+
+
+def test_weights_of_half_precision_are_rounded_to_the_nearest_step():
+    """In bfloat16 the division itself has steps of a half between 64 and 127."""
+    linear = torch.nn.Linear(256, 64).bfloat16()
+    small = compress.Int8Linear.of(linear)
+    assert small.scale.dtype == torch.float32
+    restored = small.weight.float() * small.scale[:, None]
+    assert ((restored - linear.weight.float()).abs() <= small.scale[:, None] / 2 + 1e-7).all()
 
 
 @pytest.mark.parametrize("variant", ["float32", "int8", "pruned25", "mlp25", "sparse24", "pruned25_int8", "mlp30_int8", "sparse24_int8"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
+import weakref
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from streamingvlm.models.qwen25.decode import PART, Decoder, DecodeToken
 from streamingvlm.models.qwen25.vlm import VLM, Prefill
 from streamingvlm.streaming.stream import Streamer, run_batched
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run `python -m pytest -n 0 tests/test_decode.py` where there is one")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; there: python -m pytest -n 0 tests/models/qwen25/test_decode.py")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,8 @@ def caches(vlm: VLM, lengths) -> list:
 
 
 def words(held: list, step: int, who=None) -> list[DecodeToken]:
-    """The next word of each stream, or of those named in `who`; positions run ahead of the slots, as vision makes them."""
-    return [DecodeToken(7 * step + 13 * i + 1, held[i].length + 50, held[i]) for i in (range(len(held)) if who is None else who)]
+    """The next word of each stream, or of those named in `who`; positions run ahead of the slots, as vision makes them, in fractions too."""
+    return [DecodeToken(7 * step + 13 * i + 1, held[i].length + 50.5, held[i]) for i in (range(len(held)) if who is None else who)]
 
 
 def same(ours: list, theirs: list, atol: float) -> None:
@@ -120,21 +122,38 @@ def test_what_was_not_prepared_together_takes_the_eager_path(static):
     assert held[0].pool is not held[1].pool, "one that goes on alone does not carry the other along"
 
 
+@torch.inference_mode()
 def test_no_record_outlives_its_pool(vlm):
-    decoder = Decoder(vlm.hf.model.language_model, vlm.rope, "graph")
+    """Without waiting for the garbage collector: a GPU's memory is at stake, and a collection in the middle of a recording breaks it."""
+    decoder = Decoder(vlm.hf.model.language_model, vlm.rope, vlm.blocks, "graph")
     held = caches(vlm, [4])
-    decoder.prepare(held, 10)
-    assert len(decoder._records) == 1
-    del held
-    assert len(decoder._records) == 0, "without waiting for the garbage collector: a GPU's memory is at stake"
+    gc.disable()
+    try:
+        decoder.prepare(held, 10)
+        decoder(words(held, 0))
+        step, store = (weakref.ref(part) for part in (decoder._records[held[0].pool], held[0].pool.store))
+        del held
+        assert len(decoder._records) == 0 and step() is None and store() is None
+    finally:
+        gc.enable()
+
+
+def test_a_step_is_recorded_without_gradients_whoever_asks(vlm, monkeypatch):
+    """A compiler can't take a step with gradients that writes into its inputs, and a graph would record them onto the pool."""
+    seen = []
+    monkeypatch.setattr(decode, "GraphStep", lambda step, pool, recorder: seen.append(torch.is_inference_mode_enabled()))
+    with torch.inference_mode():
+        held = caches(vlm, [4])
+    Decoder(vlm.hf.model.language_model, vlm.rope, vlm.blocks, "graph").prepare(held, 10)
+    assert seen == [True]
 
 
 @torch.inference_mode()
 def test_the_compiler_takes_the_step_as_one_graph(vlm):
     """No break: otherwise `fullgraph` raises."""
-    plain, held = Decoder(vlm.hf.model.language_model, vlm.rope, "graph"), caches(vlm, [4, 30])
+    plain, held = Decoder(vlm.hf.model.language_model, vlm.rope, vlm.blocks, "graph"), caches(vlm, [4, 30])
     plain.prepare(held, 40)
-    compiled = torch.compile(plain.step, backend="eager", fullgraph=True)
+    compiled = torch.compile(plain.step, backend="aot_eager", fullgraph=True)
     inputs = torch.tensor([[5, 6], [60, 70], [4, 30]])
     pool = held[0].pool
     expected = plain.step(pool.store.clone(), pool.positions.clone(), inputs)

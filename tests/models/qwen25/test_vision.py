@@ -70,7 +70,7 @@ def test_int8_and_bfloat16_go_through_it_too(vlm):
         assert 0 < (other.encode([(x, grid)])[0].float() - whole).abs().max() < share * whole.abs().max()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run `python -m pytest -n 0 tests/test_vision.py` where there is one")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: run `python -m pytest -n 0 tests/models/qwen25/test_vision.py`")
 @torch.inference_mode()
 def test_a_gpu_computes_the_same(vlm):
     x, grid = patches([(2, 10, 14)]), (2, 10, 14)

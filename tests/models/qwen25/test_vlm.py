@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from helpers import TINY
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.vlm import VLM, Prefill
 
@@ -63,3 +65,14 @@ def test_prefill_without_a_mask_in_memory_equals_prefill_with_one(vlm):
 def test_the_seed_decides_every_weight(words):
     a, b = (loading.build(TINY, words).hf.state_dict() for _ in range(2))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_too_little_memory_is_no_broken_folder(vlm, tmp_path, monkeypatch):
+    vlm.save(tmp_path)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loading, "_from_folder", full)
+    with pytest.raises(UserError, match="does not fit into the memory of cpu"):
+        loading.load(tmp_path, torch.device("cpu"))

@@ -117,18 +117,22 @@ def is_compressed(name: str | Path) -> bool:
     return (Path(name) / MANIFEST).is_file()
 
 
-def load(folder: Path, device: torch.device) -> VLM:
-    """A model written by `save`, ready to stream."""
+def load(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> VLM:
+    """A model written by `save`, ready to stream. `dtype`: of its float weights; by default bfloat16 on CUDA, float32 on a CPU.
+    The scales of int8 stay float32."""
+    from accelerate import init_empty_weights
+
     manifest = json.loads((folder / MANIFEST).read_text())
     try:
         held = load_file(folder / WEIGHTS)
-        vlm = VLM(Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder)), AutoTokenizer.from_pretrained(folder))
+        with init_empty_weights(include_buffers=False):  # random numbers for 8 billion weights would take minutes and 33 GB
+            vlm = VLM(Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder)), AutoTokenizer.from_pretrained(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no complete compressed model; run the `compress` stage again.") from error
     if "int8" in manifest["variant"]:
         quantise(vlm)
-    vlm.hf.load_state_dict(unpacked(held))
-    vlm = VLM(vlm.hf.to(device), vlm.tokenizer)
+    vlm.hf.load_state_dict(unpacked(held), assign=True)
+    vlm = VLM(_placed(vlm.hf, device, dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)), vlm.tokenizer)
     float_24 = "sparse24" in manifest["variant"] and "int8" not in manifest["variant"]
     if float_24 and device.type == "cuda" and torch.cuda.get_device_capability()[0] >= 8:
         semi_structured(vlm)
@@ -137,3 +141,10 @@ def load(folder: Path, device: torch.device) -> VLM:
             if isinstance(module, Int8Linear):
                 module.pack()
     return vlm
+
+
+def _placed(hf: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The model on `device`, its float parameters in `dtype`; buffers (packed weights, their scales, RoPE's frequencies) keep theirs."""
+    for parameter in hf.parameters():
+        parameter.data = parameter.data.to(device, dtype)
+    return hf.to(device)

@@ -9,7 +9,7 @@ Letters: B streams, H heads, K kv heads, G = H/K heads that share one, S capacit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from streamingvlm.context.cache import KVCache, Pool, Rope, rotate
+from streamingvlm.models.qwen25.fused import Block
 
 MODES = ("auto", "eager", "graph", "compile")
 PART = 256  # keys: few queries over many keys are split into parts of that many, or four kv heads would keep four of a GPU's 132 processors busy
@@ -28,7 +29,7 @@ class DecodeToken:
     """One new text token of one stream: its id, and its position on all three axes."""
 
     id: int
-    position: int
+    position: float
     cache: KVCache
 
 
@@ -36,14 +37,15 @@ class Decoder:
     """Decode steps of one language model. `mode`: eager (no static step), graph (a CUDA graph of it; on a CPU the plain static step), compile
     (the same through torch.compile), auto (graph on CUDA, eager on a CPU)."""
 
-    def __init__(self, model: nn.Module, rope: Rope, mode: str = "auto"):
-        self.model, self.rope = model, rope
+    def __init__(self, model: nn.Module, rope: Rope, blocks: Sequence[Block], mode: str = "auto"):
+        self.model, self.rope, self.blocks = model, rope, blocks
         self.device = model.embed_tokens.weight.device
         self.mode = ("graph" if self.device.type == "cuda" else "eager") if mode == "auto" else mode
         self._step = torch.compile(self.step, fullgraph=True) if self.mode == "compile" else self.step
         self._records: WeakKeyDictionary[Pool, GraphStep] = WeakKeyDictionary()  # a pool's goes with the pool
-        self._memory = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None  # of all graphs: one is replayed at a time
+        self._recorder = Recorder(self.device) if self.device.type == "cuda" and self.mode != "eager" else None
 
+    @torch.inference_mode()  # with gradients on, a compiler can't take a step that writes into its inputs, and a graph would record them
     def prepare(self, caches: Sequence[KVCache], tokens: int) -> None:
         """Make room for `tokens` in all of these caches, side by side, and record the step that serves them. Quick if nothing has changed."""
         if self.mode == "eager":
@@ -55,7 +57,7 @@ class Decoder:
             pool.grow(max(tokens, -(-pool.capacity // PART) * PART))
         if pool not in self._records or self._records[pool].store is not pool.store:
             self._records.pop(pool, None)  # its memory first
-            self._records[pool] = GraphStep(self._step, pool, self._memory)
+            self._records[pool] = GraphStep(self._step, pool, self._recorder)
 
     def ready(self, words: Sequence[object]) -> bool:
         """Whether one recorded step can compute all of `words`."""
@@ -73,25 +75,24 @@ class Decoder:
         for word in words:
             ids[word.cache.row], places[word.cache.row] = word.id, word.position
             word.cache.length += 1
-        hidden = self._records[pool](torch.tensor([ids, places, slots]))  # [B, E]
+        hidden = self._records[pool](torch.tensor([ids, places, slots], dtype=torch.float64))  # [B, E]
         return [hidden[word.cache.row, None] for word in words]
 
     def step(self, store: Tensor, positions: Tensor, inputs: Tensor) -> Tensor:
-        """store [3, L, B, K, S, D], positions [3, B, S]; inputs [3, B]: id, position and slot of each token -> final hidden states [B, E]."""
-        ids, places, slots = inputs
-        B, _, S, D = store.shape[2:]
+        """store [3, L, B, K, S, D], positions [3, B, S]; inputs [3, B] float64: id, position and slot of each token -> final hidden states [B, E]."""
+        ids, places, slots = inputs[0].long(), inputs[1].float(), inputs[2].long()
+        B, K, S, D = store.shape[2:]
         rows = torch.arange(B, device=store.device)
         positions[:, rows, slots] = places
         hidden = torch.arange(S, device=store.device) > slots[:, None]  # [B, S]
         bias = torch.zeros(B, 1, S, device=store.device).masked_fill(hidden[:, None], float("-inf"))
-        cos, sin = (part[:, None] for part in self.rope.angles(places.expand(3, B)))  # [B, 1, D]
         x = self.model.embed_tokens(ids)  # [B, E]
-        for i, layer in enumerate(self.model.layers):
-            attn, h = layer.self_attn, layer.input_layernorm(x)
-            q, k, v = (project(h).view(B, -1, D) for project in (attn.q_proj, attn.k_proj, attn.v_proj))  # [B, H, D], 2 x [B, K, D]
-            store[:, i][:, rows, :, slots] = torch.stack((k, rotate(k, cos, sin), v), dim=1)  # [B, 3, K, D]
-            x = x + attn.o_proj(attend(rotate(q, cos, sin), store[1, i], store[2, i], bias))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        cos, sin = (part[:, None].to(x.dtype) for part in self.rope.angles(places.expand(3, B)))  # [B, 1, D]
+        for i, block in enumerate(self.blocks):
+            qkv = block.project(x).view(B, -1, D)  # [B, H + 2K, D]
+            turned = rotate(qkv[:, :-K], cos, sin)  # [B, H + K, D]
+            store[:, i][:, rows, :, slots] = torch.stack((qkv[:, -2 * K : -K], turned[:, -K:], qkv[:, -K:]), dim=1)  # [B, 3, K, D]
+            x = block.finish(x, attend(turned[:, :-K], store[1, i], store[2, i], bias))
         return self.model.norm(x)
 
 
@@ -114,30 +115,42 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.float(), b.float())
 
 
-class GraphStep:
-    """A step of one pool: its static inputs and outputs and, on CUDA, the graph between them."""
+class Recorder:
+    """Where one decoder's CUDA graphs are recorded: a stream of their own and the memory that all of them share, since one is replayed at a time.
 
-    def __init__(self, step, pool: Pool, memory):
-        self.store = pool.store
-        self.inputs = torch.tensor([pool.lengths, pool.lengths, pool.lengths], device=pool.store.device)  # [3, B]: whatever is tried, in free slots
-        self.inputs[:2] = 0
-        self._run = lambda store=pool.store, positions=pool.positions: step(store, positions, self.inputs)
-        self._graph = self._out = None
-        if pool.store.is_cuda:
-            self._record(memory)
+    The memory belongs to the graphs recorded into it: were the last of them to go, torch would refuse the next recording, for as long as one block of
+    it lives (the products' workspace of the recording stream does). So one graph that does nothing is kept as long as the decoder."""
 
-    def _record(self, memory) -> None:
-        """Try the step on a stream of its own, as recording demands, then record it."""
-        device = self.store.device
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
+    def __init__(self, device: torch.device):
+        self.stream, self.memory, self._keeper = torch.cuda.Stream(device), torch.cuda.graph_pool_handle(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._keeper, pool=self.memory, stream=self.stream):
+            self._kept = torch.zeros(1, device=device)
+
+    def record(self, run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Try `run` a few times, then record it -> its graph, and the tensor that each replay writes."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        with torch.cuda.stream(self.stream):
             for _ in range(TRIES):
-                self._run()
-        torch.cuda.current_stream(device).wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=memory):
-            self._out = self._run()  # [B, E]
+                run()
+        torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.memory, stream=self.stream):
+            out = run()  # [B, E]
+        return graph, out
+
+
+class GraphStep:
+    """A step of one pool: its static inputs and outputs and, on CUDA, the graph between them. Refers to nothing that refers to it: a pool of
+    gigabytes must go when its last stream goes, not when Python next looks for cycles."""
+
+    def __init__(self, step: Callable[[Tensor, Tensor, Tensor], Tensor], pool: Pool, recorder: Recorder | None):
+        self.store, self.positions, self._step = pool.store, pool.positions, step
+        self.inputs = torch.tensor([pool.lengths] * 3, dtype=torch.float64, device=pool.store.device)  # [3, B]: whatever is tried, in free slots
+        self.inputs[:2] = 0
+        self._graph, self._out = recorder.record(self._run) if recorder else (None, None)
+
+    def _run(self) -> Tensor:
+        return self._step(self.store, self.positions, self.inputs)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         self.inputs.copy_(inputs, non_blocking=True)

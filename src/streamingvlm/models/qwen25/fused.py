@@ -1,7 +1,8 @@
 """Fewer, larger products: projections that read the same input as one matrix. Knows Linear layers; no attention and no cache.
 
 The weights stay where transformers has them, as views into the matrix they share, so training, pruning in place and saving see what they always saw.
-Layers of another kind (int8), layers that somebody listens to (hooks) and layers whose weights were replaced are called one by one.
+Layers of another kind (int8), layers that somebody listens to (hooks) and layers whose weights were replaced are called one by one; so are all while
+torch.compile looks, which can't follow where weights lie and fuses by itself.
 Letters: T tokens, E hidden size.
 """
 
@@ -25,7 +26,7 @@ class Fused:
     def __call__(self, x: Tensor) -> Tensor:
         """x [T, E] -> [T, sum of the outputs]."""
         parts = [getattr(self.parent, name) for name in self.names]  # asked for each time: whoever quantises replaces them
-        if any(type(part) is not nn.Linear or part._forward_pre_hooks for part in parts):
+        if torch.compiler.is_compiling() or any(type(part) is not nn.Linear or part._forward_pre_hooks for part in parts):
             return torch.cat([part(x) for part in parts], dim=-1)
         if self.ends != (parts[0].weight.data_ptr(), parts[-1].weight.data_ptr()) and not self._fuse(parts):
             return torch.cat([part(x) for part in parts], dim=-1)

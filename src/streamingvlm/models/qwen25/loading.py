@@ -76,7 +76,9 @@ def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = Non
         kind = json.loads((folder / "config.json").read_text()).get("model_type", "unknown")
         if kind != "qwen2_5_vl":  # transformers would build one all the same, of random weights
             raise UserError(f"{name} holds a model of type `{kind}`, not `qwen2_5_vl`; name a Qwen2.5-VL.")
-        vlm = compress.load(folder, device) if compress.is_compressed(folder) else _from_folder(folder, device, dtype)
+        vlm = compress.load(folder, device, dtype) if compress.is_compressed(folder) else _from_folder(folder, device, dtype)
+    except torch.OutOfMemoryError as error:  # a RuntimeError too, but the folder is whole
+        raise UserError(f"{name} does not fit into the memory of {device}: free some of it, or take a smaller or a compressed model.") from error
     except BROKEN as error:
         raise UserError(f"{name} holds no complete Qwen2.5-VL model, or files that do not fit together: copy or download it again, "
                         "or, if it is the workbench's own, run `make repro`.") from error

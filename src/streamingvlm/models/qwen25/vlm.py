@@ -45,15 +45,20 @@ class VLM:
         self.head_dim = text.hidden_size // text.num_attention_heads
         self.device, self.dtype = hf.device, hf.model.language_model.embed_tokens.weight.dtype
         self.rope = Rope(self.head_dim, text.rope_parameters["rope_theta"], text.rope_parameters["mrope_section"], self.device)
-        self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, decode)
         self.blocks = [Block(layer) for layer in hf.model.language_model.layers]
+        self.tower, self.decoder = Tower(hf.model.visual), Decoder(hf.model.language_model, self.rope, self.blocks, decode)
         self.lower_right = self.device.type == "cuda"  # prefill without a mask in memory; on a CPU the mask is faster
+        if self.device.type == "cuda":  # torch's first choice on Hopper, cuDNN, builds a plan for each new length of a cache: 0.1-0.4 s a word
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.on_attention: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, the last new token's query [H, D], all keys [K, S, D])
 
-    def time_step(self, fps: float) -> int:
-        """How far the temporal position moves per time slice of two frames (Qwen2.5-VL: tokens per second x seconds per slice)."""
-        return int(self.hf.config.vision_config.tokens_per_second * 2 / fps)
+    def time_step(self, fps: float) -> int | float:
+        """How far the temporal position moves per time slice of two frames: tokens per second x seconds per slice, a fraction above 4 FPS.
+
+        As in the released StreamingVLM; transformers rounds down, which puts all slices of a fast second at one moment."""
+        step = self.hf.config.vision_config.tokens_per_second * 2 / fps
+        return int(step) if step.is_integer() else step
 
     def new_cache(self) -> KVCache:
         return KVCache(self.text.num_hidden_layers, self.kv_heads, self.head_dim, self.rope, self.dtype, self.device)
@@ -122,8 +127,9 @@ class VLM:
         """Embeddings [sum of T, E] and positions [3, sum of T] of all that is fed; single tokens are looked up together."""
         tokens = [feed for feed in feeds if isinstance(feed, DecodeToken)]
         if tokens:
-            ids, places = torch.tensor([[token.id for token in tokens], [token.position for token in tokens]], device=self.device)
-            embedded, places = self.hf.model.language_model.embed_tokens(ids), places.expand(3, -1)
+            ids = torch.tensor([token.id for token in tokens], device=self.device)
+            places = torch.tensor([token.position for token in tokens], dtype=torch.float32, device=self.device).expand(3, -1)
+            embedded = self.hf.model.language_model.embed_tokens(ids)
             if len(tokens) == len(feeds):
                 return embedded, places
             rows, columns = iter(embedded.split(1)), iter(places.split(1, dim=1))
@@ -144,8 +150,7 @@ class VLM:
             out = _shared(q, keys, values, bias)
         else:  # flash attention: what is new sees all before it, and the few tokens computed again have a mask of their own
             fresh = q[:, :, R:].flatten(0, 1)  # [H, T - R, D]
-            out = F.scaled_dot_product_attention(fresh[None], keys[None], values[None], causal_lower_right(T - R, keys.shape[1]), enable_gqa=True)
-            out = out.view(K, -1, T - R, D)
+            out = _lower_right(fresh, keys, values).view(K, -1, T - R, D)
             out = torch.cat((_shared(q[:, :, :R], keys, values, bias), out), dim=2) if R else out
         return out.permute(2, 0, 1, 3).reshape(T, -1)
 
@@ -157,6 +162,15 @@ class VLM:
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+
+def _lower_right(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of the newest tokens q [H, T, D] over all keys and values [K, S, D], each up to itself, without a mask in memory -> [H, T, D].
+
+    In half precision the flash kernel is called by its name: `CausalBias` chooses the same, but reserves 2 * T * S floats on the CPU to be made."""
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0:
+        return torch.ops.aten._scaled_dot_product_flash_attention(q[None], keys[None], values[None], 0.0, True)[0][0]
+    return F.scaled_dot_product_attention(q[None], keys[None], values[None], causal_lower_right(q.shape[1], keys.shape[1]), enable_gqa=True)[0]
 
 
 def _shared(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
