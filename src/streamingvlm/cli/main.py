@@ -125,6 +125,8 @@ def _benchmark(commands) -> Parser:
                      "file of its repository (default: our words)")
     one.add_argument("--out", type=Path, metavar="FILE", help="the answers; the scores stand beside it (default: benchmark.NAME.jsonl, here)")
     one.add_argument("--no-baseline", action="store_true", help="leave out the last four frames alone")
+    one.add_argument("--letters", action="store_true", help="where there are options the likeliest letter is the answer, as in the paper's own "
+                     "scripts: none is empty or unread (default: what the model says)")
     one.add_argument("--silent", action="store_true", help="watch without a word between the questions, for a model that never learned to stream")
     one.add_argument("--against", type=Path, metavar="FILE", help="of commentary: judge it against another run's answers, or published predictions")
     one.add_argument("--judge", metavar="MODEL", help="with --against: an LLM behind OPENAI_BASE_URL (default: the likeness to the human's words)")
