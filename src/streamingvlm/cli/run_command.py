@@ -104,7 +104,7 @@ def streamer(job: Job, args: argparse.Namespace) -> Streamer:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     torch.set_num_threads(job.cfg.run.threads)
-    vlm = loading.load(job.model, loading.pick_device(args.device or job.cfg.run.device), decode=job.cfg.run.decode)
+    vlm = loading.load(job.model, loading.pick_device(args.device or job.cfg.run.device), decode=job.cfg.run.decode, head=job.cfg.run.head)
     begun = Streamer(vlm, job.policy, job.cfg.cache, job.cfg.video, job.cfg.stream)
     begun.start(args.previous, args.query)
     return begun
