@@ -72,12 +72,16 @@ class Model:
 @dataclass(frozen=True)
 class Pretrain:
     seed: int
-    window_s: int
-    latest_s: int
-    batch: int
-    drill_steps: int
-    narration_steps: int
-    narration_lr: float
+    document_s: int
+    documents: int
+    shortest_s: int
+    longest_s: int
+    clips: int
+    asked: int
+    reading_steps: int
+    moment_steps: int
+    clip_steps: int
+    language_lr: float
     matches: int
     match_s: int
     vision_steps: int
