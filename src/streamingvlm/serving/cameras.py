@@ -26,7 +26,8 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 
 class Camera(BaseModel):
     """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
-    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about."""
+    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a picture whose
+    shorter side is longer is brought to it, and that is what the model's is taken from and what people see. `transport`: of RTSP."""
 
     model_config = STRICT
     name: str = Field(pattern=NAME)
@@ -37,6 +38,8 @@ class Camera(BaseModel):
     fps: float = Field(8.0, gt=0, le=60)
     budget_ms: float | None = Field(None, gt=0, le=60_000)
     comment: bool = True
+    inference_px: int = Field(720, ge=96, le=4320)
+    transport: Literal["tcp", "udp"] = "tcp"
 
 
 class Service(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import FOUND, NONE, Browser
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
@@ -21,6 +23,7 @@ from publisher import Publisher
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals, writer
+from streamingvlm.media.sources import pattern
 from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving import cameras
 from streamingvlm.serving.api.app import application
@@ -137,6 +140,29 @@ def test_a_frame_that_is_pushed_is_decided(running):
         running.call(running.service.push, "pushed", 1.0, None, b"xx", 64, 48)
     with pytest.raises(UserError, match="not pushed to"):
         running.call(running.service.push, "a", 1.0, None, bytes(12), 2, 2)
+
+
+def test_an_alarm_shows_the_frame_that_raised_it_and_alarms_keep_their_order(running):
+    watched, results = running.service.watched["b"], running.service.results
+    frame = watched.frame
+
+    def alarm(kind, state, frame):
+        return {"type": "alarm", "stream": "b", "kind": kind, "state": state, "frame": frame, "pts_s": 0.0, "score": 1.0, "picture": None}
+
+    def publish():
+        before = results.newest
+        for record in (alarm("fall", "on", frame), alarm("fall", "off", frame), alarm("bag", "on", -7)):
+            running.service._publish(watched, record)
+        return before
+
+    before = running.call(publish)
+    running.until(lambda rows: not watched.alarms_waiting)
+    fell, rose, late = (one for one in running.call(results.since, before, ["b"], ["alarm"])[0] if one["score"] == 1.0)
+    assert [(one["kind"], one["state"]) for one in (fell, rose, late)] == [("fall", "on"), ("fall", "off"), ("bag", "on")]
+    assert rose["picture"] is None and results.picture(late["picture"]) == watched.preview[1] or late["picture"]
+    again = running.call(running.service.readers.ask, "b", "still", frame + 1)
+    shown = [pattern.number(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))) for jpeg in (results.picture(fell["picture"]), again)]
+    assert shown[1] == shown[0] + 1
 
 
 class Whip:

@@ -1,7 +1,7 @@
 """The process that reads a share of the cameras: a thread a camera from its source to the jitter buffer, one that releases what is due.
 
 Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
-("hang_up", ticket, name, resource), ("push", ticket, name, Picture), STOP.
+("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
 Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch),
 ("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, jpeg), ("answer", ticket, result),
 ("refused", ticket, kind, reason).
@@ -88,19 +88,19 @@ class Cameras:
                 for name, until in wanted.items():
                     if name in self.readings:
                         self.readings[name].wanted_until = until
-            case (("offer" | "hang_up" | "push") as kind, ticket, name, what):
+            case (("offer" | "hang_up" | "push" | "still") as kind, ticket, name, what):
                 self._ask(kind, ticket, name, what)
 
     def _ask(self, kind: str, ticket: int, name: str, what) -> None:
-        """For a camera that is pushed to. Answers in a thread: an offer takes a while, and others are not to wait for it."""
+        """Of a camera that is pushed to, or a picture of any. Answers in a thread: both take a while, and others are not to wait for it."""
         reading = self.readings.get(name)
 
         def answer() -> None:
             try:
-                source = reading.source if reading else None
-                if not hasattr(source, kind):
+                asked = reading if kind == "still" else reading.source if reading else None
+                if not hasattr(asked, kind):
                     raise UserError(f"{name} is not pushed to: give it an address that begins with webrtc: or push:.")
-                self.send("answer", ticket, getattr(source, kind)(what))
+                self.send("answer", ticket, getattr(asked, kind)(what))
             except UserError as error:
                 self.send("refused", ticket, type(error).__name__, str(error))
 

@@ -35,6 +35,7 @@ from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)
 READY_S = 60.0  # for the model to be loaded
+STILL_S = 0.5  # that an alarm waits for its picture, at most
 
 
 class Service:
@@ -52,6 +53,7 @@ class Service:
         self.recorder = recorder
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
+        self.tasks: set[asyncio.Task] = set()
         self.begun = time.monotonic()
         if store:
             self.results.listen(store.write)
@@ -199,7 +201,7 @@ class Service:
 
     def _changed(self, stream: str, change: Change) -> None:
         for record in self.watched[stream].changed(change):
-            self.results.publish(record)
+            self._publish(self.watched[stream], record)
 
     def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
         watched = self.watched[stream]
@@ -216,8 +218,34 @@ class Service:
         self.release.add(ms["release"])
         self.capture.add(ms["capture"])
         for record in watched.decided(stamp, answer, ms):
-            begins = record["type"] == "alarm" and record["state"] == "on" and watched.preview
-            self.results.publish(record, watched.preview[1] if begins else None)
+            self._publish(watched, record)
+
+    def _publish(self, watched: Watched, record: dict) -> None:
+        """Alarms of a camera in their order: one that begins waits a moment for the picture of its frame, and those behind it wait for it."""
+        if record["type"] != "alarm" or not (watched.alarms_waiting or record["state"] == "on"):
+            self.results.publish(record)
+            return
+        watched.alarms_waiting.append(record)
+        if len(watched.alarms_waiting) == 1:
+            task = asyncio.ensure_future(self._illustrate(watched))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _illustrate(self, watched: Watched) -> None:
+        name, waiting = watched.camera.name, watched.alarms_waiting
+        while waiting:
+            picture = await self._still(watched, waiting[0]["frame"]) if waiting[0]["state"] == "on" else None
+            record = waiting.popleft()
+            if self.watched.get(name) is watched:
+                self.results.publish(record, picture)
+
+    async def _still(self, watched: Watched, frame: int) -> bytes | None:
+        """The picture of a frame, or the newest preview where it is not to be had."""
+        try:
+            picture = await asyncio.wait_for(self.readers.ask(watched.camera.name, "still", frame), STILL_S)
+        except (UserError, NotFound, TimeoutError):
+            picture = None
+        return picture or (watched.preview[1] if watched.preview else None)
 
     def _said(self, comment: Comment) -> None:
         if comment.stream in self.watched:
