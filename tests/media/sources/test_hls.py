@@ -126,7 +126,7 @@ def states(items) -> list[str]:
 
 
 def reasons(items) -> list[str]:
-    return [item.reason for item in items if isinstance(item, Change) and item.state in ("waiting", "failed")]
+    return [item.reason for item in items if isinstance(item, Change) and item.state in ("waiting", "refused", "failed")]
 
 
 def test_it_begins_at_the_live_edge_and_goes_on_evenly_with_the_senders_dates_to_its_end(filmed):

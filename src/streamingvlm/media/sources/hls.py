@@ -180,7 +180,7 @@ class Missing(SourceError):
 def _refusal(code: int) -> SourceError:
     if code in {404, 410}:
         return Missing(f"It has nothing at this path ({code}): see whether the address is right, or whether the camera sends.")
-    return SourceError(REFUSALS.get(code, f"It answers with an error ({code})."))
+    return SourceError(REFUSALS.get(code, f"It answers with an error ({code})."), refused=code in REFUSALS)
 
 
 def _unreachable(error: Exception) -> str:

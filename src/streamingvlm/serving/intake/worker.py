@@ -2,7 +2,7 @@
 
 Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
 ("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
-Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch),
+Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
 ("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, jpeg), ("answer", ticket, result),
 ("refused", ticket, kind, reason).
 
@@ -62,7 +62,7 @@ class Cameras:
                 for frame, released_at in reading.due(time.monotonic()):
                     self._hand_on(reading, frame, released_at)
                 for cause, count in reading.lost().items():
-                    self.send("lost", reading.name, cause, count, reading.first_epoch)
+                    self.send("lost", reading.name, cause, count, reading.first_epoch, None)
                 nearest = min(nearest, reading.next_at or nearest)
             self.woken.wait(max(nearest - time.monotonic(), 0.001))
             self.woken.clear()
@@ -71,7 +71,7 @@ class Cameras:
         slot = self.slots.put(frame.pixels)
         if slot is None:
             reading.landed()
-            self.send("lost", reading.name, "buffer_full", 1, reading.first_epoch)
+            self.send("lost", reading.name, "buffer_full", 1, reading.first_epoch, (released_at, frame.stamp))
         else:
             self.send("frame", frame.stamp, slot, released_at)
 

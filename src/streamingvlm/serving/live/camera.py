@@ -72,7 +72,7 @@ class Watched:
         """Take over a new state -> its record, and one for each alarm that ends with a connection."""
         self.state, self.reason, self.since, self.epoch = change.state, change.reason, change.at, change.epoch
         state = {"type": "state", "stream": self.camera.name, "state": change.state, "reason": change.reason, "epoch": change.epoch}
-        if change.state not in {"waiting", "ended", "failed"}:
+        if change.state not in {"waiting", "refused", "ended", "failed"}:
             return [state]
         over = [{"type": "alarm", "stream": self.camera.name, "kind": kind, "state": "off", "frame": self.frame, "pts_s": self.pts_s, "score": 0.0,
                  "picture": None} for kind in self.alarms]

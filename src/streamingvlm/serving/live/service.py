@@ -76,7 +76,10 @@ class Service:
     def check(self, cameras: Iterable[config.Camera]) -> None:
         """UserError for an address that names no source."""
         for camera in cameras:
-            kinds.source(camera.url, more=self.more)
+            try:
+                kinds.source(camera.url, more=self.more)
+            except UserError as error:
+                raise UserError(f"Camera {camera.name!r}: {error}") from None
 
     async def stop(self) -> None:
         await asyncio.gather(self.readers.stop(), self.decider.stop(), *([self.speech.stop()] if self.speech else []))
@@ -90,7 +93,7 @@ class Service:
         """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken, or there is no room
         or no time for it."""
         told = config.parse_camera(camera)
-        if told.name in self.watched:
+        if told.name.casefold() in {name.casefold() for name in self.watched}:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
         if len(self.watched) >= self.settings.max_cameras:
             raise Conflict(f"There are {len(self.watched)} cameras, as many as `service.max_cameras` allows: remove one first.")
@@ -185,19 +188,21 @@ class Service:
             self.speech.frame(stamp, self.readers.pools[pool].view(slot))
         self.decider.frame(stamp, pool, slot, released_at)
 
-    def _lost(self, stream: str, cause: str, count: int) -> None:
+    def _lost(self, stream: str, cause: str, count: int, released: tuple[float, Stamp] | None = None) -> None:
         self.watched[stream].dropped_before[cause] += count
-        self.decider.lost(stream, cause, count)
+        self.decider.lost(stream, cause, count, released)
 
     def _dropped(self, stamp: Stamp, cause: str) -> None:
         self.readers.landed(stamp.stream)
         if stamp.stream in self.watched:
             self.watched[stamp.stream].dropped_before[cause] += 1
 
-    def _covered(self, stream: str, late_ms: float) -> None:
-        if stream in self.watched:
-            self.release.add(late_ms)
-            self.watched[stream].release.add(late_ms)
+    def _covered(self, stream: str, late_ms: dict[str, float]) -> None:
+        if watched := self.watched.get(stream):
+            for whose in (self, watched):
+                whose.release.add(late_ms["release"])
+                whose.capture.add(late_ms["capture"])
+            self.results.lost(stream, late_ms)
 
     def _changed(self, stream: str, change: Change) -> None:
         for record in self.watched[stream].changed(change):
