@@ -32,7 +32,7 @@ def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
     ({"cameras": [{"name": "a", "url": URL}, {"name": "a", "url": URL}]}, "two cameras are called 'a'"),
     ({"cameras": [{"name": "a", "url": URL, "dealy_s": 1}]}, "unknown key `cameras.0.dealy_s`"),
     ({"cameras": [{"name": "a"}]}, "`cameras.0.url` is missing"),
-    ({"cameras": [{"name": "../a", "url": URL}]}, "letters, digits"),
+    ({"cameras": [{"name": "../a", "url": URL}]}, "a letter or a digit"),
     ({"cameras": [{"name": "a", "url": URL, "delay_s": 3}]}, "less than or equal to 2"),
     ({"cameras": [{"name": "a", "url": URL, "fps": "fast"}]}, "valid number"),
     ({"service": {"max_cameras": 1}, "cameras": [{"name": name, "url": URL} for name in "ab"]}, "more than `service.max_cameras`"),
@@ -54,7 +54,7 @@ def test_what_is_wrong_is_one_sentence_without_an_address(told, said):
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "--demo"), (b"cameras: [", "line"), (b"\xff\xfe\xfa", "text"),
-                                               (b"cameras: []\n---\ncameras: []", "line"), (b"cameras: " + b"[" * 1200 + b"]" * 1200, "deeply")])
+                                               (b"cameras: []\n---\ncameras: []", "line")])
 def test_a_file_that_is_none(tmp_path, content, said):
     path = tmp_path / "cameras.yaml"
     if content is not None:

@@ -75,6 +75,7 @@ def why(error: Exception, address: str) -> str:
 
     known = ((av.error.HTTPUnauthorizedError, REFUSALS[401]), (av.error.HTTPForbiddenError, REFUSALS[403]),
              (av.error.HTTPNotFoundError, "It has nothing at this path (404): see the camera's manual for the path."),
+             (av.error.HTTPOtherClientError, "It sends no picture at this path, or not in this way: see the camera's manual, or try the other `transport`."),
              (ConnectionRefusedError, UNHEARD),
              (av.error.ExitError, "It fell silent."),
              (av.error.TimeoutError, "It did not answer in time."),
