@@ -25,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "src"), str(Path(__file__).resolve().parent)]  # a checkout is enough; by file or by -m
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))  # a checkout is enough: nothing has to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # by -m, too
 
 from cables import Cable
 from tun_link import Link
@@ -201,7 +202,7 @@ class Service:
         for name in self.names:
             self.client.delete(f"/api/cameras/{name}")
         return {"frames": frames, "unaccounted": [unaccounted(each) for each in frames], "unaccounted_of_all": unaccounted(stats["frames"]),
-                "unaccounted_in_metrics": [unaccounted(each) for each in scraped], "out_of_order": sum(list(sorted(set(one))) != one for one in shown),
+                "unaccounted_in_metrics": [unaccounted(each) for each in scraped], "out_of_order": sum(sorted(set(one)) != one for one in shown),
                 "late": stats["late"]}
 
     def _scraped(self) -> list[dict]:

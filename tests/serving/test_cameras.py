@@ -19,7 +19,8 @@ def test_two_lines_a_camera_are_enough(tmp_path):
 
 def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
     path = tmp_path / "cameras.yaml"
-    for content, names in (("", []), ("cameras:\nservice:\n", []), ("cameras:\n - &d {name: a, url: 'pattern:64x64', delay_s: 1}\n - {<<: *d, name: b}\n", ["a", "b"])):
+    anchored = "cameras:\n - &d {name: a, url: 'pattern:64x64', delay_s: 1}\n - {<<: *d, name: b}\n"
+    for content, names in (("", []), ("cameras:\nservice:\n", []), (anchored, ["a", "b"])):
         path.write_text(content)
         assert [camera.name for camera in cameras.load(path).cameras] == names
     with pytest.raises(UserError, match="another file"):

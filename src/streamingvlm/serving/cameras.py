@@ -27,8 +27,8 @@ STRICT = ConfigDict(extra="forbid", frozen=True)
 
 class Camera(BaseModel):
     """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
-    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a picture whose
-    shorter side is longer is brought to it, and that is what the model's is taken from and what people see. `transport`: of RTSP."""
+    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a picture
+    whose shorter side is longer is brought to it; the model's is taken from that, and it is what people see. `transport`: of RTSP."""
 
     model_config = STRICT
     name: str = Field(pattern=NAME)
@@ -129,7 +129,7 @@ def _sentence(error: ValidationError, told: dict) -> str:
     if first["type"] == "missing":
         return f"{where} is missing."
     if first["loc"][-1] == "name":
-        return f"{where} must be letters (a to z), digits, dots, - and _, with spaces between, at most 64 of them, beginning with a letter or a digit."
+        return f"{where} must be letters (a to z), digits, dots, - and _, with spaces between, at most 64, beginning with a letter or a digit."
     if first["type"] in {"tuple_type", "model_type", "model_attributes_type"}:
         wanted = {"cameras": f"a list, {EXAMPLE} a camera", "service": "keys, {port: 8090}"}.get(str(first["loc"][-1]), f"a camera, {EXAMPLE}")
         return f"{where} must hold {wanted}, not {redacted(str(first['input']))[:60]!r}."

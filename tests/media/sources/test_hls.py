@@ -206,7 +206,7 @@ def test_behind_a_discontinuity_it_goes_on_with_nothing_lost_and_nothing_twice(e
     def step(items) -> bool:
         if not ended and len(pictures(items)) == EACH // 2:
             camera.faults["live.m3u8"] = (200, "\n".join(lines).encode())
-        return states(items)[-1] == "ended" or not ended and len(pictures(items)) == 2 * EACH
+        return states(items)[-1] == "ended" or (not ended and len(pictures(items)) == 2 * EACH)
 
     with camera.serving() as address:
         items = follow(Hls(address), step)

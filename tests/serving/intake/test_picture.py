@@ -25,7 +25,8 @@ def filmed(width: int, height: int, matrix: int, full: bool, told: int) -> av.Vi
     planes = [y, (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)]
     scales = ((255, 0), (255, 128), (255, 128)) if full else ((219, 16), (224, 128), (224, 128))
     stripe = np.arange(width // 2) * len(CARDS) // (width // 2)
-    y, u, v = (np.broadcast_to((plane * scale + zero)[stripe], (height // 2, width // 2)).round() for plane, (scale, zero) in zip(planes, scales, strict=True))
+    y, u, v = (np.broadcast_to((plane * scale + zero)[stripe], (height // 2, width // 2)).round()
+               for plane, (scale, zero) in zip(planes, scales, strict=True))
     data = np.concatenate([y.repeat(2, 0).repeat(2, 1).ravel(), u.ravel(), v.ravel()]).clip(0, 255).astype(np.uint8)
     frame = av.VideoFrame.from_ndarray(data.reshape(height * 3 // 2, width), format="yuv420p")
     frame.colorspace, frame.color_range = told, 2 if full else 1
@@ -42,7 +43,8 @@ def test_colours_are_what_the_camera_meant(size, matrix, full, told, side_px):
     assert np.abs(seen - CARDS).max() <= 4, seen
 
 
-@pytest.mark.parametrize(("size", "is_then"), [((1920, 1080), (1280, 720)), ((1080, 1920), (720, 1280)), ((3840, 1080), (2560, 720)), ((1282, 722), (1278, 720))])
+@pytest.mark.parametrize(("size", "is_then"), [((1920, 1080), (1280, 720)), ((1080, 1920), (720, 1280)), ((3840, 1080), (2560, 720)),
+                                               ((1282, 722), (1278, 720))])
 def test_a_large_picture_is_brought_to_720p_and_keeps_its_shape_and_colours(size, is_then):
     image = pictures.bounded(filmed(*size, BT709, False, BT709), 720)
     assert (image.width, image.height, image.format.name, image.colorspace) == (*is_then, "yuv420p", BT709)

@@ -162,7 +162,7 @@ def test_an_alarm_shows_the_frame_that_raised_it_and_alarms_keep_their_order(run
     running.until(lambda rows: not watched.alarms_waiting)
     fell, rose, late = (one for one in running.call(results.since, before, ["b"], ["alarm"])[0] if one["score"] == 1.0)
     assert [(one["kind"], one["state"]) for one in (fell, rose, late)] == [("fall", "on"), ("fall", "off"), ("bag", "on")]
-    assert rose["picture"] is None and results.picture(late["picture"]) == watched.preview[1] or late["picture"]
+    assert rose["picture"] is None and late["picture"], "a frame that is not kept: then the newest preview"
     again = running.call(running.service.readers.ask, "b", "still", frame + 1)
     shown = [pattern.number(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))) for jpeg in (results.picture(fell["picture"]), again)]
     assert shown[1] == shown[0] + 1
@@ -237,7 +237,7 @@ def test_a_freeze_shows_in_p99(running, who):
     else:
         running.loop.call_soon_threadsafe(time.sleep, FROZEN_S)
     running.until(lambda rows: rows[name]["frames"]["decided"] > before + 8)
-    row, latency = running.row(name), running.call(lambda: running.service.watched[name].release.buckets())
+    row, latency = running.row(name), running.call(running.service.watched[name].release.buckets)
     late = sum(count for ms, count in latency if ms > 300 * FROZEN_S)  # most of the frames that came in the freeze
     assert row["latency_ms"]["p99"] > 700 * FROZEN_S < row["latency_ms"]["capture_p99"] and late >= 4 * FROZEN_S, (row, latency)
     if who == "the model":

@@ -57,8 +57,8 @@ class Change:
 
 
 class SourceError(Exception):
-    """Why a connection ended or never came about. `fatal`: trying again cannot help. `refused`: a wrong password, which may be mended at the camera; but
-    cameras lock out who tries it a few times in a row."""
+    """Why a connection ended or never came about. `fatal`: trying again cannot help. `refused`: a wrong password, which may be mended at the
+    camera; but cameras lock out who tries it a few times in a row."""
 
     def __init__(self, reason: str, fatal: bool = False, refused: bool = False):
         super().__init__(redacted(reason))
@@ -90,7 +90,8 @@ def watched(source: Source, stop: threading.Event, *, stall_s: float = 3.0, pati
 
     `stall_s` without a picture is a stall, and twice as long the end of the connection; the first picture of one may take `patience_s`. Between two
     connections, and after a first that failed, it waits `backoff[0]` seconds, twice as long after each further failure, at most `backoff[1]`; after
-    one that showed pictures for longer than a stall, as at first. After a refusal it waits as `refused_backoff` says. Each connection has a thread of its own: one that hangs delays no stop.
+    one that showed pictures for longer than a stall, as at first. After a refusal it waits as `refused_backoff` says. Each connection has a thread of
+    its own: one that hangs delays no stop.
     """
     epoch, waits_s = 0, {False: backoff[0], True: refused_backoff[0]}
     patience = (stall_s, patience_s) if source.live else (math.inf, math.inf)

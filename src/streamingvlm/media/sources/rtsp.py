@@ -21,7 +21,7 @@ REFUSALS = {401: "It refuses the user name or the password (401): put the right 
             403: "It forbids this address to this user (403)."}
 UNHEARD = "Nothing answers at this host and port: see whether the camera is on, and whether the port is right."
 ANSWER_S = 5.0  # how long FFmpeg waits for an answer, before it gives up by itself
-READ_S = 8.0  # and for the next packet: longer than `watched` does, since it then first hands out the picture that it held back, as if the camera lived
+READ_S = 8.0  # and for a packet: longer than `watched` does, since it then first hands out the picture that it held back, as if the camera lived
 # Nothing is looked at before the first packet is handed over (else 1-2 s of a slow camera are held back), and its sound is not sent at all.
 OPTIONS = {"probesize": "32", "analyzeduration": "0", "allowed_media_types": "video"}
 
@@ -50,7 +50,8 @@ class Rtsp:
                     if packet.size:
                         yield from decoder.pictures(packet)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(why(error, self.address), refused=isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError))) from None
+            refused = isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError))
+            raise SourceError(why(error, self.address), refused=refused) from None
         if not stop.is_set():
             raise SourceError("It closed the connection.")  # FFmpeg says no more; a camera has no end
 
@@ -75,7 +76,7 @@ def why(error: Exception, address: str) -> str:
 
     known = ((av.error.HTTPUnauthorizedError, REFUSALS[401]), (av.error.HTTPForbiddenError, REFUSALS[403]),
              (av.error.HTTPNotFoundError, "It has nothing at this path (404): see the camera's manual for the path."),
-             (av.error.HTTPOtherClientError, "It sends no picture at this path, or not in this way: see the camera's manual, or try the other `transport`."),
+             (av.error.HTTPOtherClientError, "It sends no picture at this path, or not in this way: try another path, or the other `transport`."),
              (ConnectionRefusedError, UNHEARD),
              (av.error.ExitError, "It fell silent."),
              (av.error.TimeoutError, "It did not answer in time."),

@@ -2,7 +2,8 @@
 
     text, kind = Telemetry(service).text()
 
-Counts come from the service at the moment of a scrape; only latencies are noted one by one, from the records that are published and of frames that were lost.
+Counts come from the service at the moment of a scrape; only latencies are noted one by one, from the records that are published and of
+frames that were lost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from streamingvlm.serving.api.service import Service
 from streamingvlm.serving.results import TYPES, Record
 
 LATENCY_S = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)  # with the usual budget, 0.12, among them
+CLOCKS = {"release": "From a frame's release by its jitter buffer to its decision, or to a newer one's where it was lost.",
+          "capture": "From a frame's capture, by the camera's clock or else the receiver's, to the same."}
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -25,8 +28,7 @@ class Telemetry:
     def __init__(self, service: Service):
         self.service, self.registry = service, CollectorRegistry()
         self.latency = {clock: Histogram(f"streamingvlm_{clock}_to_decision_seconds", told, ["stream"], registry=self.registry, buckets=LATENCY_S)
-                        for clock, told in (("release", "From a frame's release by its jitter buffer to its decision, or to a newer one's where it was lost."),
-                                            ("capture", "From a frame's capture, by the camera's clock or else the receiver's, to the same."))}
+                        for clock, told in CLOCKS.items()}
         self.records = Counter("streamingvlm_records", "Records published.", ["type"], registry=self.registry)
         self.alarms = Counter("streamingvlm_alarms", "Alarms that went on.", ["stream", "kind"], registry=self.registry)
         self.of_type = {type_: self.records.labels(type_) for type_ in TYPES}

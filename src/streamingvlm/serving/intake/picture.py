@@ -1,8 +1,8 @@
 """A camera's picture in the sizes that are wanted: at most 720p, from that the model's, and as JPEGs for people. Knows no camera.
 
 One step of swscale changes colour and size at once; BILINEAR there is antialiased, PIL's at a fifth of its cost. A large picture keeps its colours as
-the camera sends them until somebody looks, the model at 96 pixels or people: 720p in RGB costs three times as much, and swscale takes the model's size
-from it worse (`bench/ingest.py`). Letters: H W pixels, C channels.
+the camera sends them until somebody looks, the model at 96 pixels or people: 720p in RGB costs four times as much, and swscale takes the model's
+size from it worse (`bench/ingest.py`). Letters: H W pixels, C channels.
 """
 
 from __future__ import annotations

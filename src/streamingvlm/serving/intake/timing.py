@@ -1,7 +1,7 @@
 """What a 1080p picture costs between its decoder and the scheduler, step by step, by the functions that the service calls. Measures; changes nothing.
 
-Beside it what the article does: 720p in RGB and normalised colours for all of it, where ours keeps the camera's planes at 720p and turns into RGB only
-what is looked at, the model's size (`sum` against `article`). Letters: H W pixels, C channels.
+Beside it what the article does: 720p in RGB and normalised colours for all of it, where ours keeps the camera's planes at 720p and turns into RGB
+only what is looked at, the model's size (`sum` against `article`). Letters: H W pixels, C channels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MEAN, DEVIATION = np.array([0.481, 0.458, 0.408], np.float32), np.array([0.269, 
 
 
 def ingest(rounds: int = 24) -> dict[str, float]:
-    """Median ms of this thread's own time for a 1080p picture. The service's: `resize` to 720p, `model`: its size and colours, `stamp` and buffer, their
-    `sum`. For comparison: `rgb` at 720p and `normalise` there, with the stamp `article`; `direct`: the model's size without 720p in between."""
+    """Median ms of this thread's own time for a 1080p picture. The service's: `resize` to 720p, `model`: its size and colours, `stamp` and buffer,
+    their `sum`. For comparison: `rgb` at 720p and `normalise` there, with the stamp `article`; `direct`: the model's size without 720p in between."""
     shades = np.linspace(0, 255, CAMERA_PX[1]).astype(np.uint8)[:, None, None]
     picture = np.ascontiguousarray(np.broadcast_to(shades, (CAMERA_PX[1], CAMERA_PX[0], 3)))  # [H, W, C]
     frame = av.VideoFrame.from_ndarray(picture).reformat(format="yuv420p")

@@ -123,7 +123,7 @@ class Decider:
         self.uncovered.setdefault(stamp.stream, deque(maxlen=UNCOVERED)).append((released_at, stamp))
 
     def _cover(self, here: Flying, now: float) -> None:
-        """`here` is decided: what was lost before it is late by so much. A new connection starts anew: how long a camera was away is not our lateness."""
+        """`here` is decided: what was lost before it is late by so much. Not over connections: how long a camera was away is not our lateness."""
         waiting = self.uncovered.get(here.stamp.stream, ())
         while waiting and waiting[0][0] <= here.released_at:
             released_at, stamp = waiting.popleft()

@@ -33,8 +33,8 @@ REFUSED = {"Taken": Conflict, "Gone": NotFound, "Full": Busy}  # errors of sourc
 
 @dataclass(frozen=True)
 class Heard:
-    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count, (when it was released, its stamp) | None)`, `changed(stream, change)`,
-    `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
+    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count, (released_at, stamp) | None)`,
+    `changed(stream, change)`, `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
 
     frame: Callable[[Stamp, int, int, float], None]
     lost: Callable[[str, str, int, tuple[float, Stamp] | None], None]
