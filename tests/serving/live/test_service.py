@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import re
@@ -24,7 +25,8 @@ from publisher import Publisher
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals, writer
-from streamingvlm.media.sources import pattern
+from streamingvlm.media.sources import pattern, rtsp_server
+from streamingvlm.media.sources.rtp import Encoded
 from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving import cameras
 from streamingvlm.serving.api.app import application
@@ -269,14 +271,15 @@ def test_a_browser_sees_the_live_cameras_and_adds_one(running, tmp_path):
     address = running.call(doors.__aenter__)
     tile = "[...document.querySelectorAll('#wall .tile')].find(one => one.querySelector('.name').textContent === {!r})"
     try:
-        with Browser(tmp_path) as page:
+        cards = Encoded((pattern.draw(k, 96, 64) for k in itertools.count()), 8.0)
+        with Browser(tmp_path) as page, rtsp_server.running({"card": cards}) as camera:
             page.open(address)
             shown = f"Number({tile.format('b')}?.textContent.match(/decided (\\d+)/)?.[1] ?? 0)"
             page.until(f"{shown} > 0", PATIENCE_S)
             before = page(shown)
             page.until(f"{shown} > {before} + 3", PATIENCE_S)
-            running.call(running.service.add, {"name": "seen", "url": "pattern:64x64@8"})
-            page.until(f"!!{tile.format('seen')}", PATIENCE_S)
+            running.call(running.service.add, {"name": "seen", "url": f"{camera}/card"})
+            page.until(f"Number({tile.format('seen')}?.textContent.match(/decided (\\d+)/)?.[1] ?? 0) > 2", PATIENCE_S)
             running.call(running.service.remove, "seen")
             page.until(f"!{tile.format('seen')}", PATIENCE_S)
             assert not page.complaints

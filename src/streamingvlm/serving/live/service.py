@@ -23,6 +23,7 @@ from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
@@ -47,7 +48,7 @@ class Service:
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
         self.release, self.capture = Latency(), Latency()
-        self.more = dict(more or {}) | {"push": Pushed}
+        self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
         self.recorder = recorder
