@@ -41,8 +41,8 @@ from streamingvlm.base.config.sections import (
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 
-__all__ = ["SECTIONS", "VARIANT", "VARIANTS", "City", "Compress", "Config", "Data", "Evaluate", "Live", "Model", "Pretrain", "Retention", "Run", "Sft",
-           "Stream", "Video", "from_dict", "load"]
+__all__ = ["SECTIONS", "VARIANT", "VARIANTS", "City", "Compress", "Config", "Data", "Evaluate", "Live", "Model", "Pretrain", "Retention", "Run",
+           "Sft", "Stream", "Video", "from_dict", "load"]
 
 
 class Config:
