@@ -145,7 +145,8 @@ def told(job: Job) -> dict:
     of_stream = {key: value for key, value in dataclasses.asdict(job.cfg.stream).items() if key not in NO_MATTER}
     return {"benchmark": job.benchmark.name, "questions": _hash(repr(job.items)), "prompts": _hash("\n".join(map(job.prompt, job.items))),
             "words": job.words, "model": job.model, "weights": _weights(Path(job.model)), "policy": job.policy.name,
-            **dataclasses.asdict(job.cfg.video), **dataclasses.asdict(job.policy.effective_retention(job.cfg.cache)), **of_stream, "silent": job.silent, "letters": job.letters}
+            **dataclasses.asdict(job.cfg.video), **dataclasses.asdict(job.policy.effective_retention(job.cfg.cache)), **of_stream,
+            "silent": job.silent, "letters": job.letters, "head": job.cfg.run.head}
 
 
 def answerers(job: Job, items: list[Item], args: argparse.Namespace) -> dict[str, Answerer]:
@@ -168,8 +169,8 @@ def report(job: Job, found: Found, answers: Answers, fought: judge.Result | None
     scores = {way: summary.summarise(chosen, of) for way, of in marks.items()}
     wrong = {way: summary.with_lost(chosen, of, [item for item, _ in lost.values()]) for way, of in marks.items()} if lost else {}
     place = job.out.with_name(f"{job.out.stem}.scores.json")
-    files.write_json({"settings": answers.settings, "revisions": answers.revisions, "own_rule": chosen.rule, "scores": scores,
-                      "win_rate": fought and fought.numbers(), "with_lost_as_wrong": wrong,
+    files.write_json({"settings": answers.settings, "revisions": answers.revisions, "hardware": machine.hardware()["text"],
+                      "own_rule": chosen.rule, "scores": scores, "win_rate": fought and fought.numbers(), "with_lost_as_wrong": wrong,
                       "lost": [{"id": item.id, "video": item.video, "reason": reason} for item, reason in lost.values()]}, place)
     settings = ", ".join(f"{key} {value}" for key, value in answers.settings.items() if key not in (*HASHES, "benchmark"))
     counted = "; ".join(f"{way} {of['own'] or 0:.2f} own rule, {of['strict']:.2f} strict" for way, of in wrong.items())

@@ -23,6 +23,7 @@ examples:
   streamingvlm run match.mp4 --out said.vtt                  captions of a file
   streamingvlm watch match.mp4 --browser                     the same in real time, in a window of the browser
   streamingvlm serve --demo                                  eight made-up cameras, live, on a page; nothing else needed
+  streamingvlm benchmark --list                              public benchmarks, streamed: with your copy of their data
 
 next, in a clone of the workbench:
   make repro     trains the tiny model that these commands use, and everything else there is to see
