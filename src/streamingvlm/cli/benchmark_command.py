@@ -122,7 +122,7 @@ def prepare(chosen: Benchmark, args: argparse.Namespace) -> Job:
     if args.letters and args.template:
         raise UserError("With --letters a question is put with its options alone: leave out --template.")
     prompt = protocol.question if args.letters else templates.wording(chosen, args.template)
-    words = str(args.template) if args.template else "ours"
+    words = args.template.name if args.template else "ours"
     kept, model = policy.get(args.policy), run_command.model_path(args.model)
     items = chosen.read(args.data)
     if args.silent and any(item.row for item in items):
