@@ -126,7 +126,7 @@ def test_what_is_typed_into_the_page_is_asked(film, tmp_path):
         page("document.querySelector('#question').value = ' who plays? '; document.querySelector('#ask').requestSubmit()")
         assert shown.typed.get(timeout=20) == "who plays?"
         shown.answer(Answer("a", "streaming", 2.0, "<i>who plays?", "<b>lions", 3, 100, {"total": 12.3}, {}))
-        page.until("document.querySelector('li.answer').textContent.includes('<i>who plays?<b>lions (12 ms)')")
+        page.until("document.querySelector('li.answer')?.textContent.includes('<i>who plays?<b>lions (12 ms)')")
         assert not page.complaints
 
 
