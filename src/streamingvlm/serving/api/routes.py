@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.parameters import AlarmsQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.api.parameters import AlarmsQuery, Asked, HistoryQuery, ResultsQuery, chosen, reachable
 from streamingvlm.serving.api.service import NotFound, Service
 
 router = APIRouter()
@@ -81,6 +81,12 @@ async def picture(request: Request, name: str) -> Response:
         await asyncio.sleep(0.05)
     stamp, jpeg = found
     return Response(jpeg, media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
+
+
+@router.post("/api/cameras/{name}/ask")
+async def ask(request: Request, name: str, question: Asked) -> dict:
+    """Ask the commentator about a camera: {"question", "options"?} -> {"text", "at_s", "ms", …}. The commentary goes on as if nobody had."""
+    return await of(request).ask(name, question.question, tuple(question.options))
 
 
 @router.get("/api/results")
