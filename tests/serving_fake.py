@@ -11,8 +11,8 @@ import httpx
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
-from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.service import Conflict, NotFound
 
 JPEG = b"\xff\xd8 a picture \xff\xd9"
 

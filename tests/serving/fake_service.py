@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
-from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.service import Conflict, NotFound
 
 KINDS = ("fall", "pavement", "loiter", "bag", "clone", "surge")
 SAID = ("two people walk past the shop", "a car stops at the kerb, its door opens", "one person waits under the lamp", "nobody in sight",

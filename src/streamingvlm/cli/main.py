@@ -40,13 +40,17 @@ CAMERAS is a YAML file; two lines are enough:
 
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
 pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
-set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
+set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title, access."""
+TOKEN = """Who may come in to a service whose cameras.yaml has a section `access:`. A token is shown once, when it is made; its hash is kept in FILE, which
+the running service reads again each second. Programs send it as `Authorization: Bearer TOKEN`, a browser asks for it as a password.
+Roles: read (look at everything of its cameras), operate (also add and remove cameras and push to them), administer (also delete and audit)."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("run_command", "comment on a video file, as fast as it goes"),
     "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
     "serve": ("serve_command", "watch many live cameras and show them on a page"),
+    "token": ("token_command", "make, list and revoke tokens for a service that others can reach"),
 }
 
 
@@ -99,12 +103,25 @@ def parser() -> Parser:
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")
     serve.add_argument("--record", type=Path, metavar="FILE", help="write down what happens, to be decided again (`serving.schedule.replay`)")
     serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
+    _token(commands)
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
     doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
     run.policy = watch.policy = common.policy
     main.known = tuple(option for one in (main, run, watch, serve, doctor) for option in one._option_string_actions)
     return main
+
+
+def _token(commands) -> None:
+    token = commands.add_parser("token", help=COMMANDS["token"][1], allow_abbrev=False, description=TOKEN,
+                                formatter_class=argparse.RawDescriptionHelpFormatter,
+                                epilog="example: streamingvlm token add gatekeeper --role read --cameras gate,yard --until 2027-01-01")
+    token.add_argument("verb", choices=("add", "list", "revoke", "log"), metavar="add | list | revoke | log", help="log: the audit log, newest first")
+    token.add_argument("name", nargs="?", metavar="NAME", help="whose token it is")
+    token.add_argument("--role", metavar="NAME", default="read", help="read, operate or administer (default: read)")
+    token.add_argument("--cameras", metavar="A,B", help="of these cameras alone (default: all)")
+    token.add_argument("--until", metavar="DATE", help="the day at whose beginning (UTC) it ends, as 2027-01-01 (default: when it is revoked)")
+    token.add_argument("--file", metavar="FILE", default="access.sqlite", help="as `access.tokens` names it (default: access.sqlite)")
 
 
 def _common() -> Parser:

@@ -39,6 +39,22 @@ class Camera(BaseModel):
     comment: bool = True
 
 
+class Access(BaseModel):
+    """Who may come in; without it, whoever is on this machine. `tokens`: a file or a database's address (`streamingvlm token add`). `certificate`,
+    `key`: files for TLS, or `proxy`: the address of the one that does TLS in front of this service. `per_s`, `burst`: requests of one token;
+    `failures_per_minute`: wrong tokens from one address. `sources`: where cameras that are added while it runs may be (`access.sources`)."""
+
+    model_config = STRICT
+    tokens: str = Field("access.sqlite", min_length=1)
+    certificate: str = ""
+    key: str = ""
+    proxy: str = ""
+    per_s: float = Field(30.0, gt=0, le=10_000)
+    burst: int = Field(120, ge=1, le=100_000)
+    failures_per_minute: int = Field(20, ge=1, le=10_000)
+    sources: tuple[str, ...] = ()
+
+
 class Service(BaseModel):
     """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
     `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read cameras. `utilisation`: share
@@ -58,6 +74,7 @@ class Service(BaseModel):
     model: str = ""
     commentator: str = ""
     commentary: bool = True
+    access: Access | None = None
 
 
 class Settings(BaseModel):

@@ -89,7 +89,7 @@ class Results:
         self.late: dict[str, int] = {}  # stream -> results that came behind a newer one, and were not published
         self._caches: dict[tuple[str, str], _Kept] = {}
         self._order: dict[tuple[str, str], int] = {}
-        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._pictures: OrderedDict[str, tuple[str, bytes]] = OrderedDict()  # name -> stream, JPEG
         self._listeners: list[Listener] = []
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._lock = threading.RLock()
@@ -110,7 +110,7 @@ class Results:
             record = Record({"seq": self.newest, "at": round(time.time(), 3)} | record)
             if picture is not None:
                 record["picture"] = str(self.newest)
-                self._pictures[record["picture"]] = picture
+                self._pictures[record["picture"]] = record["stream"], picture
                 if len(self._pictures) > PICTURES:
                     self._pictures.popitem(last=False)
             self._caches.setdefault(key, _Kept(self.kept)).add(record)
@@ -141,9 +141,10 @@ class Results:
         """Call `listener(record, picture)` with each record, at once and in order: it must not wait for anything."""
         self._listeners.append(listener)
 
-    def picture(self, name: str) -> bytes | None:
-        """An alarm's JPEG by the name in its record; only the newest are kept here."""
-        return self._pictures.get(name)
+    def picture(self, name: str, streams: Collection[str] | None = None) -> bytes | None:
+        """An alarm's JPEG by the name in its record, if it is of one of these streams; only the newest are kept here."""
+        stream, picture = self._pictures.get(name, ("", None))
+        return picture if streams is None or stream in streams else None
 
     def forget(self, stream: str) -> None:
         """A stream was taken away: one of its name that comes later begins anew."""

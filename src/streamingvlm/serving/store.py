@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from heapq import merge
 
-from sqlalchemy import Connection, Table, delete, event, insert, select, true
+from sqlalchemy import Connection, MetaData, Table, delete, event, insert, select, true
 from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
@@ -102,13 +102,14 @@ class Store:
         ordered = list(merge(*found, key=lambda record: (record["at"], record["seq"])))
         return ordered[-limit:] if newest else ordered[:limit]
 
-    def picture(self, name: str) -> bytes | None:
-        """An alarm's JPEG by the name in its record."""
+    def picture(self, name: str, streams: Collection[str] | None = None) -> bytes | None:
+        """An alarm's JPEG by the name in its record, if it is of one of these cameras."""
         if not name.isdecimal() or int(name) >= 2**63:
             return None
         table = TABLES["alarm"]
         with self._reading() as connection:
-            return connection.scalar(select(table.c.jpeg).where(table.c.seq == int(name)).order_by(table.c.id.desc()).limit(1))
+            asked = select(table.c.jpeg).where(table.c.seq == int(name), *_within(table, streams, None, None))
+            return connection.scalar(asked.order_by(table.c.id.desc()).limit(1))
 
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
         """Delete the records of these cameras in [start, end), pictures too -> how many. UserError where it can't be done."""
@@ -216,14 +217,14 @@ def parsed(where: str) -> URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgres", "postgresql"} else url
 
 
-def connected(url: URL) -> Engine:
+def connected(url: URL, tables: MetaData = metadata) -> Engine:
     """An engine whose tables are there. UserError where they cannot be."""
     options = {"sqlite": {"timeout": CONNECT_S}, "postgresql": {"connect_timeout": CONNECT_S}}
     try:
         engine = create_engine(url, pool_pre_ping=True, connect_args=options.get(url.get_backend_name(), {}))
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
-        metadata.create_all(engine)
+        tables.create_all(engine)
     except (NoSuchModuleError, ImportError):
         raise UserError(f"No driver for {url.drivername} is installed: use SQLite (a file's name) or postgresql://user:password@host/name.") from None
     except SQLAlchemyError as error:

@@ -16,8 +16,8 @@ from streamingvlm.serving.api import messages, rpc
 from streamingvlm.serving.api.proto import generate
 from streamingvlm.serving.api.proto import streamingvlm_pb2 as proto
 from streamingvlm.serving.api.proto.streamingvlm_pb2_grpc import AnalyticsStub
-from streamingvlm.serving.api.service import Busy
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.service import Busy
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 

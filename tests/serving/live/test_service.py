@@ -25,9 +25,9 @@ from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving import cameras
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
-from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.live.service import Service
 from streamingvlm.serving.schedule import replay
+from streamingvlm.serving.service import Conflict, NotFound
 from streamingvlm.worlds.city.world import ANOMALIES
 
 PATIENCE_S = 60.0

@@ -12,8 +12,8 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.service import NotFound, Service
 from streamingvlm.serving.results import TYPES
+from streamingvlm.serving.service import NotFound, Service
 
 
 def _names(text: str) -> str:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.parameters import AlarmsQuery, HistoryQuery, ResultsQuery, chosen, reachable
-from streamingvlm.serving.api.service import NotFound, Service
+from streamingvlm.serving.service import NotFound, Service
 
 router = APIRouter()
 PICTURE_S = 2.0  # how long the first look at a camera may take: its previews are made only while somebody looks
@@ -23,7 +23,7 @@ JPEG = {"Cache-Control": "no-store"}
 
 
 def of(request: Request) -> Service:
-    return request.app.state.service
+    return request.scope["service"]
 
 
 @router.get("/", include_in_schema=False)

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from streamingvlm.serving.api.service import Service
 from streamingvlm.serving.results import TYPES, Record
+from streamingvlm.serving.service import Service
 
 LATENCY_S = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)  # with the usual budget, 0.12, among them
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

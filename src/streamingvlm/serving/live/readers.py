@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change
-from streamingvlm.serving.api.service import Busy, Conflict, NotFound
 from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.processes import Worker, context
+from streamingvlm.serving.service import Busy, Conflict, NotFound
 from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)

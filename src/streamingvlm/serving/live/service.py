@@ -22,7 +22,6 @@ from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
-from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
@@ -30,6 +29,7 @@ from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
+from streamingvlm.serving.service import Conflict, NotFound
 from streamingvlm.serving.slots import SHAPE
 from streamingvlm.serving.store import Store
 
