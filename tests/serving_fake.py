@@ -62,8 +62,8 @@ class FakeService:
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         self._known(name)
-        self.sessions["s1"] = sdp
-        return "s1", "v=0\r\nanswer\r\n"
+        self.sessions[f"{name}~s1"] = sdp
+        return f"{name}~s1", "v=0\r\nanswer\r\n"
 
     async def hang_up(self, resource: str) -> None:
         if self.sessions.pop(resource, None) is None:

@@ -41,8 +41,8 @@ CAMERAS is a YAML file; two lines are enough:
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
 pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
 set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title, access."""
-TOKEN = """Who may come in to a service whose cameras.yaml has a section `access:`. A token is shown once, when it is made; its hash is kept in FILE, which
-the running service reads again each second. Programs send it as `Authorization: Bearer TOKEN`, a browser asks for it as a password.
+TOKEN = """Who may come in to a service whose cameras.yaml has a section `access:`. A token is shown once, when it is made; its hash is kept in FILE,
+which the running service reads again each second. Programs send it as `Authorization: Bearer TOKEN`, a browser asks for it as a password.
 Roles: read (look at everything of its cameras), operate (also add and remove cameras and push to them), administer (also delete and audit)."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
 COMMANDS = {  # name -> where it is, what it does in a line

@@ -140,7 +140,7 @@ def test_whip_hands_the_offer_on_and_the_answer_back():
         async with running(service) as (client, _):
             answer = await client.post("/whip/door", content=OFFER, headers={"Content-Type": "application/SDP; charset=utf-8"})
             assert answer.status_code == 201 and answer.text.startswith("v=0") and answer.headers["content-type"].startswith("application/sdp")
-            assert service.sessions == {"s1": OFFER.decode()}
+            assert service.sessions == {"door~s1": OFFER.decode()}
             assert (await client.delete(answer.headers["location"])).status_code == 204 and not service.sessions
 
     asyncio.run(run())

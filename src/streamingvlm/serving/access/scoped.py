@@ -88,9 +88,7 @@ class _Results:
 
     def subscribe(self, streams=None, types=None, since=None) -> Subscription:
         """A set that its owner adds to stays that set: whoever adds asks for each camera first (`parameters.chosen`)."""
-        if streams is None or any(not self._grant.sees(name) for name in streams):
-            streams = _within(streams, self._grant)
-        return self._results.subscribe(streams, types, since)
+        return self._results.subscribe(_within(streams, self._grant), types, since)
 
     def picture(self, name: str, streams=None):
         return self._results.picture(name, _within(streams, self._grant))
@@ -117,6 +115,9 @@ class _Stored:
 
 
 def _within(streams: Collection[str] | None, grant: Grant) -> Collection[str] | None:
-    if grant.cameras is None:
-        return streams
-    return grant.cameras if streams is None else [name for name in streams if name in grant.cameras]
+    """The cameras asked for, None for all that there are. NotFound for one that is not the bearer's."""
+    if streams is None or grant.cameras is None:
+        return grant.cameras if streams is None else streams
+    if hidden := next((name for name in streams if name not in grant.cameras), None):
+        raise NotFound(f"There is no camera {hidden[:60]!r}.")
+    return streams

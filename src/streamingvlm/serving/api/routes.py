@@ -136,5 +136,7 @@ async def _stored(ask: Callable, *what):
     """Ask the store in a thread of its own; 503 where it can't answer just now."""
     try:
         return await asyncio.to_thread(ask, *what)
+    except NotFound:
+        raise
     except UserError as error:
         raise HTTPException(503, str(error)) from None
