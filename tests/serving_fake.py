@@ -11,10 +11,12 @@ import httpx
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
+from streamingvlm.serving.privacy.redactor import stored
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.service import Conflict, NotFound
 
 JPEG = b"\xff\xd8 a picture \xff\xd9"
+PICTURE = stored(JPEG)
 
 
 class FakeService:
@@ -55,7 +57,7 @@ class FakeService:
             raise NotFound(f"There is no camera {name!r}.")
 
     def picture(self, name: str) -> tuple[dict, bytes] | None:
-        return ({"stream": name, "frame": self.frame, "pts_s": self.frame / 8}, JPEG) if name in self.looked_at else None
+        return ({"stream": name, "frame": self.frame, "pts_s": self.frame / 8}, PICTURE) if name in self.looked_at else None
 
     def want_pictures(self, names, seconds: float) -> None:
         self.looked_at = sorted({*self.looked_at, *names})

@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
+from streamingvlm.serving.privacy.redactor import stored
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.service import Conflict, NotFound
 
@@ -57,7 +58,7 @@ class FakeCamera:
             draw.rectangle([side * SIZE[k % 2] for k, side in enumerate(one["box"])], fill=colour)
         out = io.BytesIO()
         image.save(out, "JPEG", quality=80)
-        return out.getvalue()
+        return stored(out.getvalue())
 
 
 class FakeService:

@@ -19,9 +19,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.protocol import redacted
+from streamingvlm.serving.privacy.redactor import HIDE
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
 STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Privacy(BaseModel):
+    """What of a camera's pictures is hidden before anything is stored or sent, and for how long somebody who is not found again stays hidden."""
+
+    model_config = STRICT
+    hide: Literal[HIDE] = "people"
+    hold_s: float = Field(1.0, ge=0, le=60)
 
 
 class Camera(BaseModel):
@@ -37,6 +46,7 @@ class Camera(BaseModel):
     fps: float = Field(8.0, gt=0, le=60)
     budget_ms: float | None = Field(None, gt=0, le=60_000)
     comment: bool = True
+    privacy: Privacy = Privacy()
 
 
 class Access(BaseModel):

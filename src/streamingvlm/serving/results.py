@@ -24,12 +24,14 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 from heapq import merge
 
+from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of
+
 TYPES = ("decision", "comment", "alarm", "state")
 ORDER = {"decision": "frame", "comment": "chunk"}  # what must rise within a stream
 KEPT, QUEUED, PAGE, PICTURES = 256, 256, 128, 128
 REMEMBERED = 4096  # numbers of records that were let go, of each stream and type: so far back the count of missed ones is exact
 
-Listener = Callable[["Record", bytes | None], None]
+Listener = Callable[["Record", Redacted | None], None]
 
 
 class Record(dict):
@@ -89,13 +91,15 @@ class Results:
         self.late: dict[str, int] = {}  # stream -> results that came behind a newer one, and were not published
         self._caches: dict[tuple[str, str], _Kept] = {}
         self._order: dict[tuple[str, str], int] = {}
-        self._pictures: OrderedDict[str, tuple[str, bytes]] = OrderedDict()  # name -> stream, JPEG
+        self._pictures: OrderedDict[str, tuple[str, Redacted]] = OrderedDict()  # name -> stream, picture
         self._listeners: list[Listener] = []
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._lock = threading.RLock()
 
-    def publish(self, record: dict, picture: bytes | None = None) -> int:
-        """Number and hand out a record -> its seq; 0 where it came too late to be in order. `picture`: an alarm's JPEG; the record then names it."""
+    def publish(self, record: dict, picture: Redacted | None = None) -> int:
+        """Number and hand out a record -> its seq; 0 where it came too late to be in order. `picture`: an alarm's; the record then names it."""
+        if picture is not None:
+            jpeg_of(picture)
         key = record["stream"], record["type"]
         if record["type"] not in TYPES:
             raise ValueError(f"no such type of record: {record['type']}")
@@ -141,8 +145,8 @@ class Results:
         """Call `listener(record, picture)` with each record, at once and in order: it must not wait for anything."""
         self._listeners.append(listener)
 
-    def picture(self, name: str, streams: Collection[str] | None = None) -> bytes | None:
-        """An alarm's JPEG by the name in its record, if it is of one of these streams; only the newest are kept here."""
+    def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
+        """An alarm's picture by the name in its record, if it is of one of these streams; only the newest are kept here."""
         stream, picture = self._pictures.get(name, ("", None))
         return picture if streams is None or stream in streams else None
 

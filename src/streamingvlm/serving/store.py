@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of, stored
 from streamingvlm.serving.results import Record
 from streamingvlm.serving.tables import COLUMNS, TABLES, metadata
 
@@ -33,7 +34,7 @@ PICTURES_BYTES = 32 * 2**20  # of alarms' pictures that may wait
 WRITE_S, RETRY_S, TIDY_S = 0.5, 1.0, 60.0
 CONNECT_S, CLOSE_S = 5, 5.0
 
-Item = tuple[Record, bytes | None]
+Item = tuple[Record, Redacted | None]
 
 
 class Store:
@@ -53,9 +54,9 @@ class Store:
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    def write(self, record: Record, picture: bytes | None = None) -> None:
+    def write(self, record: Record, picture: Redacted | None = None) -> None:
         """Take a record, or count it as lost where too many wait. Never waits; called by one thread at a time, as `Results` does."""
-        size = len(picture or b"")
+        size = len(jpeg_of(picture)) if picture is not None else 0
         if self._ending.is_set() or self._bytes_in - self._bytes_out + size > PICTURES_BYTES:
             self.lost += 1
             return
@@ -102,14 +103,15 @@ class Store:
         ordered = list(merge(*found, key=lambda record: (record["at"], record["seq"])))
         return ordered[-limit:] if newest else ordered[:limit]
 
-    def picture(self, name: str, streams: Collection[str] | None = None) -> bytes | None:
-        """An alarm's JPEG by the name in its record, if it is of one of these cameras."""
+    def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
+        """An alarm's picture by the name in its record, if it is of one of these cameras."""
         if not name.isdecimal() or int(name) >= 2**63:
             return None
         table = TABLES["alarm"]
         with self._reading() as connection:
             asked = select(table.c.jpeg).where(table.c.seq == int(name), *_within(table, streams, None, None))
-            return connection.scalar(asked.order_by(table.c.id.desc()).limit(1))
+            jpeg = connection.scalar(asked.order_by(table.c.id.desc()).limit(1))
+        return None if jpeg is None else stored(jpeg)
 
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
         """Delete the records of these cameras in [start, end), pictures too -> how many. UserError where it can't be done."""
@@ -161,7 +163,7 @@ class Store:
         except SQLAlchemyError as error:
             self._say(f"Records can't be stored at {self.place} ({reason(error)}): they wait, and when too many wait they are lost.")
             return False
-        self._bytes_out += sum(len(picture or b"") for _, picture in batch)
+        self._bytes_out += sum(len(picture or ()) for _, picture in batch)
         self._say(None)
         return True
 
@@ -191,7 +193,7 @@ class Store:
 def _insert(connection: Connection, batch: list[Item]) -> None:
     for type_, table in TABLES.items():
         rows = [{"record": record.json} | {name: _plain(record.get(name)) for name in COLUMNS[type_]}
-                | ({"jpeg": picture} if "jpeg" in table.c else {}) for record, picture in batch if record["type"] == type_]
+                | ({"jpeg": picture and jpeg_of(picture)} if "jpeg" in table.c else {}) for record, picture in batch if record["type"] == type_]
         if rows:
             connection.execute(insert(table), rows)
 

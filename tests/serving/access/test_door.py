@@ -29,6 +29,7 @@ from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import Tls, listening
 from streamingvlm.serving.api.proto import streamingvlm_pb2 as proto
 from streamingvlm.serving.api.proto.streamingvlm_pb2_grpc import AnalyticsStub
+from streamingvlm.serving.privacy.redactor import stored
 from streamingvlm.serving.store import Store
 from streamingvlm.serving.trials import trespass
 
@@ -127,7 +128,7 @@ def test_who_sees_one_camera_sees_nothing_of_another(tmp_path):
             for frame, stream in enumerate(("door", "yard") * 3):
                 house.service.results.publish(decision(stream, frame))
                 house.service.results.publish(comment(stream, frame) | {"text": f"said of {stream}"})
-                house.service.results.publish(alarm(stream, frame), b"a picture of " + stream.encode())
+                house.service.results.publish(alarm(stream, frame), stored(b"a picture of " + stream.encode()))
             await asyncio.to_thread(house.service.store.flush)
             mine, said = house.bearer("reader"), []
             for path in ("/api/cameras", "/api/results", "/api/alarms", "/api/history", "/healthz"):

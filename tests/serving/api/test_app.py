@@ -13,6 +13,7 @@ from serving_fake import JPEG, FakeService, alarm, comment, decision, running
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
+from streamingvlm.serving.privacy.redactor import stored
 
 SDP = {"Content-Type": "application/sdp"}
 OFFER = b"v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
@@ -124,7 +125,7 @@ def test_alarms_newest_first_with_their_pictures():
         service = FakeService()
         async with running(service) as (client, _):
             for frame, stream in enumerate(("door", "yard", "door")):
-                service.results.publish(alarm(stream, frame), JPEG + b"%d" % frame)
+                service.results.publish(alarm(stream, frame), stored(JPEG + b"%d" % frame))
             found = (await client.get("/api/alarms")).json()
             assert [record["frame"] for record in found] == [2, 1, 0]
             assert [record["frame"] for record in (await client.get("/api/alarms?stream=door&limit=1")).json()] == [2]

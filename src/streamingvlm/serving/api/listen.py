@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -44,6 +45,13 @@ class Tls:
         return grpc.ssl_server_credentials([(Path(self.key).read_bytes(), Path(self.certificate).read_bytes())])
 
 
+def _fit_for_a_log(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says neither an address with all that is in it, which may be a token where none belongs, nor that a refusal is a
+    fault."""
+    said = str(record.msg)
+    return '"WebSocket %s"' not in said and not said.startswith("ASGI callable returned without completing handshake")
+
+
 class _Server(uvicorn.Server):
     """Ctrl-C is for the runtime to answer, which ends this server as well."""
 
@@ -57,6 +65,7 @@ async def listening(app: ASGIApp, host: str, port: int, tls: Tls | None = None, 
     """Serve inside the block -> its address. `port` 0: any that is free. `proxy`: whose word on who is behind it counts. UserError where the port is
     taken."""
     door = bound(host, port)
+    logging.getLogger("uvicorn.error").addFilter(_fit_for_a_log)  # once, however often it is said
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2,
                             ws_ping_interval=PING_S, ws_ping_timeout=PING_S, ws_max_size=64 * 1024, ws_max_queue=4, ws_per_message_deflate=False,
                             h11_max_incomplete_event_size=32 * 1024, limit_concurrency=MOST,

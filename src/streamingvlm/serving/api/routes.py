@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.parameters import AlarmsQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.privacy.redactor import jpeg_of
 from streamingvlm.serving.service import NotFound, Service
 
 router = APIRouter()
@@ -79,8 +80,8 @@ async def picture(request: Request, name: str) -> Response:
         if time.monotonic() > until:
             raise HTTPException(503, f"There is no picture of {name!r} yet; ask again when it is live.", {"Retry-After": "2"})
         await asyncio.sleep(0.05)
-    stamp, jpeg = found
-    return Response(jpeg, media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
+    stamp, redacted = found
+    return Response(jpeg_of(redacted), media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
 
 
 @router.get("/api/results")
@@ -109,12 +110,12 @@ async def alarms(request: Request, query: Annotated[AlarmsQuery, Query()]) -> li
 @router.get("/api/alarms/{name}.jpg")
 async def alarm_picture(request: Request, name: str) -> Response:
     service = of(request)
-    jpeg = service.results.picture(name)
-    if jpeg is None and service.store:
-        jpeg = await _stored(service.store.picture, name)
-    if jpeg is None:
+    redacted = service.results.picture(name)
+    if redacted is None and service.store:
+        redacted = await _stored(service.store.picture, name)
+    if redacted is None:
         raise NotFound(f"There is no picture {name[:40]!r} of an alarm, or no longer.")
-    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
+    return Response(jpeg_of(redacted), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
 @router.get("/api/stats")

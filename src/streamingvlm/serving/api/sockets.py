@@ -17,6 +17,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.parameters import PicturesQuery, WatchQuery, chosen, reachable, read
+from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of
 from streamingvlm.serving.service import Service
 
 router = APIRouter()
@@ -83,6 +84,6 @@ async def _pictures(socket: WebSocket, service: Service) -> None:
         await asyncio.sleep(1 / query.fps)
 
 
-def packed(stamp: dict, jpeg: bytes) -> bytes:
+def packed(stamp: dict, picture: Redacted) -> bytes:
     header = json.dumps(stamp, separators=(",", ":")).encode()
-    return struct.pack(">I", len(header)) + header + jpeg
+    return struct.pack(">I", len(header)) + header + jpeg_of(picture)

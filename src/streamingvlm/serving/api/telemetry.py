@@ -35,7 +35,7 @@ class Telemetry:
         self.registry.register(self)
         service.results.listen(self.note)
 
-    def note(self, record: Record, picture: bytes | None) -> None:
+    def note(self, record: Record, picture: object) -> None:
         self.of_type[record["type"]].inc()
         if record["type"] == "alarm" and record["state"] == "on":
             self.raised.add((record["stream"], record["kind"]))

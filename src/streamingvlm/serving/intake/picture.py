@@ -1,11 +1,10 @@
-"""A camera's picture in the sizes that are wanted: for the model, and as a JPEG for people. Knows no camera.
+"""A camera's picture in the sizes that are wanted: for the model, and for people. Knows no camera.
 
 One step of swscale changes colour and size at once; BILINEAR there is antialiased, PIL's at a fifth of its cost. Letters: H W pixels, C channels.
 """
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-PREVIEW_PX, QUALITY = 480, 80  # the longer side of a preview, and JPEG's quality
-SMALL_PX, SHARP = 200, 92  # a picture of so few pixels is not smeared: its colours are not halved either
+PREVIEW_PX = 480  # the longer side of a preview
 
 
 def frame_of(image: av.VideoFrame | np.ndarray) -> av.VideoFrame:
@@ -34,14 +32,8 @@ def fitted(image: av.VideoFrame | np.ndarray, height_px: int, width_px: int) -> 
     return frame_of(image).reformat(width_px, height_px, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
 
 
-def preview(image: av.VideoFrame | np.ndarray) -> bytes:
-    """-> a JPEG, never larger than the camera's picture."""
-    from PIL import Image
-
+def preview(image: av.VideoFrame | np.ndarray) -> np.ndarray:
+    """-> [H, W, C] uint8 RGB for people to look at, never larger than the camera's picture. What may be sent of it, `privacy.redactor` makes."""
     frame = frame_of(image)
     share = min(1.0, PREVIEW_PX / max(frame.width, frame.height))
-    small = fitted(frame, max(2, round(frame.height * share)), max(2, round(frame.width * share)))
-    out = io.BytesIO()
-    sharp = max(small.shape) <= SMALL_PX
-    Image.fromarray(small).save(out, "JPEG", quality=SHARP if sharp else QUALITY, subsampling=0 if sharp else 2)
-    return out.getvalue()
+    return fitted(frame, max(2, round(frame.height * share)), max(2, round(frame.width * share)))

@@ -19,6 +19,7 @@ from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.intake import picture as pictures
+from streamingvlm.serving.privacy.waiting import Waiting
 
 PREVIEW_S = 1.0  # between two previews while nobody looks: an alarm wants a picture
 CREDIT = 8
@@ -42,6 +43,7 @@ class Reading:
         self.losses: Counter[str] = Counter()
         self.times: deque[float] = deque(maxlen=32)  # pts of the newest pictures
         self.wanted_until = self.preview_at = 0.0
+        self.waiting = Waiting(camera.privacy.hide, camera.privacy.hold_s, lambda header, picture: self.send("picture", self.name, header, picture))
         self.thread = threading.Thread(target=self._run, name=camera.name, daemon=True)
         self.thread.start()
 
@@ -53,9 +55,15 @@ class Reading:
             threading.Thread(target=close).start()
 
     def landed(self) -> None:
-        """One of a file's frames was decided."""
+        """One of a file's frames was decided, or is lost."""
         if not self.source.live:
             self.credit.release()
+
+    def decided(self, epoch: int, index: int, pts_s: float, people: list | None) -> None:
+        """Where people are in one of this reading's frames; None: nobody looked at it."""
+        self.landed()
+        if epoch == self.epoch:
+            self.waiting.decided(index, pts_s, people)
 
     def due(self, now: float) -> list[tuple[Frame, float]]:
         """Frames that are due by `now` (monotonic), each with when it was released."""
@@ -95,6 +103,7 @@ class Reading:
             self.epoch = epoch
             self.times.clear()
             self.pace.restart()
+            self.waiting.forget()
 
     def _picture(self, taken: Picture) -> None:
         came = 1 + sum(taken.lost.values())
@@ -138,7 +147,7 @@ class Reading:
             image = taken.image
             width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else (image.width, image.height)
             header = {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s, "width": width, "height": height}
-            self.send("picture", self.name, header, pictures.preview(image))
+            self.waiting.picture(stamp.index, stamp.pts_s, header, pictures.preview(image), time.monotonic())
 
     def _lose(self, cause: str) -> None:
         with self.lock:

@@ -27,6 +27,7 @@ from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
+from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
 from streamingvlm.serving.service import Conflict, NotFound
@@ -112,7 +113,7 @@ class Service:
         del self.watched[name]
         self.results.forget(name)
 
-    def picture(self, name: str) -> tuple[dict, bytes] | None:
+    def picture(self, name: str) -> tuple[dict, Redacted] | None:
         return self.watched[name].preview if name in self.watched else None
 
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
@@ -188,7 +189,7 @@ class Service:
         self.decider.lost(stream, cause, count)
 
     def _dropped(self, stamp: Stamp, cause: str) -> None:
-        self.readers.landed(stamp.stream)
+        self.readers.decided(stamp, None)
         if stamp.stream in self.watched:
             self.watched[stamp.stream].dropped_before[cause] += 1
 
@@ -201,15 +202,16 @@ class Service:
         for record in self.watched[stream].changed(change):
             self.results.publish(record)
 
-    def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
+    def _picture(self, stream: str, header: dict, picture: Redacted) -> None:
         watched = self.watched[stream]
-        watched.preview, watched.width, watched.height = (header, jpeg), header["width"], header["height"]
+        watched.preview, watched.width, watched.height = (header, picture), header["width"], header["height"]
 
     def _held(self, pool: int) -> set[int]:
         return self.decider.held(pool)
 
     def _decided(self, stamp: Stamp, answer: dict, ms: dict[str, float]) -> None:
-        self.readers.landed(stamp.stream)
+        maybe = answer.pop("people", None)
+        self.readers.decided(stamp, [box["box"] for box in answer["boxes"] if box["label"] == "person"] if maybe is None else maybe)
         watched = self.watched.get(stamp.stream)
         if watched is None or stamp.epoch < self.readers.first.get(stamp.stream, 0):  # of a camera that had this name before
             return
