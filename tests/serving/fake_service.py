@@ -189,6 +189,9 @@ class FakeService:
     async def push(self, name, pts_s, captured_at, picture, width, height) -> None:
         raise UserError("This made-up service takes no frames.")
 
+    def card(self) -> str:
+        return "# Data card of a service that is made up\n"
+
     def stats(self) -> dict:
         rows, edges = self.cameras(), [10 * 1.15 ** k for k in range(40)]
         low = [0.0, *edges[:-1]]

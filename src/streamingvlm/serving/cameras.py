@@ -33,6 +33,15 @@ class Privacy(BaseModel):
     hold_s: float = Field(1.0, ge=0, le=60)
 
 
+class Keeping(BaseModel):
+    """How many seconds a camera's records stay, those of alarms, and their pictures; what is not said is as `service.keep_s`."""
+
+    model_config = STRICT
+    records_s: float | None = Field(None, ge=0)
+    events_s: float | None = Field(None, ge=0)
+    pictures_s: float | None = Field(None, ge=0)
+
+
 class Camera(BaseModel):
     """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
     `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about."""
@@ -47,6 +56,7 @@ class Camera(BaseModel):
     budget_ms: float | None = Field(None, gt=0, le=60_000)
     comment: bool = True
     privacy: Privacy = Privacy()
+    keep: Keeping = Keeping()
 
 
 class Access(BaseModel):

@@ -158,6 +158,18 @@ class Results:
                     del held[key]
             self.late.pop(stream, None)
 
+    def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
+        """Let go what is kept here of these streams, of [start, end) seconds since 1970, pictures too -> how many records."""
+        count = 0
+        with self._lock:
+            for (stream, _), kept in self._caches.items():
+                for record in [one for one in kept.records if (streams is None or stream in streams) and (start is None or one["at"] >= start)
+                               and (end is None or one["at"] < end)]:
+                    kept.records.remove(record)
+                    self._pictures.pop(record.get("picture"), None)
+                    count += 1
+        return count
+
     def depths(self) -> list[int]:
         """Records that wait for each of those who listen."""
         return [len(reader.waiting) if reader.behind is None else self.queued for reader in list(self._subscriptions)]

@@ -75,6 +75,9 @@ class Service(Protocol):
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, Busy, UserError."""
 
+    def card(self) -> str:
+        """The data card, in Markdown (`serving.governance`). May ask the store, so not in the loop."""
+
     def stats(self) -> dict:
         """latency_ms ({release: {p50, p95, p99}, capture: {…}}), buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames),
         late, batch ({count, mean, sizes: {"8": n}}), uptime_s, processes ({name: Process}; `analytics` decides)."""

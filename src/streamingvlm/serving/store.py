@@ -19,12 +19,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from heapq import merge
 
-from sqlalchemy import Connection, MetaData, Table, delete, event, insert, select, true
+from sqlalchemy import Connection, MetaData, event, insert, select
 from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of, stored
+from streamingvlm.serving.privacy.retention import Keep, counted, erased, scrubbed, tidied, within
 from streamingvlm.serving.results import Record
 from streamingvlm.serving.tables import COLUMNS, TABLES, metadata
 
@@ -44,6 +45,7 @@ class Store:
         self.url = parsed(where)
         self.place = self.url.render_as_string(hide_password=True)
         self.keep_s, self.keep_rows = keep_s, keep_rows
+        self.keeps: dict[str, Keep] = {}  # of cameras that have a word of their own
         self.written = self.lost = 0
         self.error: str | None = None
         self._waiting: queue.Queue[Item] = queue.Queue(queued)
@@ -97,7 +99,7 @@ class Store:
         with self._reading() as connection:
             for table in (TABLES[type_] for type_ in types or TABLES):
                 order = [column.desc() if newest else column for column in (table.c.at, table.c.seq)]
-                asked = select(table.c.record).where(*_within(table, streams, start, end)).order_by(*order).limit(limit)
+                asked = select(table.c.record).where(*within(table, streams, start, end)).order_by(*order).limit(limit)
                 rows = [json.loads(text) for text in connection.scalars(asked)]
                 found.append(rows[::-1] if newest else rows)
         ordered = list(merge(*found, key=lambda record: (record["at"], record["seq"])))
@@ -109,17 +111,26 @@ class Store:
             return None
         table = TABLES["alarm"]
         with self._reading() as connection:
-            asked = select(table.c.jpeg).where(table.c.seq == int(name), *_within(table, streams, None, None))
+            asked = select(table.c.jpeg).where(table.c.seq == int(name), *within(table, streams, None, None))
             jpeg = connection.scalar(asked.order_by(table.c.id.desc()).limit(1))
         return None if jpeg is None else stored(jpeg)
 
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
-        """Delete the records of these cameras in [start, end), pictures too -> how many. UserError where it can't be done."""
+        """Delete the records of these cameras in [start, end), pictures too, so that nothing of them is left in the database's files -> how many.
+        What waits to be written is written before. UserError where it can't be done."""
+        self.flush()
         try:
             with self._engine.begin() as connection:
-                return sum(connection.execute(delete(table).where(*_within(table, streams, start, end))).rowcount for table in TABLES.values())
+                count = erased(connection, streams, start, end)
+            scrubbed(self._engine)
+            return count
         except SQLAlchemyError as error:
-            raise UserError(f"Nothing was deleted at {self.place} ({reason(error)}): try again.") from None
+            raise UserError(f"Not everything was deleted at {self.place} ({reason(error)}): try again.") from None
+
+    def counted(self) -> dict[str, dict[str, dict]]:
+        """camera -> table -> {count, from, to}: what is stored now."""
+        with self._reading() as connection:
+            return counted(connection)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -176,13 +187,7 @@ class Store:
         """Delete what is too old or too much."""
         try:
             with self._engine.begin() as connection:
-                for table in TABLES.values():
-                    connection.execute(delete(table).where(table.c.at < time.time() - self.keep_s))
-                    for stream in connection.scalars(select(table.c.stream).distinct()).all():
-                        of_stream = table.c.stream == stream
-                        last = connection.scalar(select(table.c.at).where(of_stream).order_by(table.c.at.desc()).offset(self.keep_rows).limit(1))
-                        if last is not None:
-                            connection.execute(delete(table).where(of_stream, table.c.at <= last))
+                tidied(connection, self.keeps, Keep.same(self.keep_s), self.keep_rows, time.time())
             if self._engine.dialect.name == "sqlite":
                 with self._engine.connect() as connection:  # the file gets shorter; `execute` would stop after the first page
                     connection.connection.driver_connection.executescript("PRAGMA incremental_vacuum")
@@ -201,11 +206,6 @@ def _insert(connection: Connection, batch: list[Item]) -> None:
 def _plain(value):
     """PostgreSQL's text holds no NUL."""
     return value.replace("\0", "") if isinstance(value, str) else value
-
-
-def _within(table: Table, streams: Collection[str] | None, start: float | None, end: float | None) -> list:
-    return [true() if streams is None else table.c.stream.in_(streams), true() if start is None else table.c.at >= start,
-            true() if end is None else table.c.at < end]
 
 
 def parsed(where: str) -> URL:

@@ -68,6 +68,9 @@ class Scoped:
     def stats(self) -> dict:
         return self._service.stats()
 
+    def card(self) -> str:
+        return self._service.card()
+
     def chosen(self, streams: Collection[str] | None) -> Collection[str] | None:
         """Of these the bearer's; None for all where all are the bearer's."""
         return _within(streams, self._grant)
@@ -92,6 +95,11 @@ class _Results:
 
     def picture(self, name: str, streams=None):
         return self._results.picture(name, _within(streams, self._grant))
+
+    def erase(self, streams=None, start=None, end=None) -> int:
+        if not needs.enough(self._grant.role, "administer"):
+            raise Denied(403, "This needs a token that may `administer`.")
+        return self._results.erase(_within(streams, self._grant), start, end)
 
 
 class _Stored:

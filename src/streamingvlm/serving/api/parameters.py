@@ -65,6 +65,18 @@ class AlarmsQuery(Query):
     stream: Names | None = None
 
 
+class AuditQuery(Query):
+    start: Moment | None = Field(None, alias="from")
+    end: Moment | None = Field(None, alias="to")
+    limit: int = Field(1000, ge=1, le=10000)
+
+
+class EraseQuery(Query):
+    stream: Names | None = None
+    start: Moment | None = Field(None, alias="from")
+    end: Moment | None = Field(None, alias="to")
+
+
 class HistoryQuery(Query):
     stream: Names | None = None
     types: Types | None = None

@@ -9,11 +9,11 @@ from importlib import resources
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.parameters import AlarmsQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.api.parameters import AlarmsQuery, AuditQuery, EraseQuery, HistoryQuery, ResultsQuery, chosen, reachable
 from streamingvlm.serving.privacy.redactor import jpeg_of
 from streamingvlm.serving.service import NotFound, Service
 
@@ -131,6 +131,34 @@ async def history(request: Request, query: Annotated[HistoryQuery, Query()]) -> 
         raise NotFound("This service stores nothing: start it with a place to store records.")
     streams, types = (text.split(",") if text else None for text in (query.stream, query.types))
     return {"records": await _stored(service.store.records, streams, types, query.start, query.end, query.limit, False)}
+
+
+@router.delete("/api/records")
+async def erase(request: Request, query: Annotated[EraseQuery, Query()]) -> dict:
+    """Delete for good what is stored, and kept here, of some cameras or of some time: {"deleted": records that were stored}."""
+    service, streams = of(request), query.stream.split(",") if query.stream else None
+    if query.stream is None and query.start is None and query.end is None:
+        raise UserError("Say what is to be deleted: `stream`, `from` or `to`; `from=0` is everything.")
+    if service.store is None:
+        return {"deleted": service.results.erase(streams, query.start, query.end)}
+    deleted = await _stored(service.store.erase, streams, query.start, query.end)
+    service.results.erase(streams, query.start, query.end)
+    return {"deleted": deleted}
+
+
+@router.get("/datacard", response_class=PlainTextResponse)
+async def datacard(request: Request) -> str:
+    """What is seen, hidden and kept, and who can have it; in Markdown."""
+    return await _stored(of(request).card)
+
+
+@router.get("/api/audit")
+async def audit(request: Request, query: Annotated[AuditQuery, Query()]) -> list[dict]:
+    """Who saw and changed what, newest first."""
+    gate = request.app.state.gate
+    if gate is None:
+        raise NotFound("This service asks nobody who they are, so it has no audit log.")
+    return await _stored(gate.audit.rows, query.start, query.end, query.limit)
 
 
 async def _stored(ask: Callable, *what):

@@ -22,6 +22,7 @@ from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
+from streamingvlm.serving.governance import card, kept
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
@@ -136,6 +137,9 @@ class Service:
         image = await asyncio.to_thread(unpacked, picture, width, height)  # a large picture must not hold up the scheduler
         await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
 
+    def card(self) -> str:
+        return card(self.settings, [watched.camera for watched in list(self.watched.values())], self.store.counted() if self.store else None)
+
     def stats(self) -> dict:
         counts, batches = self.decider.scheduler.totals(), self.decider.batches
         frames = {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "dropped": dict(counts.dropped)}
@@ -161,6 +165,8 @@ class Service:
 
     def _add(self, camera: config.Camera) -> None:
         self.watched[camera.name] = Watched(camera, time.time())
+        if self.store:
+            self.store.keeps[camera.name] = kept(self.settings, camera)
         live = kinds.source(camera.url, more=self.more).live
         budget_ms = camera.budget_ms or self.settings.budget_ms
         self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
