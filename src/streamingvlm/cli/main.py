@@ -40,7 +40,8 @@ CAMERAS is a YAML file; two lines are enough:
 
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
 pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
-set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title, access."""
+set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary,
+title, access, batch, precision."""
 DATA = """What a service keeps: `card` prints what CAMERAS (the YAML file) says is seen, hidden and kept; `export` writes the records and pictures of
 a camera or a time into a folder OUT; `delete` deletes them for good. The last two take --store, as `service.store` names it. What a running service
 has in memory it forgets by `DELETE /api/records`, which deletes the same."""
@@ -102,6 +103,7 @@ def parser() -> Parser:
     serve.add_argument("file", type=Path, nargs="?", metavar="CAMERAS", help="a YAML file")
     serve.add_argument("--demo", action="store_true", help="a made-up city, filmed live by eight cameras over RTSP on this machine")
     serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
+    serve.add_argument("--profile", metavar="NAME", help="edge, workstation or cloud (configs/profiles), or a file: what CAMERAS does not say itself")
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
     serve.add_argument("--port", type=int, metavar="N", help="of the page; 0: any that is free (default: 8090)")
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")

@@ -25,12 +25,14 @@ MODEL, COMMENTATOR = "data/city-base", "data/city-commentator"
 
 def serve(args: argparse.Namespace) -> None:
     """Run until Ctrl-C, SIGTERM or, with --seconds, for so long."""
-    from streamingvlm.serving import cameras
+    from streamingvlm.serving import cameras, profiles
     from streamingvlm.serving.access.gate import required
 
     if args.demo == bool(args.file):
         raise UserError("Name a cameras.yaml, or say --demo, which needs none.")
-    settings = cameras.parse({}) if args.demo else cameras.load(args.file)
+    told = {} if args.demo else cameras.read_yaml(args.file) or {}
+    told = profiles.under(told, profiles.named(args.profile)) if args.profile else told
+    settings = cameras.parse(told, "the demo" if args.demo else args.file.name)
     changes = {key: value for key, value in (("port", args.port), ("host", args.host)) if value is not None}
     settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})
     required(settings.service)

@@ -78,7 +78,8 @@ class Access(BaseModel):
 class Service(BaseModel):
     """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
     `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read cameras. `utilisation`: share
-    of the machine's time up to which cameras are taken in while it runs; those of the file are always."""
+    of the machine's time up to which cameras are taken in while it runs; those of the file are always. `batch`: streams in one forward, at most.
+    `precision`: of the model's linear layers."""
 
     model_config = STRICT
     title: str = Field("StreamingVLM", max_length=100)
@@ -94,6 +95,8 @@ class Service(BaseModel):
     model: str = ""
     commentator: str = ""
     commentary: bool = True
+    batch: int = Field(16, ge=1, le=16)
+    precision: Literal["float32", "int8", "int8w"] = "float32"
     access: Access | None = None
 
 
@@ -105,11 +108,17 @@ class Settings(BaseModel):
 
 def load(path: Path) -> Settings:
     """Read and check a file. UserError, in one sentence, for anything that is wrong with it."""
+    told = read_yaml(path)
+    return parse({} if told is None else told, path.name)
+
+
+def read_yaml(path: Path) -> object:
+    """What a file says, unchecked. UserError where it can't be read."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        told = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no {path}: write one (`streamingvlm serve --help` shows how), or try `streamingvlm serve --demo`.") from None
     except (OSError, UnicodeDecodeError):
@@ -117,7 +126,6 @@ def load(path: Path) -> Settings:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it.") from None
-    return parse({} if told is None else told, path.name)
 
 
 def parse(told: object, source: str = "cameras.yaml") -> Settings:

@@ -52,7 +52,8 @@ class Service:
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
         self.recorder = recorder
-        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record)
+        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
+                               settings.batch, settings.precision)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.begun = time.monotonic()
         if store:
