@@ -45,8 +45,8 @@ def sustained(name: str, measured: dict[int, list[float]], slower: float, second
 
     found = capacity(one, service.budget_ms, MOST)
     taken = min(found.streams, service.max_cameras)
-    return {"profile": name, "slower": slower, "streams": found.streams, "allowed": service.max_cameras, "taken": taken, "budget_ms": service.budget_ms,
-            "fps": camera.fps, "batch": service.batch, "p99_ms": found.best.p99_ms if found.best else None}
+    return {"profile": name, "slower": slower, "streams": found.streams, "allowed": service.max_cameras, "taken": taken,
+            "budget_ms": service.budget_ms, "fps": camera.fps, "batch": service.batch, "p99_ms": found.best.p99_ms if found.best else None}
 
 
 def main() -> None:

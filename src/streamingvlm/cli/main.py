@@ -54,8 +54,8 @@ COMMANDS = {  # name -> where it is, what it does in a line
     "run": ("run_command", "comment on a video file, as fast as it goes"),
     "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
     "serve": ("serve_command", "watch many live cameras and show them on a page"),
-    "data": ("data_command", "print what a service keeps of whom, hand it over, delete it"),
-    "token": ("token_command", "make, list and revoke tokens for a service that others can reach"),
+    "data": ("keeping_command", "print what a service keeps of whom, hand it over, delete it"),
+    "token": ("keeping_command", "make, list and revoke tokens for a service that others can reach"),
 }
 
 
