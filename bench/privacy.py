@@ -1,6 +1,6 @@
 """What of people is left to see, and who gets in that should not: the two numbers of the ledger's claim A16. Measures; asserts nothing.
 
-    python -m bench.privacy --save reports/reference/privacy.json       # some three minutes
+    python -m bench.privacy --save reports/reference/privacy.json       # some two minutes of one core
     python -m bench.privacy --video data/vtest.avi --truth gt.txt       # beside the city: real people, boxes in MOTChallenge's format
 
 Evaluation cities through the packaged model's own person boxes and the service's own redactor, frame by frame as the service does it (a picture
@@ -194,8 +194,8 @@ async def ways_in() -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--cities", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=192)
+    parser.add_argument("--cities", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=160)
     parser.add_argument("--video", type=Path)
     parser.add_argument("--truth", type=Path)
     parser.add_argument("--save", type=Path)

@@ -42,6 +42,12 @@ class Entry:
         return {key: value.replace("\0", "")[: 4000 if key == "cameras" else AUDIT.c[key].type.length] for key, value in asdict(self).items()}
 
 
+def refused(denied, address: str, what: str) -> Entry:
+    """Of a `gate.Denied`. Of whom nobody knows, what they asked for is not kept: they could write whatever they like into the log."""
+    who, role = (denied.grant.name, denied.grant.role) if denied.grant else ("nobody", "")
+    return Entry(who, role, address, what, "", str(denied.status))
+
+
 class Audit:
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.time):
         self.engine, self.clock, self.lost = engine, clock, 0

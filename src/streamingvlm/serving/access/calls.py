@@ -15,7 +15,7 @@ import grpc
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.access import needs
-from streamingvlm.serving.access.audit import Entry
+from streamingvlm.serving.access.audit import Entry, refused
 from streamingvlm.serving.access.gate import Denied, Gate, Grant
 
 CODES = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.UNIMPLEMENTED,
@@ -73,7 +73,7 @@ class _Guarded:
         try:
             grant = await self.gate.admit(self.said, self.need, address)
         except Denied as denied:
-            self.gate.audit.note(Entry("nobody", "", address, f"gRPC {self.method}", "", str(denied.status)))
+            self.gate.audit.note(refused(denied, address, f"gRPC {self.method}" if denied.grant else "gRPC"))
             await context.abort(CODES[denied.status], str(denied))
         entry = Entry(grant.name, grant.role, address, f"gRPC {self.method}", "", "open")
         if self.need.changes:

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.access import needs
-from streamingvlm.serving.access.audit import Entry
+from streamingvlm.serving.access.audit import Entry, refused
 from streamingvlm.serving.access.gate import Denied, Gate, Grant
 from streamingvlm.serving.access.scoped import Scoped
 from streamingvlm.serving.service import Service
@@ -51,7 +51,7 @@ class Door:
         try:
             grant = await self.gate.admit(token, need, address, session)
         except Denied as denied:
-            self.gate.audit.note(Entry("nobody", "", address, method if denied.status in {401, 404} else told, "", str(denied.status)))
+            self.gate.audit.note(refused(denied, address, told if denied.grant else method))
             return await refusal(denied, method)(scope, receive, send)
         scope["service"] = Scoped(self.service, self.gate, grant)
         entry = Entry(grant.name, grant.role, address, told, need.camera or _asked(scope), "open")

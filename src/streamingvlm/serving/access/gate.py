@@ -39,11 +39,11 @@ LONGEST = 200  # characters of what can be a token
 
 
 class Denied(UserError):
-    """`status`: as HTTP has it: 401 who are you, 403 not you, 429 not so often."""
+    """`status`: as HTTP has it: 401 who are you, 403 not you, 429 not so often. `grant`: who it was, where that is known."""
 
     def __init__(self, status: int, sentence: str, wait_s: float = 0.0):
         super().__init__(sentence)
-        self.status, self.wait_s = status, wait_s
+        self.status, self.wait_s, self.grant = status, wait_s, None
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,13 @@ class Gate:
     async def admit(self, text: str | None, need: Need | None, address: str, session: str | None = None) -> Grant:
         """The grant of who brings `text` (or a browser's session), if it is enough for `need`, None being more than anybody has. `Denied` else."""
         grant = await self._known(text, session, address)
+        try:
+            return self._enough(grant, need)
+        except Denied as denied:
+            denied.grant = grant
+            raise
+
+    def _enough(self, grant: Grant, need: Need | None) -> Grant:
         if wait_s := self.asked.take(grant.id, self.clock()):
             raise Denied(429, "This token asks more often than it may: wait a moment.", wait_s)
         if need is None:
