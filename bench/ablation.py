@@ -2,9 +2,9 @@
 
     python bench/ablation.py [--seeds 0,1,2] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming,...|none]
 
-Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base once with overlapped windows and once
-without, and lets them (and the base) watch that match. What is done stays in artifacts/ablation, by seed and params, and is not done again; a killed
-run goes on there. Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 18 minutes a seed on one core.
+Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base with overlapped windows, with windows
+that do not overlap and with windows that start anywhere, as many steps each, and lets them (and the base) watch that match. What is done stays in
+artifacts/ablation, by seed and params, and is not done again; a killed run goes on there. Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 25 minutes a seed on one core.
 With `--minutes 120` the same students watch two hours; leave out `full` then.
 """
 
@@ -33,6 +33,7 @@ from streamingvlm.worlds.match import dataset, scoring
 from streamingvlm.worlds.match.dataset import LONG
 
 KEYS = ("event_f1", "who", "score", "increment")
+CONTROLS = ("tiled", "random", "base")
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
 
 
@@ -47,7 +48,8 @@ def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str],
 
 def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, Path]:
     """Where the students of one seed are, trained side by side unless they lie in `folder` already."""
-    variants = {"overlapped": cfg, "tiled": cfg.having("sft", stride_s=cfg.sft.window_s)}
+    tiled = cfg.having("sft", stride_s=cfg.sft.window_s)
+    variants = {"overlapped": cfg, "tiled": tiled, "random": tiled.having("sft", starts="random")}
     missing = [name for name in variants if not (folder / name / "model.safetensors").exists()]
     if missing:
         rows, frames = matches(cfg, folder, root, ("train", "clean"), "train.parquet"), folder / "frames"
@@ -72,7 +74,7 @@ def watched(seed: int, cfg: config.Config, args: argparse.Namespace, root: Path)
     name = f"{LONG}-{cfg.data.long_s}"
     long = matches(cfg, folder / name, root, (LONG,), "row.parquet")[0] | {"id": name}
     truth, students = scoring.truth_of(long), trained(seed, cfg, folder, root)
-    wanted = [("overlapped", name) for name in args.policies] + [(student, name) for student in ("tiled", "base") for name in args.controls]
+    wanted = [("overlapped", name) for name in args.policies] + [(student, name) for student in CONTROLS for name in args.controls]
     paths = {(student, name): folder / "said" / student / f"{long['id']}.{name}.jsonl" for student, name in wanted}
     groups = runs.grouped([(student, long, name) for student, name in wanted if not paths[student, name].exists()])
     frames = folder / name / "frames"
@@ -120,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     parser.add_argument("--minutes", type=float, default=20, help="length of the match that is watched")
     parser.add_argument("--policies", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",")])
     parser.add_argument("--controls", default=POLICIES, type=lambda text: [policy.get(name).name for name in text.split(",") if name != "none"],
-                        help="policies under which the models trained without overlap, and not at all, watch")
+                        help="policies under which the models trained otherwise, and not at all, watch")
     args = parser.parse_args(argv)
     if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(claims.T_95) + 1:
         parser.error(f"--seeds takes up to {max(claims.T_95) + 1} different numbers.")

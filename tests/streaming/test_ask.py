@@ -39,12 +39,11 @@ def state(s: Streamer) -> tuple:
 def test_an_ask_changes_nothing(vlm, name):
     """Asked before the first chunk, after each, after the last: every word and every cached number is that of the stream nobody asks."""
     left_alone, asked = streamer(vlm, name, recall=2), streamer(vlm, name, recall=2)
-    for k in range(7):
-        for options, again in ((None, 0), (OPTIONS, min(k, 2))):
-            before, held = state(asked), cached(asked)
-            answer = asked.ask(QUESTION, options=options, reencode_frames=again)
-            assert state(asked) == before and all(torch.equal(a, b) for a, b in zip(held, cached(asked), strict=True))
-            assert options is None or answer.text in options
+    for k in range(6):
+        before, held = state(asked), cached(asked)
+        answer = asked.ask(QUESTION, options=OPTIONS[:4] if k % 3 == 2 else None, reencode_frames=min(k, 2) if k % 3 == 1 else 0, max_tokens=4)
+        assert state(asked) == before and all(torch.equal(a, b) for a, b in zip(held, cached(asked), strict=True))
+        assert answer.text in OPTIONS[:4] or k % 3 != 2
         assert asked.step("a", chunk(k)).line(timed=False) == left_alone.step("a", chunk(k)).line(timed=False)
         assert all(torch.equal(a, b) for a, b in zip(cached(left_alone), cached(asked), strict=True)), "bit for bit"
 
@@ -80,7 +79,7 @@ def test_an_answer_is_that_of_a_cold_prefill(vlm, name, chunks):
     for k in range(chunks):
         s.step("a", chunk(k))
     talk = s.dialogue
-    ids = [*(talk.newline if chunks else ()), talk.im_start, *talk.user, *talk.encode(QUESTION), talk.im_end, *talk.newline,
+    ids = [*(talk.newline if chunks else ()), talk.im_start, *talk.user, *talk.encode(f" {QUESTION}"), talk.im_end, *talk.newline,
            talk.im_start, *talk.assistant]
     said: list[int] = []
     while len(said) < 4 and (token := int(cold(vlm, s, ids + said).argmax())) not in s.dialogue.stops:
@@ -114,14 +113,13 @@ def test_batched_streams_are_asked_together_and_one_of_them_alone(vlm, mode):
     shared = VLM(vlm.hf, vlm.tokenizer, mode)
     names = ["streaming", "full", "window"]
     alone, together, quiet = ([streamer(shared, name) for name in names] for _ in range(3))
-    for k in range(4):
+    for k in range(3):
         for group in (together, quiet):
             run_batched(shared, [s.round_of("a", chunk(k + 10 * i)) for i, s in enumerate(group)])
         for i, s in enumerate(alone):
             s.step("a", chunk(k + 10 * i))
-        answers = run_batched(shared, [ask_round(s, Question(QUESTION, max_tokens=5)) for s in together])
-        assert [a.text for a in answers] == [s.ask(QUESTION, max_tokens=5).text for s in alone] == [together[0].ask(QUESTION, max_tokens=5).text,
-                                                                                                   *(a.text for a in answers[1:])]
+        answers = [a.text for a in run_batched(shared, [ask_round(s, Question(QUESTION, max_tokens=4)) for s in together])]
+        assert answers == [s.ask(QUESTION, max_tokens=4).text for s in alone] and together[0].ask(QUESTION, max_tokens=4).text == answers[0]
         for a, b in zip(together, quiet, strict=True):
             assert all(torch.equal(x, y) for x, y in zip(cached(a), cached(b), strict=True))
 

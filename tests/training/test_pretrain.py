@@ -1,4 +1,4 @@
-"""The base model's school: what is told equals what is drawn, labels become vision tokens, and its three phases run as one resumable sequence."""
+"""The base model's school: what is told equals what is drawn, labels become vision tokens, and its phases run as one resumable sequence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from streamingvlm.training import loop, pretrain, windowing
 from streamingvlm.worlds.match import dataset, game, practice
 
 VIDEO = config.Video(fps=2.0, chunk_s=1.0, max_pixels=56 * 56)
-SCHOOL = config.Pretrain(seed=0, window_s=3, latest_s=4, batch=2, drill_steps=2, narration_steps=3, narration_lr=1e-3, matches=3, match_s=12,
-                         vision_steps=3, vision_batch=4, vision_lr=1e-3, both_steps=2, both_lr=1e-3)
+SCHOOL = config.Pretrain(seed=0, document_s=12, documents=1, shortest_s=2, longest_s=4, clips=2, asked=1, reading_steps=2, moment_steps=1, clip_steps=2,
+                         language_lr=1e-3, matches=3, match_s=12, vision_steps=3, vision_batch=4, vision_lr=1e-3, both_steps=2, both_lr=1e-3)
 
 
 def cfg(**changes) -> SimpleNamespace:
@@ -51,7 +51,7 @@ def test_told_labels_stand_where_vision_tokens_will(words):
 def test_a_tower_that_hits_its_aim_is_told_apart_from_one_that_does_not(words):
     """`name`: vision tokens that are the label's embedding have no loss to speak of and full accuracy; those of another label have neither."""
     _, school = pretrain.trainer(cfg(), None)
-    student, drawn = school.student, school.phases[2].draw(np.random.default_rng(0))
+    student, drawn = school.student, school.phases[3].draw(np.random.default_rng(0))
     right = student.labels.weight[drawn.events.repeat_interleave(drawn.sizes)]
     student._seen = lambda batch: right
     assert student(drawn, loop.NAME)[0] < 0.7 and student(drawn, loop.NAME)[1]["accuracy"] == 1
@@ -67,13 +67,24 @@ def test_each_phase_teaches_its_part(words):
         now = {name: p.clone() for name, p in school.student.named_parameters()}
         seen.setdefault(row["phase"], set()).update(name for name in now if not torch.equal(now[name], before[name]))
         before = now
-    assert list(seen) == ["drill", "narration", "vision", "both"]
-    assert not any("visual" in name for name in seen["drill"] | seen["narration"]) and "labels.weight" in seen["drill"]
+    assert list(seen) == ["reading", "moments", "clips", "vision", "both"]
+    assert not any("visual" in name for name in seen["reading"] | seen["moments"] | seen["clips"]) and "labels.weight" in seen["moments"]
     assert seen["vision"] and all("visual" in name for name in seen["vision"])
     assert any("visual" in name for name in seen["both"]) and any("language_model" in name for name in seen["both"])
 
 
-@pytest.mark.parametrize("killed_after", [2, 5, 7])
+def test_the_base_never_meets_a_stream(words):
+    """No row of any phase has a second video, a clock, a previous text or a ` ...`: words and pictures never alternate."""
+    vlm, school = pretrain.trainer(cfg(), None)
+    talk = Dialogue(vlm.tokenizer, 2)
+    for phase in school.phases:
+        for seed in range(3):
+            for row in phase.draw(np.random.default_rng(seed)).ids.tolist():
+                text = vlm.tokenizer.decode(row)
+                assert row.count(talk.vision_start) <= 1 and "Time=" not in text and "previous" not in text and "..." not in text
+
+
+@pytest.mark.parametrize("killed_after", [2, 6, 9])
 def test_resumed_equals_uninterrupted(words, tmp_path, killed_after):
     def trainer(name):
         made = pretrain.trainer(cfg(), tmp_path / name)[1]

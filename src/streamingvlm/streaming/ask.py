@@ -4,9 +4,10 @@
     answer = streamer.ask("who scored last?", options=("lions", "bears"))              # whichever it thinks likelier
     answers = run_batched(vlm, [ask_round(streamer, Question("who plays?")) for streamer in streamers])
 
-A question is one more user's turn behind all that is cached, laid out as any turn is, at the positions that follow. It is read and answered in the
-free slots of the stream's own cache (`KVCache.fork`), so nothing that is shared is copied; behind the answer those slots are free again. Nothing
-is evicted for it. The words the stream said last, which have no keys and values yet, are read along, and once more by the next chunk.
+A question is one more user's turn behind all that is cached, laid out as any turn is, at the positions that follow; a space stands before its words
+as before those of an answer. It is read and answered in the free slots of the stream's own cache (`KVCache.fork`), so nothing that is shared is
+copied; behind the answer those slots are free again. Nothing is evicted for it. The words the stream said last, which have no keys and values yet,
+are read along, and once more by the next chunk.
 Knows no clock of a source and no file. Letters: N vision tokens, V vocabulary.
 """
 
@@ -128,16 +129,16 @@ def _fork(streamer: Stream, question: Question) -> Stream:
 
 def _turn(fork: Stream, question: Question) -> Round[dict[int, Tensor]]:
     """Append the user's turn -> the vision tokens [N, E] of what is shown again with it."""
-    text = question.text  # exactly as it is: a benchmark's prompt is its own
+    text = f" {question.text.strip()}"
     if question.options and question.constrained == "letter":
         text += "".join(f"\n{letter}. {option.strip()}" for letter, option in zip(LETTERS, question.options, strict=False))
     first = fork.spans[-1].role != dialogue.END
     again = [fork.pixels[r] for r in sorted(fork.pixels)[-question.reencode_frames :]] if question.reencode_frames else []
     if again:
-        clip = _clip(again)
+        shown = clip(again)
         start_s = max(0.0, fork.now_s - len(again) * fork.chunk_s)
-        turn = fork.dialogue.question(fork.round, start_s, fork.now_s, clip[1], text, first)
-        looked = yield EncodeVision([clip])
+        turn = fork.dialogue.question(fork.round, start_s, fork.now_s, shown[1], text, first)
+        looked = yield EncodeVision([shown])
     else:
         turn, looked = fork.dialogue.aside(fork.round, text, first), []
     fork.spans += turn
@@ -145,7 +146,7 @@ def _turn(fork: Stream, question: Question) -> Round[dict[int, Tensor]]:
     return dict.fromkeys([fork.round], looked[0]) if again else {}
 
 
-def _clip(chunks: Sequence[Pixels]) -> Pixels:
+def clip(chunks: Sequence[Pixels]) -> Pixels:
     """Chunks in a row as one video, the time slices one after another: those of the newest picture size, should it have changed."""
     size = chunks[-1][1][1:]
     same = [(patches, grid) for patches, grid in chunks if grid[1:] == size]

@@ -35,7 +35,7 @@ class CommentaryLoss(nn.Module):
         super().__init__()
         self.hf = hf
         self.labels = nn.Embedding(events, hf.config.text_config.hidden_size, device=hf.device)
-        nn.init.normal_(self.labels.weight, std=0.02, generator=torch.Generator(hf.device).manual_seed(seed))
+        nn.init.normal_(self.labels.weight, std=0.3, generator=torch.Generator(hf.device).manual_seed(seed))
 
     def forward(self, batch: Batch, how: str = LOOK) -> tuple[Tensor, dict[str, float]]:
         """Loss and what to log. `look`: words from pictures; `tell`: words from labels; `name`: labels from pictures, the vision tower alone."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from streamingvlm.base import config
-from streamingvlm.base.patches import PATCH_PX, TEMPORAL
+from streamingvlm.base.patches import MERGE, PATCH_PX, TEMPORAL
+from streamingvlm.base.records import Chunk
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of
 from streamingvlm.context.policy import Piece, sink_and_window
@@ -45,7 +46,7 @@ def window_spans(talk: Dialogue, lesson: LabelledVideo, start: int, stop: int, c
     spans = talk.header(previous)
     for k in range(start, stop):
         chunk = lesson.chunks[k]
-        grid = (math.ceil(len(chunk.frames) / TEMPORAL), chunk.frames.shape[1] // PATCH_PX, chunk.frames.shape[2] // PATCH_PX)
+        grid = (slices(chunk), chunk.frames.shape[1] // PATCH_PX, chunk.frames.shape[2] // PATCH_PX)
         query = lesson.query if k == start else ""
         spans += talk.question(k, chunk.start_s + clock_s, chunk.end_s + clock_s, grid, query, first=k == start)
         spans += talk.answer(k, talk.spoken(lesson.words[k]))
@@ -70,6 +71,11 @@ class Batch:
     seen: Tensor | None = None
 
 
+def slices(chunk: Chunk) -> int:
+    """Time slices of a chunk in the grid of its vision tokens."""
+    return math.ceil(len(chunk.frames) / TEMPORAL)
+
+
 def collate(talk: Dialogue, windows: Sequence[Window], look: bool = True, packed: bool = False) -> Batch:
     """Windows side by side, padded on the right (causal attention needs no mask then), or all in one row. `look`: with their pictures, or with
     what was seen in them where every lesson has it."""
@@ -87,11 +93,23 @@ def collate(talk: Dialogue, windows: Sequence[Window], look: bool = True, packed
             ids[b, here], labels[b, here] = flat[w], torch.where(learned, flat[w], -100)
             positions[:, b, here] = torch.from_numpy(talk.positions(spans))
             owner[b, here], at = w, here.stop
-    seen = [(lesson, span) for lesson, spans in windows for span in spans if span.grid]
+    seen = [chunk for lesson, spans in windows for span in spans if span.grid for chunk in _chunks(lesson, span)]  # (lesson, number, its tokens)
     known = look and all(lesson.seen is not None for lesson, _ in windows)
-    vision = torch.cat([torch.from_numpy(lesson.seen[span.round]) for lesson, span in seen]) if known else None  # [chunks * N, E]
-    patches = torch.cat([to_patches(lesson.chunks[span.round].frames)[0] for lesson, span in seen]) if look and not known else None
+    vision = torch.cat([torch.from_numpy(lesson.seen[k]) for lesson, k, _ in seen]) if known and seen else None  # [chunks * N, E]
+    pixels = [to_patches(lesson.chunks[k].frames) for lesson, k, _ in seen] if look and not known else []
+    patches, grids = (torch.cat([patches for patches, _ in pixels]), torch.tensor([grid for _, grid in pixels])) if pixels else (None, None)
     mask = ((owner[:, :, None] == owner[:, None]) & torch.ones(length, length, dtype=torch.bool).tril())[:, None] if packed else None
-    events, sizes = (torch.tensor(values) for values in zip(*((lesson.labels[span.round], len(span.ids) - 2) for lesson, span in seen), strict=True))
-    grids = torch.tensor([span.grid for _, span in seen]) if look else None
+    events = torch.tensor([lesson.labels[k] for lesson, k, _ in seen], dtype=torch.long)
+    sizes = torch.tensor([size for _, _, size in seen], dtype=torch.long)
     return Batch(ids, labels, positions, ids == talk.video_pad, events, sizes, patches, grids, mask, vision)
+
+
+def _chunks(lesson: LabelledVideo, span: Span) -> list[tuple[LabelledVideo, int, int]]:
+    """(lesson, number, vision tokens) of each chunk that a vision span shows: one in a stream, several in a clip."""
+    found, left = [], span.grid[0]
+    while left > 0:
+        k = span.round + len(found)
+        time = slices(lesson.chunks[k])
+        found.append((lesson, k, time * span.grid[1] * span.grid[2] // MERGE**2))
+        left -= time
+    return found

@@ -33,6 +33,9 @@ class Task(Protocol):
     def drawn_video(self, seed: int, seconds: int, video: config.Video) -> LabelledVideo:
         """The same with its pictures, straight into memory."""
 
+    def told(self, video: LabelledVideo, start: int, stop: int) -> tuple[str, list[tuple[str, str]]]:
+        """What is written beside the clip of chunks [start, stop): its title, and questions with answers, what it shows as a whole first."""
+
     def score(self, texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict[str, float | None]:
         """What was said, chunk by chunk, against what is true of a stream row: a value for each of `metrics`."""
 

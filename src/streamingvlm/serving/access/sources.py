@@ -2,7 +2,7 @@
 
     allowed = Allowed(["rtsp://10.1.0.0/16", "https://*.example.org/live/", "file:/srv/clips"]); allowed.check("rtsp://10.1.2.3/stream")
 
-`push:`, `webrtc:` and `pattern:` reach nowhere and are always allowed. A network means addresses written as numbers; names are compared as they are
+`push:`, `webrtc:`, `pattern:` and `city:` reach nowhere and are always allowed. A network means addresses written as numbers; names are compared as they are
 written, so a name that leads into a private network is the operator's to list. Without a list no address of a server or a file gets in.
 """
 
@@ -36,7 +36,7 @@ class Allowed:
 
     def check(self, address: str) -> None:
         """`Refused`, with a sentence that repeats no password."""
-        if address in HARMLESS or re.fullmatch(r"pattern:[\dx@.]+", address):
+        if address in HARMLESS or re.fullmatch(r"(pattern|city):[\dx@./]+", address):
             return
         scheme = address.partition(":")[0].lower()
         if scheme in PORTS and PLAIN.fullmatch(address) and any(fits(address) for fits in self.servers):

@@ -37,7 +37,7 @@ PAIRS_OFFERED = 10  # of 132 pairs of teams
 def questions(match: Match, at_s: float, since_s: float = 0.0) -> list[Question]:
     """All that can be asked when the seconds from `since_s` to `at_s` of a match have passed, one of a kind at most, in the order of TEXTS."""
     seconds = match.timeline[int(since_s) : int(at_s + 1e-9)]
-    return _questions(match.teams, [(second.event, second.score) for second in seconds])
+    return of_seconds(match.teams, [(second.event, second.score) for second in seconds])
 
 
 def row_questions(row: dict, at_s: float, since_s: float = 0.0) -> list[Question]:
@@ -47,10 +47,10 @@ def row_questions(row: dict, at_s: float, since_s: float = 0.0) -> list[Question
         score = said.score or score
         seconds.append((said.event, score))
     left, right = row["title"].split(" - ")
-    return _questions((left, right), seconds[int(since_s) :])
+    return of_seconds((left, right), seconds[int(since_s) :])
 
 
-def _questions(teams: tuple[str, str], seconds: Sequence[tuple[str, tuple[int, int]]]) -> list[Question]:
+def of_seconds(teams: tuple[str, str], seconds: Sequence[tuple[str, tuple[int, int]]]) -> list[Question]:
     """`seconds`: the event and the score behind it of each that was watched."""
     answers = _answers(teams, seconds)
     return [Question(kind, TEXTS[kind], answers[kind], _options(kind, answers[kind], len(seconds))) for kind in TEXTS if kind in answers]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from streamingvlm.base import config
 from streamingvlm.data.labelled import LabelledVideo
-from streamingvlm.worlds.match import game, practice, questions, scoring
+from streamingvlm.worlds.match import clips, game, practice, questions, scoring
 from streamingvlm.worlds.task import Question
 
 
@@ -21,6 +21,9 @@ class MatchTask:
 
     def drawn_video(self, seed: int, seconds: int, video: config.Video) -> LabelledVideo:
         return practice.drawn_video(game.Match(seed, seconds), video, self.labels)
+
+    def told(self, video: LabelledVideo, start: int, stop: int) -> tuple[str, list[tuple[str, str]]]:
+        return clips.told(video, start, stop)
 
     def score(self, texts: Sequence[str], row: dict, tolerance_s: float = 1.0) -> dict[str, float | None]:
         said = [game.parse(text) for text in texts]
