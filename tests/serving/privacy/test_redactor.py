@@ -130,11 +130,11 @@ def test_whatever_comes_in_whatever_order_no_picture_gets_out_as_it_is(happens, 
 
 def test_a_still_of_an_alarm_hides_whom_it_shows_and_everything_of_a_frame_that_nobody_knows():
     waiting = Waiting("people", 1.0, lambda header, picture: None)
-    picture = np.where(np.indices((40, 40)).sum(0)[..., None] % 2, np.uint8(255), np.uint8(0)).repeat(3, 2)
-    waiting.decided(7, 1.0, [(0.0, 0.0, 0.5, 1.0)])
-    waiting.decided(8, 1.125, [(0.9, 0.0, 1.0, 1.0)])
+    picture = np.where(np.indices((80, 80)).sum(0)[..., None] % 2, np.uint8(255), np.uint8(0)).repeat(3, 2)
+    waiting.decided(7, 1.0, [(0.0, 0.0, 0.3, 0.3)])
+    waiting.decided(8, 1.125, [(0.9, 0.0, 1.0, 0.1)])
     known, unknown = (np.asarray(Image.open(io.BytesIO(jpeg_of(waiting.still(index, picture)))).convert("L")).astype(int) for index in (7, 3))
-    assert known[:, :20].std() < 10 and known[:, 38:].std() < 10 < known[:, 25:32].std(), "who came a frame later as well"
+    assert known[:24, :24].std() < 10 and known[:8, 72:].std() < 10 < known[50:, :].std(), "who came a frame later as well"
     assert unknown.std() < 10
     waiting.forget()
     assert np.asarray(Image.open(io.BytesIO(jpeg_of(waiting.still(8, picture))))).std() < 10

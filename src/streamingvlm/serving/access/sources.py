@@ -2,8 +2,8 @@
 
     allowed = Allowed(["rtsp://10.1.0.0/16", "https://*.example.org/live/", "file:/srv/clips"]); allowed.check("rtsp://10.1.2.3/stream")
 
-`push:`, `webrtc:`, `pattern:` and `city:` reach nowhere and are always allowed. A network means addresses written as numbers; names are compared as they are
-written, so a name that leads into a private network is the operator's to list. Without a list no address of a server or a file gets in.
+`push:`, `webrtc:`, `pattern:` and `city:` reach nowhere and are always allowed. A network means addresses written as numbers; names are compared as
+they are written, so a name that leads into a private network is the operator's to list. Without a list no address of a server or a file gets in.
 """
 
 from __future__ import annotations

@@ -185,10 +185,13 @@ async def _call(attempt: Attempt, client, channel) -> str:
     async def nothing():
         yield b""
 
+    told = [(key.lower(), value) for key, value in attempt.headers]
     try:
-        call = channel.stream_stream(attempt.path)(nothing(), metadata=[(key.lower(), value) for key, value in attempt.headers], timeout=10)
+        call = channel.stream_stream(attempt.path)(nothing(), metadata=told, timeout=10)
         async for message in call:
             return f"a message: {message[:200]!r}"
         return "an empty answer"
     except grpc.aio.AioRpcError as error:
+        if error.details() == "Internal error from Core":  # the client's own: it was refused while it still wrote
+            return await _call(attempt, client, channel)
         return "" if error.code() in refused else f"{error.code()} {error.details()}"
