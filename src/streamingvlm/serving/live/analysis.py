@@ -18,6 +18,7 @@ import numpy as np
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.evaluation import city as table
+from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import STOP
@@ -30,19 +31,24 @@ SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
 LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
 
 
-def load(folder: Path) -> Analyst | Asked:
+def load(folder: Path, precision: str = "float32") -> Analyst | Asked:
     """The analyst of a packaged model. UserError where the folder holds none."""
     if (folder / "tokenizer.json").is_file():
         from streamingvlm.serving.live.baseline import Asked
 
         return Asked(folder)
-    return Analyst(networks.load(folder), table.rules(folder))
+    network = networks.load(folder)
+    if precision != "float32":
+        compress.apply(network, precision)
+        if precision == "int8":
+            compress.pack(network)
+    return Analyst(network, table.rules(folder))
 
 
-def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:
+def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision: str = "float32") -> None:
     """Run until told to stop, or the other end is gone."""
     try:
-        analyst = load(folder)
+        analyst = load(folder, precision)
         connection.send(("ready", curve(analyst)))
         while (message := connection.recv()) != STOP:
             if message[0] == "forget":

@@ -13,6 +13,7 @@ from hdrh.histogram import HdrHistogram
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change, redacted
 from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.schedule.events import Counts
 
 LONGEST_US = 3_600_000_000
@@ -59,7 +60,7 @@ class Watched:
         self.dropped_before: Counter[str] = Counter()
         self.action, self.alarms, self.comment, self.sentences = "", [], "", 0
         self.alarms_waiting: deque[dict] = deque()  # records that are not published yet
-        self.preview: tuple[dict, bytes] | None = None
+        self.preview: tuple[dict, Redacted] | None = None
         self.frame, self.pts_s = 0, 0.0  # of the newest decision
         self.wanted_until = 0.0
 
