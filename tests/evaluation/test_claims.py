@@ -12,7 +12,8 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 
-IDS = ["P0", "P0R", "P1", "P1H", "P2", "P3", "P4", "P5", "P6", "P6R", "P7a", "P7b", "P8", "P9", "P10", *(f"A{i}" for i in range(1, 17))]
+IDS = ["P0", "P0R", "P1", "P1H", "P2", "P3", "P4", "P5", "P6", "P6R", "P7a", "P7b", "P8", "P9", "P10", *(f"P{i}" for i in range(11, 17)),
+       *(f"A{i}" for i in range(1, 17))]
 CONTEXT = {"date": "2026-11-28", "hardware": "two cores", "dtype": "float32", "model": "tiny", "data": "arena", "command": "make repro"}
 OF = "ablation.streaming.overlapped"
 GOOD = {
@@ -31,7 +32,8 @@ GOOD = {
         ("window", "overlapped"): (0.97, 0.40, 0.90, 0.97, 0.30), ("growing", "overlapped"): (0.50, 0.10, 0.40, 0.30, 0.20),
         ("streaming", "tiled"): (0.90, 0.60, 0.90, 0.85, 0.50), ("streaming", "base"): (0.30, 0.10, 0.50, 0.10, 0.10),
     }.items() for key, value in zip(("who", "score", "increment", "last_quarter.who", "last_quarter.score"), values, strict=True)},
-    "turns.overlap.chunk_ms_p50": 80.0,
+    **{f"ablation.{policy}.overlapped.event_f1": value for policy, value in (("streaming", 0.97), ("no_vision", 0.5), ("long_vision", 0.97))},
+    "ablation.full.overlapped.who": 0.3, "ablation.streaming.tiled.score": 0.6, "turns.overlap.chunk_ms_p50": 80.0,
     "conformance.runs": 8, "conformance.chunks": 216, "conformance.chunks_agreeing": 216, "conformance.tokens": 3000,
     "conformance.hidden_difference": 3e-5, "conformance.kv_difference": 7e-6, "rerun.outputs": 20, "rerun.same": 20,
     "hours.minutes": 120, "hours.kv_ratio": 1.01, "hours.kv_tokens_max": 98,
@@ -47,7 +49,8 @@ REPEATS = {name: [{key: value + shift for key, value in GOOD.items() if key.star
            for name in ("seeds", "hours")}
 EXACT, AGAIN = "reproduced (token for token, tiny weights)", "reproduced (byte for byte, one machine)"
 BEST = {"P0": EXACT, "P0R": AGAIN, "P1": claims.REPRODUCED, "P1H": claims.REPRODUCED, "P6": claims.REPRODUCED, "P6R": claims.PARTLY,
-        "P7a": claims.REPRODUCED, "P7b": claims.REPRODUCED, "P9": claims.REPRODUCED, "P8": claims.PARTLY, "A9": claims.PARTLY}
+        "P7a": claims.REPRODUCED, "P7b": claims.REPRODUCED, "P9": claims.REPRODUCED, "P8": claims.PARTLY, "A9": claims.PARTLY,
+        **{f"P{i}": claims.REPRODUCED for i in range(11, 17)}}
 
 
 def rows(measured, repeats=REPEATS):
@@ -113,6 +116,9 @@ def test_a_verdict_says_that_it_is_a_direction_on_a_toy(verdict):
     ("stream.streaming.memory_ratio_last_first", 1.3, "P1", claims.NOT_REPRODUCED),
     (f"{OF}.first_quarter.who", 0.4, "P7a", claims.NOT_MEASURED),
     ("ablation.no_sink.overlapped.who", 0.97, "P6", claims.PARTLY),
+    ("ablation.full.overlapped.score", 0.9, "P11", claims.NOT_REPRODUCED), ("ablation.overlap.overlapped.who", 1.0, "P13", claims.PARTLY),
+    ("ablation.no_vision.overlapped.event_f1", 0.97, "P15", claims.NOT_REPRODUCED),
+    ("ablation.long_vision.overlapped.event_f1", 0.9, "P15", claims.PARTLY),
     ("ablation.growing.overlapped.who", 0.97, "P6", claims.PARTLY),
     ("ablation.overlap.overlapped.score", 0.99, "P6", claims.PARTLY),
     (f"{OF}.who", 0.3, "P6", claims.NOT_MEASURED),
@@ -244,7 +250,7 @@ def test_the_ledger_as_text_has_a_head_of_a_line_a_claim(measured):
 def test_the_papers_claims_are_counted_apart_from_ours_and_from_the_second_document():
     text = ledger_text.to_markdown(claims.ledger(GOOD, CONTEXT, REPEATS))
     paper, second = text.split("\n## ")[1:3]
-    assert "5 reproduced, 1 partly reproduced, 5 need what isn't here." in paper and "16" not in paper.partition("| |")[0]
+    assert "11 reproduced, 1 partly reproduced, 5 need what isn't here." in paper and "16" not in paper.partition("| |")[0]
     assert "1 partly reproduced, 13 not measured, 1 need what isn't here, 1 not attempted at this scale." in second
 
 

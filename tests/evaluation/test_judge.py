@@ -105,7 +105,12 @@ def test_swapping_a_and_b_mirrors_the_result(salt, consistent):
     verdict, a, b = coin(salt, consistent), counting(300, "a"), counting(300, "b")
     there, back = win_rate([(FULL, a, b)] * 4, verdict, 25.0), win_rate([(FULL, b, a)] * 4, verdict, 25.0)
     assert (there.count("A"), there.count("B"), there.count("tie")) == (back.count("B"), back.count("A"), back.count("tie"))
+    assert (there.flip_rate, len(there.clear)) == (back.flip_rate, len(back.clear))
+    if not there.clear:
+        assert there.win_rate is back.win_rate is there.interval is None
+        return
     assert there.win_rate == pytest.approx(1 - back.win_rate)
+    assert (there.won_first, there.won_second) == pytest.approx((1 - back.won_second, 1 - back.won_first)), "who is shown first is now the other"
     assert there.interval == pytest.approx([1 - bound for bound in reversed(back.interval)])
     if consistent:
         assert all(j.first == j.second for j in there.judged) and there.count("A") + there.count("B") > 0
@@ -122,13 +127,32 @@ def test_only_two_verdicts_that_agree_decide(first, second, winner):
 def test_the_numbers_for_metrics():
     pairs = [(FULL, counting(300, "x"), counting(250, "y"))]
     numbers = win_rate(pairs, lambda s: "A" if s.a[0].startswith("x") else "B").numbers()
-    assert numbers | {"low": 0, "high": 0} == {"win_rate": 1.0, "low": 0, "high": 0, "wins": 2, "losses": 0, "ties": 0, "segments": 2, "skipped": 1,
-                                               "unclear": 0}
+    assert numbers | {"low": 0, "high": 0} == {"win_rate": 1.0, "low": 0, "high": 0, "wins": 2, "losses": 0, "ties": 0, "flip_rate": 0.0,
+                                               "won_first": 1.0, "won_second": 1.0, "segments": 2, "skipped": 1, "unclear": 0}
     assert 0.3 < numbers["low"] < 0.4 and numbers["high"] == pytest.approx(1.0), "two wins say little"
     assert win_rate([], coin(0, True)).numbers()["win_rate"] is None
     assert win_rate(pairs, lambda s: "unclear").numbers()["unclear"] == 2
     with pytest.raises(ValueError, match="A judge answers"):
         win_rate(pairs, lambda s: "a")
+
+
+def verdicts(*pairs: tuple[str, str]) -> judge.Result:
+    """Of each segment the winner when A was shown first, and when B was."""
+    return judge.Result(tuple(judge.Judged("s", 0, 1, first, second) for first, second in pairs))
+
+
+def test_a_judge_that_prefers_what_it_sees_first_is_told_by_its_flips():
+    first = win_rate([(FULL, counting(300), counting(300))], lambda segment: "A")
+    assert first.win_rate == 0.5 and first.flip_rate == 1.0 and (first.won_first, first.won_second) == (1.0, 0.0)
+    fair = verdicts(("A", "A"), ("B", "B"))
+    assert fair.win_rate == 0.5 and fair.flip_rate == 0.0 and (fair.won_first, fair.won_second) == (0.5, 0.5)
+    assert verdicts(("A", "tie")).flip_rate == 0.0, "a tie is no other winner"
+
+
+def test_a_judge_that_fails_is_counted_apart_and_pulls_no_rate():
+    result = verdicts(("A", "A"), ("A", "A"), ("unclear", "unclear"), ("unclear", "B"))
+    assert result.win_rate == 1.0 and result.numbers()["unclear"] == 2 and result.count("tie") == 0
+    assert result.released == 5 / 8, "in the released code a failure is a vote for whoever is shown second"
 
 
 def test_wilsons_interval_as_published():

@@ -17,17 +17,35 @@ def test_two_lines_a_camera_are_enough(tmp_path):
     assert (gate.url, gate.mode, yard.delay_s, yard.mode) == (URL, "auto", 1.5, "freshest")
 
 
+def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
+    path = tmp_path / "cameras.yaml"
+    anchored = "cameras:\n - &d {name: a, url: 'pattern:64x64', delay_s: 1}\n - {<<: *d, name: b}\n"
+    for content, names in (("", []), ("cameras:\nservice:\n", []), (anchored, ["a", "b"])):
+        path.write_text(content)
+        assert [camera.name for camera in cameras.load(path).cameras] == names
+    with pytest.raises(UserError, match="another file"):
+        cameras.load(tmp_path)
+
+
 @pytest.mark.parametrize(("told", "said"), [
     ([], "must hold a list `cameras:`"),
     ({"camera": []}, "unknown key `camera`"),
     ({"cameras": [{"name": "a", "url": URL}, {"name": "a", "url": URL}]}, "two cameras are called 'a'"),
     ({"cameras": [{"name": "a", "url": URL, "dealy_s": 1}]}, "unknown key `cameras.0.dealy_s`"),
     ({"cameras": [{"name": "a"}]}, "`cameras.0.url` is missing"),
-    ({"cameras": [{"name": "../a", "url": URL}]}, "letters, digits"),
+    ({"cameras": [{"name": "../a", "url": URL}]}, "a letter or a digit"),
     ({"cameras": [{"name": "a", "url": URL, "delay_s": 3}]}, "less than or equal to 2"),
     ({"cameras": [{"name": "a", "url": URL, "fps": "fast"}]}, "valid number"),
     ({"service": {"max_cameras": 1}, "cameras": [{"name": name, "url": URL} for name in "ab"]}, "more than `service.max_cameras`"),
     ({"service": {"port": 70_000}}, "65535"),
+    ({"cameras": [{"name": "Gate", "url": URL}, {"name": "gate", "url": URL}]}, "'gate', small letters or not"),
+    ({"cameras": [{"name": "Größe", "url": URL}]}, "a to z"),
+    ({"cameras": [{"name": "gate ", "url": URL}]}, "spaces between"),
+    ({"cameras": URL}, "`cameras` must hold a list"),
+    ({"cameras": [URL]}, "`cameras.0` must hold a camera"),
+    ({"service": [1]}, "`service` must hold keys"),
+    ({"cameras": [{"name": "a", "url": URL, "transport": "http"}]}, "'tcp' or 'udp'"),
+    ({"cameras": [{"name": str(k), "url": URL} for k in range(200)]}, "200 cameras are more than"),
 ])
 def test_what_is_wrong_is_one_sentence_without_an_address(told, said):
     with pytest.raises(UserError) as error:
@@ -36,7 +54,8 @@ def test_what_is_wrong_is_one_sentence_without_an_address(told, said):
     assert said in text and text.startswith("cameras.yaml") and text.endswith(".") and "\n" not in text and "hunter2" not in text
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "--demo"), (b"cameras: [", "line"), (b"\xff\xfe\xfa", "text")])
+@pytest.mark.parametrize(("content", "said"), [(None, "--demo"), (b"cameras: [", "line"), (b"\xff\xfe\xfa", "text"),
+                                               (b"cameras: []\n---\ncameras: []", "line")])
 def test_a_file_that_is_none(tmp_path, content, said):
     path = tmp_path / "cameras.yaml"
     if content is not None:

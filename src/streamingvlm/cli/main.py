@@ -41,12 +41,15 @@ CAMERAS is a YAML file; two lines are enough:
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
 pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
 set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
+BENCHMARK = """Stream a public benchmark's videos through a model, ask each question at its time, and score the answers twice: by the benchmark's own
+rule and strictly; beside it what the last four frames alone answer. Data is yours to download. A run that was ended goes on where it was."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("run_command", "comment on a video file, as fast as it goes"),
     "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
     "serve": ("serve_command", "watch many live cameras and show them on a page"),
+    "benchmark": ("benchmark_command", "stream a public benchmark through a model and score its answers"),
 }
 
 
@@ -99,12 +102,36 @@ def parser() -> Parser:
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")
     serve.add_argument("--record", type=Path, metavar="FILE", help="write down what happens, to be decided again (`serving.schedule.replay`)")
     serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
+    benchmark = _benchmark(commands)
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
     doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
     run.policy = watch.policy = common.policy
-    main.known = tuple(option for one in (main, run, watch, serve, doctor) for option in one._option_string_actions)
+    main.known = tuple(option for one in (main, run, watch, serve, benchmark, doctor) for option in one._option_string_actions)
     return main
+
+
+def _benchmark(commands) -> Parser:
+    one = commands.add_parser("benchmark", help=COMMANDS["benchmark"][1], allow_abbrev=False, description=BENCHMARK,
+                              epilog="example: streamingvlm benchmark ovo --data ~/OVO-Bench --model Qwen/Qwen2.5-VL-7B-Instruct --limit 50")
+    one.add_argument("name", nargs="?", metavar="NAME", help="which one; --list shows them")
+    one.add_argument("--list", action="store_true", help="what there is, which files each wants, and its own rule")
+    one.add_argument("--data", type=Path, metavar="FOLDER", help="where the benchmark was downloaded to")
+    one.add_argument("--model", metavar="NAME", help="a model folder or a name on the hub (default: what `make repro` trained in this clone)")
+    one.policy = one.add_argument("--policy", metavar="NAME", default="streaming", help="what the cache keeps")
+    one.add_argument("--fps", type=float, metavar="N", help="frames a second that are looked at (default: as in params.yaml)")
+    one.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    one.add_argument("--template", type=Path, metavar="FILE", help="the benchmark's own prompt: a text with {question} and {options}, or the Python "
+                     "file of its repository (default: our words)")
+    one.add_argument("--out", type=Path, metavar="FILE", help="the answers; the scores stand beside it (default: benchmark.NAME.jsonl, here)")
+    one.add_argument("--no-baseline", action="store_true", help="leave out the last four frames alone")
+    one.add_argument("--silent", action="store_true", help="watch without a word between the questions, for a model that never learned to stream")
+    one.add_argument("--against", type=Path, metavar="FILE", help="of commentary: judge it against another run's answers, or published predictions")
+    one.add_argument("--judge", metavar="MODEL", help="with --against: an LLM behind OPENAI_BASE_URL (default: the likeness to the human's words)")
+    one.add_argument("--rescore", type=Path, metavar="FILE", help="score predictions that the benchmark's repository ships, without any model")
+    one.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
+    one.add_argument("--params", type=Path, metavar="FILE", help="settings (default: params.yaml in this clone)")
+    return one
 
 
 def _common() -> Parser:

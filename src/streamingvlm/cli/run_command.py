@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamingvlm.base.records import Answer, Comment
     from streamingvlm.context.policy import Policy
     from streamingvlm.media.file_index import Info
+    from streamingvlm.models.qwen25.vlm import VLM
     from streamingvlm.streaming.stream import Streamer
 
 DEFAULT_MODEL = "artifacts/sft/model"
@@ -89,22 +90,28 @@ def model_path(name: str | None) -> str:
     return str(path)
 
 
-def streamer(job: Job, args: argparse.Namespace) -> Streamer:
-    """Load the model and begin its stream."""
+def load(model: str, cfg: config.Config, device: str | None) -> VLM:
+    """The model, on `device` or where the settings say."""
     try:
         import torch
         from transformers.utils import logging
 
         from streamingvlm.models.qwen25 import loading
-        from streamingvlm.streaming.stream import Streamer
     except (ImportError, OSError) as error:  # OSError: a library of torch's is not there
         raise UserError(f"The model cannot be loaded, because a package does not import ({error}): see `streamingvlm doctor`.") from error
 
     logging.set_verbosity_error()  # what is wrong with a model, `load` says in one sentence
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    torch.set_num_threads(job.cfg.run.threads)
-    vlm = loading.load(job.model, loading.pick_device(args.device or job.cfg.run.device), decode=job.cfg.run.decode)
+    torch.set_num_threads(cfg.run.threads)
+    return loading.load(model, loading.pick_device(device or cfg.run.device), decode=cfg.run.decode, head=cfg.run.head)
+
+
+def streamer(job: Job, args: argparse.Namespace) -> Streamer:
+    """Load the model and begin its stream."""
+    vlm = load(job.model, job.cfg, args.device)
+    from streamingvlm.streaming.stream import Streamer
+
     begun = Streamer(vlm, job.policy, job.cfg.cache, job.cfg.video, job.cfg.stream)
     begun.start(args.previous, args.query)
     return begun

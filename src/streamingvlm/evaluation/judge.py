@@ -9,7 +9,12 @@ What the paper says (section 2.3.3): games are split into segments of 100 s, tho
 gpt-5, shown that commentary, votes between two outputs. What its released code does (streaming_vlm/eval/model_compete): a word belongs to the
 segment in whose (start, end] it ends; a segment that one model did not reach is left out; both orders are asked, and the win rate is A's share of
 all votes. Where the orders disagree that is one vote each, half a win: a tie here. Two of its habits are not followed: it reads every answer that
-does not start with "A" as a vote for B, and it starts every game at second 1000 (here: where the row starts).
+does not start with "A" as a vote for B, in both orders, so that a judge that fails pulls the rate towards one half (here a segment with such an
+answer is counted apart; `Result.released` is the rate by that rule); and it starts every game at second 1000 (here: where the row starts).
+
+A judge may prefer what it is shown first, and then a win rate says less than it seems to. So beside every win rate stand its flip rate (the two
+orders name different winners) and A's share of votes when it was shown first and when second. In LiveCC's published verdicts the same model wins
+65.3 % and 29.1 %: 640 of 1,702 pairs flip, 628 of them towards whoever came first.
 
 **No verdict given here is one of the paper's judge.** The exact judge knows only the arena's grammar. The similarity judge counts runs of
 letters in common: it knows no synonym, no negation and no tone, so it favours whoever shares the reference's vocabulary. Another LLM has other
@@ -30,8 +35,9 @@ from typing import Literal
 from streamingvlm.base.errors import UserError
 from streamingvlm.data.stream_rows import words_by_chunk
 
-Verdict = Literal["A", "B", "tie", "unclear"]  # unclear: an answer that names neither; it counts as a tie and is reported
+Verdict = Literal["A", "B", "tie", "unclear"]  # unclear: an answer that names neither; its segment is counted apart
 MIRRORED = {"A": "B", "B": "A", "tie": "tie", "unclear": "unclear"}
+VOTE = {"A": 1.0, "B": 0.0, "tie": 0.5}
 PAPER_SEGMENT_S, PAPER_MIN_WORDS = 100.0, 200
 Z = 1.959964  # 95 %
 
@@ -66,31 +72,64 @@ class Judged:
     second: Verdict
 
     @property
+    def clear(self) -> bool:
+        """Whether the judge gave an answer in both orders."""
+        return "unclear" not in (self.first, self.second)
+
+    @property
+    def flips(self) -> bool:
+        """Whether the two orders name different winners."""
+        return {self.first, self.second} == {"A", "B"}
+
+    @property
     def winner(self) -> Verdict:
         return self.first if self.first == self.second and self.first in ("A", "B") else "tie"
 
 
 @dataclass(frozen=True)
 class Result:
-    """Every judged segment, and how many one of the two did not reach (`skipped`)."""
+    """Every judged segment, and how many one of the two did not reach (`skipped`). Rates are of those judged clearly in both orders; None where
+    there is none."""
 
     judged: tuple[Judged, ...]
     skipped: int = 0
 
+    @property
+    def clear(self) -> tuple[Judged, ...]:
+        return tuple(j for j in self.judged if j.clear)
+
     def count(self, winner: Verdict) -> int:
-        return sum(j.winner == winner for j in self.judged)
+        return sum(j.winner == winner for j in self.clear)
 
     @property
     def win_rate(self) -> float | None:
-        """A's: wins, and half of the ties, out of all segments (the share of votes of the released code). None where nothing was judged."""
-        return (self.count("A") + self.count("tie") / 2) / len(self.judged) if self.judged else None
+        """A's: wins, and half of the ties."""
+        return _share(self.count("A") + self.count("tie") / 2, len(self.clear))
+
+    @property
+    def released(self) -> float | None:
+        """The win rate as the released code counts it: A's share of all votes, where what does not name A is a vote for whoever was shown second."""
+        return _share(sum((j.first == "A") + (j.second in ("A", "tie", "unclear")) for j in self.judged), 2 * len(self.judged))
+
+    @property
+    def flip_rate(self) -> float | None:
+        return _share(sum(j.flips for j in self.clear), len(self.clear))
+
+    @property
+    def won_first(self) -> float | None:
+        """A's share of the votes when A was shown first, a tie counting half."""
+        return _share(sum(VOTE[j.first] for j in self.clear), len(self.clear))
+
+    @property
+    def won_second(self) -> float | None:
+        return _share(sum(VOTE[j.second] for j in self.clear), len(self.clear))
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """Wilson's 95 % interval over segments. It takes them for independent, which segments of one stream are not: read it as too narrow."""
         if self.win_rate is None:
             return None
-        n, p = len(self.judged), self.win_rate
+        n, p = len(self.clear), self.win_rate
         middle, reach = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
         return (middle - reach) / (1 + Z**2 / n), (middle + reach) / (1 + Z**2 / n)
 
@@ -98,7 +137,12 @@ class Result:
         """For metrics.json."""
         low, high = self.interval or (None, None)
         return {"win_rate": self.win_rate, "low": low, "high": high, "wins": self.count("A"), "losses": self.count("B"), "ties": self.count("tie"),
-                "segments": len(self.judged), "skipped": self.skipped, "unclear": sum("unclear" in (j.first, j.second) for j in self.judged)}
+                "flip_rate": self.flip_rate, "won_first": self.won_first, "won_second": self.won_second,
+                "segments": len(self.judged), "skipped": self.skipped, "unclear": len(self.judged) - len(self.clear)}
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def segments(row: dict, a: Sequence[str], b: Sequence[str], segment_s: float = PAPER_SEGMENT_S, chunk_s: float = 1.0, min_words: int = 1

@@ -27,7 +27,7 @@ class Ahead(Generic[Item]):
         self._left = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()  # one that hangs must not keep the process alive
 
-    def take(self, wait_s: float) -> tuple[str, Item | Exception | None]:
+    def take(self, wait_s: float | None) -> tuple[str, Item | Exception | None]:
         """("item", it), ("error", what the source raised) or ("end", None). Raises `queue.Empty` where none of them comes within `wait_s`."""
         return self._taken.get(timeout=wait_s)
 
@@ -56,8 +56,9 @@ class Ahead(Generic[Item]):
                 close()
 
 
-def fail_if_silent(source: Iterable[Item], stall_s: float) -> Iterator[Item]:
-    """The items of `source`, taken one ahead in a thread of their own; `UserError` where the next lets us wait longer than `stall_s`."""
+def fail_if_silent(source: Iterable[Item], stall_s: float | None) -> Iterator[Item]:
+    """The items of `source`, taken one ahead in a thread of their own; `UserError` where the next lets us wait longer than `stall_s`. None: for
+    ever, as for a file that is read and resized while a GPU is busy with the second before."""
     ahead = Ahead(source)
     try:
         while True:

@@ -13,10 +13,14 @@ import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from streamingvlm.media import file_index
+
+if TYPE_CHECKING:
+    import av
 
 
 def write_h264(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:
@@ -38,6 +42,12 @@ def loop(source: str | Path, target: str | Path, loop_s: float, max_pixels: int 
         kept = ((tick, frame) for tick, frame in shown if tick < loop_s * 90000)
         _encode(once, kept, Fraction(index.info.fps).limit_denominator(1001), Fraction(1, 90000))
         _repeat(once, part, loop_s, index.info.duration_s)
+
+
+def tell_colours(codec: av.VideoCodecContext) -> None:
+    """RGB is encoded by BT.601's matrix here; who plays a picture of 720 lines or more takes BT.709's for granted, unless told."""
+    if min(codec.width, codec.height) >= 720:
+        codec.colorspace, codec.color_range = 6, 1  # H.273: SMPTE 170M, limited
 
 
 @contextlib.contextmanager
@@ -65,6 +75,7 @@ def _encode(part: Path, ticked: Iterable[tuple[int, np.ndarray]], rate: Fraction
         for tick, pixels in ticked:
             if not stream.width:
                 stream.width, stream.height = pixels.shape[1], pixels.shape[0]
+                tell_colours(stream.codec_context)
             if pixels.shape != (stream.height, stream.width, 3) or stream.width % 2 or stream.height % 2:
                 raise ValueError(f"write_h264 takes frames of one even size, not {pixels.shape}.")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")

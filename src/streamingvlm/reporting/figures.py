@@ -22,10 +22,10 @@ POLICIES = {"streaming": "#0072B2", "full": "#D55E00", "upstream": "#56B4E9", "w
 OTHERS = ("#CC79A7", "#7F7F7F", "#000000", "#B8A000")
 STAGES = {"read": "#999999", "encode": "#56B4E9", "evict": "#F0E442", "prefill": "#009E73", "decode": "#CC79A7"}
 # What each policy takes away from `streaming`, or adds to it: said beside its bar.
-PARTS = {"streaming": "the paper's cache", "no_sink": "- sink", "no_text": "- text window", "growing": "- contiguous positions",
-         "full": "keeps everything", "window": "restarts", "overlap": "all computed afresh", "streaming_closing": "+ 2 tokens refreshed",
-         "streaming_text": "+ previous text refreshed", "streaming_said": "+ words refreshed", "streaming_rounds": "+ text of rounds refreshed",
-         "streaming_all_text": "+ all text refreshed"}
+PARTS = {"streaming": "the paper's cache", "no_sink": "- sink", "no_text": "- text window", "no_vision": "- older video",
+         "growing": "- contiguous positions", "full": "keeps everything", "window": "restarts", "overlap": "all computed afresh",
+         "streaming_closing": "+ 2 tokens refreshed", "streaming_text": "+ previous text refreshed", "streaming_said": "+ words refreshed",
+         "streaming_rounds": "+ text of rounds refreshed", "streaming_all_text": "+ all text refreshed", "long_vision": "+ twice the video"}
 SCORES = {"who": "right names", "score": "exact scores"}
 SMOOTH = 31        # chunks, or training steps, in a running median
 MINUTES = 5        # minutes in the running mean of `quality`

@@ -20,13 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.protocol import redacted
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$"
+NAME = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"
+EXAMPLE = "- {name: gate, url: 'rtsp://…'}"
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 class Camera(BaseModel):
     """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
-    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about."""
+    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a picture
+    whose shorter side is longer is brought to it; the model's is taken from that, and it is what people see. `transport`: of RTSP."""
 
     model_config = STRICT
     name: str = Field(pattern=NAME)
@@ -37,6 +39,8 @@ class Camera(BaseModel):
     fps: float = Field(8.0, gt=0, le=60)
     budget_ms: float | None = Field(None, gt=0, le=60_000)
     comment: bool = True
+    inference_px: int = Field(720, ge=96, le=4320)
+    transport: Literal["tcp", "udp"] = "tcp"
 
 
 class Service(BaseModel):
@@ -77,6 +81,8 @@ def load(path: Path) -> Settings:
         raise UserError(f"There is no {path}: write one (`streamingvlm serve --help` shows how), or try `streamingvlm serve --demo`.") from None
     except (OSError, UnicodeDecodeError):
         raise UserError(f"{path} cannot be read as text: name another file.") from None
+    except RecursionError:
+        raise UserError(f"{path} nests lists or keys too deeply: see `streamingvlm serve --help` for how it looks.") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it.") from None
@@ -85,10 +91,15 @@ def load(path: Path) -> Settings:
 
 def parse(told: object, source: str = "cameras.yaml") -> Settings:
     """Check what a file said. UserError also for two cameras of one name, and for more than `service.max_cameras`."""
+    if isinstance(told, dict):  # a key with nothing behind it is as good as none
+        told = {key: value for key, value in told.items() if value is not None or key not in Settings.model_fields}
     settings = _checked(Settings, told, source)
     names = [camera.name for camera in settings.cameras]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{source}: two cameras are called {twice!r}; give each a name of its own.")
+    seen: set[str] = set()
+    for name in names:  # Gate and gate are one name to most people, and to some databases and disks
+        if name.casefold() in seen:
+            raise UserError(f"{source}: two cameras are called {name!r}, small letters or not; give each a name of its own.")
+        seen.add(name.casefold())
     if len(names) > settings.service.max_cameras:
         raise UserError(f"{source}: {len(names)} cameras are more than `service.max_cameras` allows, {settings.service.max_cameras}.")
     return settings
@@ -118,6 +129,9 @@ def _sentence(error: ValidationError, told: dict) -> str:
     if first["type"] == "missing":
         return f"{where} is missing."
     if first["loc"][-1] == "name":
-        return f"{where} must be letters, digits, spaces, dots, - and _, at most 64 of them, beginning with a letter or a digit."
+        return f"{where} must be letters (a to z), digits, dots, - and _, with spaces between, at most 64, beginning with a letter or a digit."
+    if first["type"] in {"tuple_type", "model_type", "model_attributes_type"}:
+        wanted = {"cameras": f"a list, {EXAMPLE} a camera", "service": "keys, {port: 8090}"}.get(str(first["loc"][-1]), f"a camera, {EXAMPLE}")
+        return f"{where} must hold {wanted}, not {redacted(str(first['input']))[:60]!r}."
     shown = "" if first["loc"][-1] == "url" else f", not {redacted(str(first['input']))[:60]!r}"
     return f"{where}: {first['msg'][:1].lower() + first['msg'][1:]}{shown}."

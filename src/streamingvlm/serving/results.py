@@ -20,7 +20,7 @@ import weakref
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from heapq import merge
 
@@ -30,6 +30,7 @@ KEPT, QUEUED, PAGE, PICTURES = 256, 256, 128, 128
 REMEMBERED = 4096  # numbers of records that were let go, of each stream and type: so far back the count of missed ones is exact
 
 Listener = Callable[["Record", bytes | None], None]
+LostListener = Callable[[str, Mapping[str, float]], None]
 
 
 class Record(dict):
@@ -91,6 +92,7 @@ class Results:
         self._order: dict[tuple[str, str], int] = {}
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
         self._listeners: list[Listener] = []
+        self._lost_listeners: list[LostListener] = []
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._lock = threading.RLock()
 
@@ -137,9 +139,16 @@ class Results:
             self._subscriptions.add(subscription)
         return subscription
 
-    def listen(self, listener: Listener) -> None:
-        """Call `listener(record, picture)` with each record, at once and in order: it must not wait for anything."""
+    def listen(self, listener: Listener, of_lost: LostListener | None = None) -> None:
+        """Call `listener(record, picture)` with each record, at once and in order: it must not wait for anything. `of_lost`: as `lost`."""
         self._listeners.append(listener)
+        if of_lost:
+            self._lost_listeners.append(of_lost)
+
+    def lost(self, stream: str, ms: Mapping[str, float]) -> None:
+        """A frame was lost and a newer one decided now, {clock: ms} after it: no record, but part of how late decisions are."""
+        for listener in self._lost_listeners:
+            listener(stream, ms)
 
     def picture(self, name: str) -> bytes | None:
         """An alarm's JPEG by the name in its record; only the newest are kept here."""

@@ -26,6 +26,7 @@ from streamingvlm.base.timing import Stopwatch, peak_gpu_mb, resident_mb
 from streamingvlm.context import dialogue
 from streamingvlm.context.dialogue import Dialogue, Span, ids_of, rearrange
 from streamingvlm.context.policy import REFRESH, Extent, Plan, Policy
+from streamingvlm.media.watchdog import fail_if_silent
 from streamingvlm.models.qwen25.decode import DecodeToken
 from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM, Pixels, Prefill
@@ -76,9 +77,10 @@ class Streamer:
         self.clock = Stopwatch(self.vlm.device)
 
     def stream_chunks(self, name: str, chunks: Iterable[Chunk], ahead: bool = False) -> Iterator[Comment]:
-        """Comment on each chunk as it comes. `ahead`: read the next chunk, and begin to encode it, while text is decoded: on a GPU the two then
-        overlap. Only for a source that has its next chunk at hand: with a live one, these words would wait for frames that have not arrived."""
-        source, seen = iter(chunks), None
+        """Comment on each chunk as it comes. `ahead`: read the next chunk in a thread, and begin to encode it while text is decoded: on a GPU all
+        three then overlap. Only for a source that has its next chunk at hand: with a live one, these words would wait for frames that have not
+        arrived."""
+        source, seen = iter(fail_if_silent(chunks, None) if ahead else chunks), None
 
         def look_ahead() -> None:
             nonlocal coming, seen

@@ -126,7 +126,7 @@ def states(items) -> list[str]:
 
 
 def reasons(items) -> list[str]:
-    return [item.reason for item in items if isinstance(item, Change) and item.state in ("waiting", "failed")]
+    return [item.reason for item in items if isinstance(item, Change) and item.state in ("waiting", "refused", "failed")]
 
 
 def test_it_begins_at_the_live_edge_and_goes_on_evenly_with_the_senders_dates_to_its_end(filmed):
@@ -194,6 +194,25 @@ def test_a_server_that_begins_to_count_anew_is_a_new_connection(filmed):
     with camera.serving() as address:
         items = follow(Hls(address), step)
     assert reasons(items) == ["Its playlist began anew."]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_behind_a_discontinuity_it_goes_on_with_nothing_lost_and_nothing_twice(ended, filmed):
+    camera = Camera(filmed)
+    part = [line for k in (0, 1) for line in (f"#EXTINF:{STEP_S:.3f},", f"all{k}.ts")]
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", *(part[2:] if not ended else part), "#EXT-X-DISCONTINUITY", *part]
+    camera.faults["live.m3u8"] = (200, "\n".join([*(lines if ended else lines[:4]), *(["#EXT-X-ENDLIST"] if ended else [])]).encode())
+
+    def step(items) -> bool:
+        if not ended and len(pictures(items)) == EACH // 2:
+            camera.faults["live.m3u8"] = (200, "\n".join(lines).encode())
+        return states(items)[-1] == "ended" or (not ended and len(pictures(items)) == 2 * EACH)
+
+    with camera.serving() as address:
+        items = follow(Hls(address), step)
+    numbers = [*(range(2 * EACH) if ended else range(EACH, 2 * EACH)), *range(2 * EACH if ended else EACH)]
+    assert [shown(p) for p in pictures(items)] == numbers
+    assert reasons(items) == ["Its stream begins anew."]
 
 
 def test_a_list_that_no_longer_grows_is_dead(filmed, monkeypatch):

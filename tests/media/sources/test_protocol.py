@@ -73,6 +73,14 @@ def test_a_connection_that_lasted_makes_the_next_wait_short_again():
     assert waits[2] > 0.39 and waits[3] < 0.3, waits
 
 
+def test_a_wrong_password_is_not_tried_again_and_again():
+    refused, down = [SourceError("401", refused=True)], [SourceError("down")]
+    _, changes = play(Script(refused, down, refused, refused, [0]), refused_backoff=(0.2, 0.3))
+    waits = [(a.state, b.at - a.at) for a, b in itertools.pairwise(changes) if a.reason]
+    assert [state for state, _ in waits] == ["refused", "waiting", "refused", "refused"]
+    assert all(wait >= least for (_, wait), least in zip(waits, (0.2, 0.02, 0.3, 0.3), strict=True)), waits
+
+
 def test_what_cannot_be_mended_is_not_tried_again():
     seen, changes = play(Script([0, SourceError("The file is damaged.", fatal=True)], [1]))
     assert seen[-1] == "failed" and changes[-1].reason == "The file is damaged." and 1 not in seen

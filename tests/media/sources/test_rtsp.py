@@ -175,13 +175,14 @@ def test_a_camera_that_is_not_there_yet_is_found_once_it_is():
     assert states(items) == ["connecting", "waiting", "connecting", "waiting", "connecting", "live"]
 
 
-@pytest.mark.parametrize(("place", "says"), [("cam:s3cret@/card", "401"), ("/card", "401"), ("cam:right@/no/such", "404")])
-def test_a_refusal_is_a_sentence_without_the_password_and_is_tried_again(place, says, capfd, caplog):
+@pytest.mark.parametrize(("place", "says", "state"), [("cam:s3cret@/card", "401", "refused"), ("/card", "401", "refused"),
+                                                      ("cam:right@/no/such", "404", "waiting")])
+def test_a_refusal_is_a_sentence_without_the_password_and_is_tried_again(place, says, state, capfd, caplog):
     user, _, path = place.rpartition("@")
     with running({"card": card()}, user=("cam", "right")) as address:
         source = Rtsp(address.replace("//", f"//{user}@" if user else "//") + path)
-        items = follow(source, lambda items: states(items).count("waiting") == 2)
-    reasons = {change.reason for change in items if change.state == "waiting"}
+        items = follow(source, lambda items: states(items).count(state) == 2, refused_backoff=(0.1, 0.1))
+    reasons = {change.reason for change in items if change.state == state}
     assert len(reasons) == 1 and says in reasons.pop()
     everything = f"{items} {source.label} {capfd.readouterr()} {caplog.text}"
     assert "s3cret" not in everything and "right" not in everything.replace("right ones", "")

@@ -57,6 +57,15 @@ def test_counts_and_latencies_are_those_of_the_service():
     assert value(samples, "batch_size_sum") == 14 and value(samples, "process_up", process="analytics") == 1
 
 
+def test_a_frame_that_was_lost_counts_until_a_newer_one_is_decided():
+    service, telemetry = spoken()
+    service.results.lost("door", {"release": 4500.0, "capture": 5500.0})
+    samples = scraped(telemetry)
+    assert value(samples, "release_to_decision_seconds_count", stream="door") == 5
+    assert value(samples, "release_to_decision_seconds_bucket", stream="door", le="2.0") == 4
+    assert value(samples, "capture_to_decision_seconds_sum", stream="door") == pytest.approx(0.365 + 4 + 5.5)
+
+
 def test_two_services_do_not_mix_and_a_camera_that_went_leaves_no_series():
     service, telemetry = spoken()
     other = Telemetry(FakeService())

@@ -66,6 +66,31 @@ def test_a_busy_commentator_gets_the_newest_and_the_rest_is_counted():
     asyncio.run(run())
 
 
+def test_a_commentator_that_is_killed_again_and_again_speaks_again_and_what_was_lost_is_counted():
+    async def run():
+        made = speech([])
+        made.worker.start = lambda loop: None
+        for k in range(12):
+            show(made, "a", k)
+        await asyncio.sleep(0.05)
+        assert len(chunks(made)) == 1 and not made.skipped  # one is with it, half of another here
+        for _ in range(2):
+            made._gone(-9)
+        assert made.skipped == 1 and made.restarts == 2
+        for k in range(12, 28):
+            show(made, "a", k)
+        await asyncio.sleep(0.05)
+        assert len(chunks(made)) == 1 and made.skipped == 2, "nobody is there to be handed a chunk: of two that are complete the newer waits"
+        made._message(("ready", 1.0, 2))
+        assert made.skipped == 4  # that one, and the frames of a second that was half over
+        for k in range(28, 45):
+            show(made, "a", k)
+        await asyncio.sleep(0.05)
+        assert [sent["a"].index for sent in chunks(made)] == [0, 0]
+
+    asyncio.run(run())
+
+
 def test_too_few_frames_are_no_chunk_and_a_new_connection_begins_a_new_stream():
     async def run():
         made = speech([])

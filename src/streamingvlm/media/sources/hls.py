@@ -48,11 +48,12 @@ class Hls:
     def __init__(self, address: str, answer_s: float = ANSWER_S):
         self.address, self.answer_s = address, answer_s
         self.label = redacted(address)
+        self.going_on: int | None = None  # the segment that the next connection begins with: where the stream began anew
 
     def connect(self, stop: threading.Event) -> Iterator[Picture]:
         import av
 
-        joined = Joined(Segments(self.address, self.answer_s, stop), stop)
+        joined = Joined(Segments(self.address, self.answer_s, stop, self.going_on), stop)
         try:
             if not joined.begins():
                 return
@@ -69,6 +70,7 @@ class Hls:
         except (av.error.FFmpegError, OSError) as error:
             raise joined.failed or SourceError(why(error, self.address)) from None
         finally:
+            self.going_on = joined.broke_at
             joined.leave()
         if joined.failed:
             raise joined.failed
@@ -91,10 +93,10 @@ class Due:
 
 
 class Segments:
-    """The segments of an address from the newest on, fetched (`Ahead` iterates it in a thread)."""
+    """The segments of an address from the newest on, or from number `begin` if it is still there, fetched (`Ahead` iterates it in a thread)."""
 
-    def __init__(self, address: str, answer_s: float, stop: threading.Event):
-        parts = urlsplit(address)
+    def __init__(self, address: str, answer_s: float, stop: threading.Event, begin: int | None = None):
+        parts, self.begin = urlsplit(address), begin
         host = parts.netloc.rpartition("@")[2]
         self.address, self.host, self.answer_s, self.stop = parts._replace(netloc=host).geturl(), parts.hostname, answer_s, stop
         name = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -107,6 +109,8 @@ class Segments:
             listed = self._list()
         # Of a list that is complete all is seen, of one that grows only what is new.
         following = listed.segments[0 if listed.ended else -1].number if listed.segments else 0
+        if self.begin in {segment.number for segment in listed.segments}:
+            following = self.begin
         missing, grown, setup = 0, time.monotonic(), b""
         while not self.stop.is_set():
             segment = next((s for s in listed.segments if s.number >= following), None)
@@ -180,7 +184,7 @@ class Missing(SourceError):
 def _refusal(code: int) -> SourceError:
     if code in {404, 410}:
         return Missing(f"It has nothing at this path ({code}): see whether the address is right, or whether the camera sends.")
-    return SourceError(REFUSALS.get(code, f"It answers with an error ({code})."))
+    return SourceError(REFUSALS.get(code, f"It answers with an error ({code})."), refused=code in REFUSALS)
 
 
 def _unreachable(error: Exception) -> str:
@@ -201,6 +205,7 @@ class Joined:
         self.offset_s: float | None = None  # from timestamps to seconds since 1970
         self.over = False
         self.failed: SourceError | None = None
+        self.broke_at: int | None = None  # the segment with which the stream began anew
 
     def begins(self) -> bool:
         """Wait for the first segment -> whether there is one. Raises `SourceError`."""
@@ -248,6 +253,7 @@ class Joined:
                 return True
             self.over = True
             if kind == "item":
+                self.broke_at = what[0].number
                 self.failed = SourceError("Its stream begins anew.")
             elif kind == "error":
                 self.failed = what if isinstance(what, SourceError) else SourceError(f"{type(what).__name__}: {what}")

@@ -20,7 +20,7 @@ from streamingvlm.media.sources.protocol import Source, redacted
 from streamingvlm.media.sources.rtsp import TRANSPORTS, Rtsp
 
 Make = Callable[[str], Source]
-ADDRESSES = "rtsp://…, rtsps://…, https://….m3u8, file:clip.mp4?loop=1, a file's path, pattern:640x360@30, or webrtc: to push to"
+ADDRESSES = "rtsp://…, rtsps://…, https://….m3u8, file:clip.mp4?loop=1, a file's path, pattern:640x360@30, city:1/8, or webrtc: to push to"
 
 
 def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | None = None) -> Source:

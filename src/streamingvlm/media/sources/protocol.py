@@ -23,7 +23,7 @@ from streamingvlm.media.watchdog import Ahead
 if TYPE_CHECKING:
     import av
 
-STATES = ("connecting", "live", "stalled", "waiting", "ended", "failed")
+STATES = ("connecting", "live", "stalled", "waiting", "refused", "ended", "failed")
 ROOM = 8  # pictures between a connection's thread and whoever takes them: more would only be older
 LOOK_S = 0.1  # how long a stop, or a silence, goes unnoticed
 SECRETS = ((re.compile(r"(\w+://)(?:[^/\n]*|\S*)@"), r"\1***@"),
@@ -57,11 +57,12 @@ class Change:
 
 
 class SourceError(Exception):
-    """Why a connection ended or never came about. `fatal`: trying again cannot help (a wrong password can be mended at the camera, so it is not)."""
+    """Why a connection ended or never came about. `fatal`: trying again cannot help. `refused`: a wrong password, which may be mended at the
+    camera; but cameras lock out who tries it a few times in a row."""
 
-    def __init__(self, reason: str, fatal: bool = False):
+    def __init__(self, reason: str, fatal: bool = False, refused: bool = False):
         super().__init__(redacted(reason))
-        self.reason, self.fatal = redacted(reason), fatal
+        self.reason, self.fatal, self.refused = redacted(reason), fatal, refused
 
 
 class Source(Protocol):
@@ -84,14 +85,15 @@ def redacted(text: str) -> str:
 
 
 def watched(source: Source, stop: threading.Event, *, stall_s: float = 3.0, patience_s: float = 10.0, backoff: tuple[float, float] = (0.25, 8.0),
-            clock: Callable[[], float] = time.time) -> Iterator[Picture | Change]:
+            refused_backoff: tuple[float, float] = (30.0, 600.0), clock: Callable[[], float] = time.time) -> Iterator[Picture | Change]:
     """The pictures of `source` over as many connections as it takes, and each change of its state. Ends after `stop`, `ended` or `failed`.
 
     `stall_s` without a picture is a stall, and twice as long the end of the connection; the first picture of one may take `patience_s`. Between two
     connections, and after a first that failed, it waits `backoff[0]` seconds, twice as long after each further failure, at most `backoff[1]`; after
-    one that showed pictures for longer than a stall, as at first. Each connection has a thread of its own: one that hangs delays no stop.
+    one that showed pictures for longer than a stall, as at first. After a refusal it waits as `refused_backoff` says. Each connection has a thread of
+    its own: one that hangs delays no stop.
     """
-    epoch, wait_s = 0, backoff[0]
+    epoch, waits_s = 0, {False: backoff[0], True: refused_backoff[0]}
     patience = (stall_s, patience_s) if source.live else (math.inf, math.inf)
     while not stop.is_set():
         yield Change("connecting", "", epoch, clock())
@@ -108,10 +110,10 @@ def watched(source: Source, stop: threading.Event, *, stall_s: float = 3.0, pati
             yield Change("ended", "", epoch, clock()) if end is None else Change("failed", end.reason, epoch, clock())
             return
         if lived_s > stall_s:
-            wait_s = backoff[0]
-        yield Change("waiting", end.reason, epoch, clock())
-        stop.wait(wait_s)
-        wait_s = min(2 * wait_s, backoff[1])
+            waits_s = {False: backoff[0], True: refused_backoff[0]}
+        yield Change("refused" if end.refused else "waiting", end.reason, epoch, clock())
+        stop.wait(waits_s[end.refused])
+        waits_s[end.refused] = min(2 * waits_s[end.refused], (refused_backoff if end.refused else backoff)[1])
         epoch += 1
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media import packets
+from streamingvlm.media import packets, writer
 
 CLOCK_HZ = 90_000
 TO_NTP_S = 2_208_988_800  # from 1900 to 1970
@@ -133,6 +133,7 @@ class Encoded:
                 raise ValueError(f"Encoded takes pictures [H, W, 3] of an even size, not {picture.shape}.")
             self.encoder = encoder = av.CodecContext.create("libx264", "w")
             encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            writer.tell_colours(encoder)
             encoder.framerate = Fraction(self.fps).limit_denominator(1001)
             encoder.time_base, encoder.thread_count = 1 / encoder.framerate, 1
             encoder.options = {"preset": "superfast", "tune": "zerolatency", "crf": str(self.crf), "bf": "0",

@@ -1,6 +1,6 @@
 """A camera that speaks RTSP: one connection, its pictures as they come, captured when the camera's sender reports say. FFmpeg does the talking.
 
-Each call into FFmpeg ends by itself after `answer_s`, whatever the camera does; how long a silence may last, `protocol.watched` says.
+Each call into FFmpeg ends by itself after a time, whatever the camera does; how long a silence may last, `protocol.watched` says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ TRANSPORTS = ("tcp", "udp")
 REFUSALS = {401: "It refuses the user name or the password (401): put the right ones into the address.",
             403: "It forbids this address to this user (403)."}
 UNHEARD = "Nothing answers at this host and port: see whether the camera is on, and whether the port is right."
-ANSWER_S = 5.0  # how long FFmpeg waits for anything, before it gives up by itself
+ANSWER_S = 5.0  # how long FFmpeg waits for an answer, before it gives up by itself
+READ_S = 8.0  # and for a packet: longer than `watched` does, since it then first hands out the picture that it held back, as if the camera lived
 # Nothing is looked at before the first packet is handed over (else 1-2 s of a slow camera are held back), and its sound is not sent at all.
 OPTIONS = {"probesize": "32", "analyzeduration": "0", "allowed_media_types": "video"}
 
@@ -30,15 +31,15 @@ class Rtsp:
 
     live = True
 
-    def __init__(self, address: str, transport: str = "tcp", answer_s: float = ANSWER_S):
-        self.address, self.transport, self.answer_s = address, transport, answer_s
+    def __init__(self, address: str, transport: str = "tcp", answer_s: float = ANSWER_S, read_s: float = READ_S):
+        self.address, self.transport, self.answer_s, self.read_s = address, transport, answer_s, read_s
         self.label = redacted(address)
 
     def connect(self, stop: threading.Event) -> Iterator[Picture]:
         import av
 
         try:
-            with av.open(self.address, options={**OPTIONS, "rtsp_transport": self.transport}, timeout=self.answer_s) as container:
+            with av.open(self.address, options={**OPTIONS, "rtsp_transport": self.transport}, timeout=(self.answer_s, self.read_s)) as container:
                 if not container.streams.video:
                     raise SourceError("It sends no picture.")
                 stream = container.streams.video[0]
@@ -49,7 +50,8 @@ class Rtsp:
                     if packet.size:
                         yield from decoder.pictures(packet)
         except (av.error.FFmpegError, OSError) as error:
-            raise SourceError(why(error, self.address)) from None
+            refused = isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError))
+            raise SourceError(why(error, self.address), refused=refused) from None
         if not stop.is_set():
             raise SourceError("It closed the connection.")  # FFmpeg says no more; a camera has no end
 
@@ -74,6 +76,7 @@ def why(error: Exception, address: str) -> str:
 
     known = ((av.error.HTTPUnauthorizedError, REFUSALS[401]), (av.error.HTTPForbiddenError, REFUSALS[403]),
              (av.error.HTTPNotFoundError, "It has nothing at this path (404): see the camera's manual for the path."),
+             (av.error.HTTPOtherClientError, "It sends no picture at this path, or not in this way: try another path, or the other `transport`."),
              (ConnectionRefusedError, UNHEARD),
              (av.error.ExitError, "It fell silent."),
              (av.error.TimeoutError, "It did not answer in time."),

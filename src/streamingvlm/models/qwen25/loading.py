@@ -64,8 +64,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None, decode: str = "auto") -> VLM:
-    """A folder written by `VLM.save` (plain or compressed), or a name on the hub. `decode`: see `Decoder`.
+def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None, decode: str = "auto", head: str = "whole") -> VLM:
+    """A folder written by `VLM.save` (plain or compressed), or a name on the hub. `decode`: see `Decoder`; `head`: see `head.HEADS`.
 
     Raises UserError if the folder holds no whole Qwen2.5-VL, or the hub cannot be reached."""
     from streamingvlm.models.qwen25 import compress
@@ -86,7 +86,10 @@ def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = Non
         raise UserError(f"{name} lacks its tokenizer's files, or they are another model's; name a folder that has them.")
     if broken := _not_finite(vlm.hf):
         raise UserError(f"{name} holds numbers that are not finite, in {broken}: its training diverged or the file is damaged; name another model.")
-    return VLM(vlm.hf, vlm.tokenizer, decode)
+    vlm = VLM(vlm.hf, vlm.tokenizer, decode)
+    if head == "quick":
+        vlm.quicken()
+    return vlm
 
 
 def _not_finite(hf: torch.nn.Module) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGenera
 from streamingvlm.context.cache import KVCache, Rope, WriteSlots, rotate
 from streamingvlm.models.qwen25.decode import Decoder, DecodeToken
 from streamingvlm.models.qwen25.fused import Block
+from streamingvlm.models.qwen25.head import QuickHead
 from streamingvlm.models.qwen25.vision import Grid, Tower
 
 Pixels = tuple[Tensor, Grid]  # patches [P, 1176] of one chunk and their grid
@@ -51,6 +52,7 @@ class VLM:
         if self.device.type == "cuda":  # torch's first choice on Hopper, cuDNN, builds a plan for each new length of a cache: 0.1-0.4 s a word
             torch.backends.cuda.enable_cudnn_sdp(False)
         self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.quick: QuickHead | None = None
         self.on_attention: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, the last new token's query [H, D], all keys [K, S, D])
 
     def time_step(self, fps: float) -> int | float:
@@ -157,7 +159,12 @@ class VLM:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [..., E] -> logits [..., vocabulary], float32."""
-        return self.hf.lm_head(hidden).float()
+        return (self.quick or self.hf.lm_head)(hidden).float()
+
+    def quicken(self) -> None:
+        """Say words by a `QuickHead` from now on, where that is of use: on a CPU, with a layer that is not int8 already."""
+        if self.device.type == "cpu" and type(self.hf.lm_head) is nn.Linear:
+            self.quick = QuickHead(self.hf.lm_head)
 
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)

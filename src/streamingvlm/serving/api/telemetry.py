@@ -2,38 +2,40 @@
 
     text, kind = Telemetry(service).text()
 
-Counts come from the service at the moment of a scrape; only latencies are noted decision by decision, from the records that are published.
+Counts come from the service at the moment of a scrape; only latencies are noted one by one, from the records that are published and of
+frames that were lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from streamingvlm.media.sources.protocol import STATES
 from streamingvlm.serving.api.service import Service
 from streamingvlm.serving.results import TYPES, Record
 
 LATENCY_S = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)  # with the usual budget, 0.12, among them
+CLOCKS = {"release": "From a frame's release by its jitter buffer to its decision, or to a newer one's where it was lost.",
+          "capture": "From a frame's capture, by the camera's clock or else the receiver's, to the same."}
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-STATES = ("connecting", "live", "stalled", "waiting", "ended", "failed")
 
 
 class Telemetry:
     def __init__(self, service: Service):
         self.service, self.registry = service, CollectorRegistry()
         self.latency = {clock: Histogram(f"streamingvlm_{clock}_to_decision_seconds", told, ["stream"], registry=self.registry, buckets=LATENCY_S)
-                        for clock, told in (("release", "From a frame's release by its jitter buffer to its decision."),
-                                            ("capture", "From a frame's capture, by the camera's clock or else the receiver's, to its decision."))}
+                        for clock, told in CLOCKS.items()}
         self.records = Counter("streamingvlm_records", "Records published.", ["type"], registry=self.registry)
         self.alarms = Counter("streamingvlm_alarms", "Alarms that went on.", ["stream", "kind"], registry=self.registry)
         self.of_type = {type_: self.records.labels(type_) for type_ in TYPES}
         self.of_stream: dict[tuple[str, str], Histogram] = {}
         self.raised: set[tuple[str, str]] = set()
         self.registry.register(self)
-        service.results.listen(self.note)
+        service.results.listen(self.note, self.observe)
 
     def note(self, record: Record, picture: bytes | None) -> None:
         self.of_type[record["type"]].inc()
@@ -41,13 +43,14 @@ class Telemetry:
             self.raised.add((record["stream"], record["kind"]))
             self.alarms.labels(record["stream"], record["kind"]).inc()
         elif record["type"] == "decision":
-            for clock, family in self.latency.items():
-                took_ms = record["ms"].get(clock)
-                if took_ms is not None:
-                    key = clock, record["stream"]
-                    if key not in self.of_stream:
-                        self.of_stream[key] = family.labels(record["stream"])
-                    self.of_stream[key].observe(took_ms / 1000)
+            self.observe(record["stream"], record["ms"])
+
+    def observe(self, stream: str, ms: Mapping[str, float]) -> None:
+        for clock, family in self.latency.items():
+            if clock in ms:
+                if (clock, stream) not in self.of_stream:
+                    self.of_stream[clock, stream] = family.labels(stream)
+                self.of_stream[clock, stream].observe(ms[clock] / 1000)
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
         """(metrics, their content type) as the scraper likes them best."""

@@ -6,10 +6,12 @@ cause and told in `losses`. Knows no slot and no process. Letters: H W pixels.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +22,16 @@ from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.intake import picture as pictures
 
+if TYPE_CHECKING:
+    import av
+
 PREVIEW_S = 1.0  # between two previews while nobody looks: an alarm wants a picture
 CREDIT = 8
 EARLY_S, LATE_S = 2.0, 600.0  # a sender whose clock is further off than that from when a picture came is not believed
 BACK_S = 1.0  # a clock that goes back by more begins a new epoch
 LARGEST_S = 1e12  # of timestamps
+KEPT_S, KEPT_PX = 1.0, 48 << 20  # how long behind its release a frame's picture is kept for an alarm, and how many pixels of a camera
+STILL_PX = 1280  # the longer side of an alarm's picture
 
 
 class Reading:
@@ -36,11 +43,12 @@ class Reading:
         self.camera, self.name, self.shape, self.send, self.wake, self.count = camera, camera.name, shape, send, wake, count
         self.jumps = 0  # times that a sender's clock went back without a new connection
         self.first_epoch, self.epoch, self.index = epoch, epoch, index
-        self.source = kinds.source(camera.url, more=more)
+        self.source = kinds.source(camera.url, transport=camera.transport, more=more)
         self.buffer, self.pace = JitterBuffer(camera.delay_s), Pace(camera.fps)
         self.lock, self.stop, self.credit = threading.Lock(), threading.Event(), threading.Semaphore(CREDIT)
         self.losses: Counter[str] = Counter()
         self.times: deque[float] = deque(maxlen=32)  # pts of the newest pictures
+        self.shown: deque[tuple[int, av.VideoFrame | np.ndarray]] = deque(maxlen=math.ceil((camera.delay_s + KEPT_S) * camera.fps))
         self.wanted_until = self.preview_at = 0.0
         self.thread = threading.Thread(target=self._run, name=camera.name, daemon=True)
         self.thread.start()
@@ -111,7 +119,8 @@ class Reading:
         if not self.pace.keeps(taken.pts_s):
             return self._lose("subsampled")
         try:
-            fitted = pictures.fitted(taken.image, *self.shape[:2])
+            image = pictures.bounded(taken.image, self.camera.inference_px)
+            fitted = pictures.fitted(image, *self.shape[:2])
         except (OSError, ValueError, ArithmeticError):  # FFmpeg's errors are among them
             return self._lose("decode_error")
         if not self.source.live:
@@ -122,7 +131,8 @@ class Reading:
                 self.losses[cause] += 1
                 self.landed()
         self.wake()
-        self._preview(taken, frame.stamp)
+        self._keep(frame.stamp.index, image)
+        self._preview(taken, image, frame.stamp)
 
     def _stamp(self, taken: Picture) -> Stamp:
         elapsed_s = self.times[-1] - self.times[0]
@@ -131,15 +141,32 @@ class Reading:
         captured = (taken.captured_at, "sender") if told else (taken.received_at, "receiver")
         return Stamp(self.name, self.index - 1, self.epoch, taken.pts_s, *captured, taken.received_at, fps)
 
-    def _preview(self, taken: Picture, stamp: Stamp) -> None:
+    def _keep(self, index: int, image: av.VideoFrame | np.ndarray) -> None:
+        width, height = _size(image)
+        while self.shown and (len(self.shown) + 1) * width * height > KEPT_PX:
+            self.shown.popleft()
+        self.shown.append((index, image))
+
+    def still(self, index: int) -> bytes | None:
+        """A JPEG of frame `index` as large as it was kept; None where that is too long ago."""
+        for number, image in reversed(tuple(self.shown)):
+            if number == index:
+                return pictures.preview(image, STILL_PX)
+        return None
+
+    def _preview(self, taken: Picture, image: av.VideoFrame | np.ndarray, stamp: Stamp) -> None:
         now = time.time()
         if now < self.wanted_until or now >= self.preview_at + PREVIEW_S:
             self.preview_at = now
-            image = taken.image
-            width, height = image.shape[1::-1] if isinstance(image, np.ndarray) else (image.width, image.height)
+            width, height = _size(taken.image)
             header = {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s, "width": width, "height": height}
             self.send("picture", self.name, header, pictures.preview(image))
 
     def _lose(self, cause: str) -> None:
         with self.lock:
             self.losses[cause] += 1
+
+
+def _size(image: av.VideoFrame | np.ndarray) -> tuple[int, int]:
+    """Width and height."""
+    return image.shape[1::-1] if isinstance(image, np.ndarray) else (image.width, image.height)

@@ -1,8 +1,8 @@
 """The process that reads a share of the cameras: a thread a camera from its source to the jitter buffer, one that releases what is due.
 
 Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
-("hang_up", ticket, name, resource), ("push", ticket, name, Picture), STOP.
-Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch),
+("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
+Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
 ("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, jpeg), ("answer", ticket, result),
 ("refused", ticket, kind, reason).
 
@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame
 from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed
 from streamingvlm.serving.intake.reading import Reading
 from streamingvlm.serving.processes import STOP
@@ -62,7 +63,7 @@ class Cameras:
                 for frame, released_at in reading.due(time.monotonic()):
                     self._hand_on(reading, frame, released_at)
                 for cause, count in reading.lost().items():
-                    self.send("lost", reading.name, cause, count, reading.first_epoch)
+                    self.send("lost", reading.name, cause, count, reading.first_epoch, None)
                 nearest = min(nearest, reading.next_at or nearest)
             self.woken.wait(max(nearest - time.monotonic(), 0.001))
             self.woken.clear()
@@ -71,7 +72,7 @@ class Cameras:
         slot = self.slots.put(frame.pixels)
         if slot is None:
             reading.landed()
-            self.send("lost", reading.name, "buffer_full", 1, reading.first_epoch)
+            self.send("lost", reading.name, "buffer_full", 1, reading.first_epoch, (released_at, frame.stamp))
         else:
             self.send("frame", frame.stamp, slot, released_at)
 
@@ -88,19 +89,19 @@ class Cameras:
                 for name, until in wanted.items():
                     if name in self.readings:
                         self.readings[name].wanted_until = until
-            case (("offer" | "hang_up" | "push") as kind, ticket, name, what):
+            case (("offer" | "hang_up" | "push" | "still") as kind, ticket, name, what):
                 self._ask(kind, ticket, name, what)
 
     def _ask(self, kind: str, ticket: int, name: str, what) -> None:
-        """For a camera that is pushed to. Answers in a thread: an offer takes a while, and others are not to wait for it."""
+        """Of a camera that is pushed to, or a picture of any. Answers in a thread: both take a while, and others are not to wait for it."""
         reading = self.readings.get(name)
 
         def answer() -> None:
             try:
-                source = reading.source if reading else None
-                if not hasattr(source, kind):
+                asked = reading if kind == "still" else reading.source if reading else None
+                if not hasattr(asked, kind):
                     raise UserError(f"{name} is not pushed to: give it an address that begins with webrtc: or push:.")
-                self.send("answer", ticket, getattr(source, kind)(what))
+                self.send("answer", ticket, getattr(asked, kind)(what))
             except UserError as error:
                 self.send("refused", ticket, type(error).__name__, str(error))
 
@@ -109,7 +110,7 @@ class Cameras:
 
 def work(connection: Connection, slots: Slots, came, more: Mapping[str, Callable]) -> None:
     """Run until told to stop, or the other end is gone. `came`: a number for each camera, which its pictures are counted in."""
-    cameras = Cameras(connection, slots, came, dict(more) | {"push": Pushed})
+    cameras = Cameras(connection, slots, came, dict(more) | {"push": Pushed, "city": CityCamera})
     threading.Thread(target=cameras.release, daemon=True).start()
     try:
         while (message := connection.recv()) != STOP:

@@ -5,7 +5,7 @@ Times in seconds since 1970, latencies in milliseconds. `row` is what the page, 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict
 
 from hdrh.histogram import HdrHistogram
@@ -58,6 +58,7 @@ class Watched:
         self.release, self.capture = Latency(), Latency()
         self.dropped_before: Counter[str] = Counter()
         self.action, self.alarms, self.comment, self.sentences = "", [], "", 0
+        self.alarms_waiting: deque[dict] = deque()  # records that are not published yet
         self.preview: tuple[dict, bytes] | None = None
         self.frame, self.pts_s = 0, 0.0  # of the newest decision
         self.wanted_until = 0.0
@@ -71,7 +72,7 @@ class Watched:
         """Take over a new state -> its record, and one for each alarm that ends with a connection."""
         self.state, self.reason, self.since, self.epoch = change.state, change.reason, change.at, change.epoch
         state = {"type": "state", "stream": self.camera.name, "state": change.state, "reason": change.reason, "epoch": change.epoch}
-        if change.state not in {"waiting", "ended", "failed"}:
+        if change.state not in {"waiting", "refused", "ended", "failed"}:
             return [state]
         over = [{"type": "alarm", "stream": self.camera.name, "kind": kind, "state": "off", "frame": self.frame, "pts_s": self.pts_s, "score": 0.0,
                  "picture": None} for kind in self.alarms]

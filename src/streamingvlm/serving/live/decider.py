@@ -30,7 +30,7 @@ LARGEST = 16  # streams in a batch
 SEVERITY = 1.0  # what an alarm adds to a stream's priority for a while
 RESTART_S = 0.5  # between the end of the model's process and its next beginning
 LONGEST_PAUSE_S = 30.0
-UNCOVERED = 4096  # dropped frames of a stream that wait for a newer one
+UNCOVERED = 4096  # lost frames of a stream that wait for a newer one
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ class Flying:
 
 @dataclass(frozen=True)
 class Told:
-    """What `Decider` calls in the loop: `decided(stamp, answer, ms)`, `dropped(stamp, cause)`, `refused(stream, reason)`, and `covered(stream, ms)`
-    for each dropped frame once a newer one is decided: its clock runs until then, or a freeze that drops frames would not show."""
+    """What `Decider` calls in the loop: `decided(stamp, answer, ms)`, `dropped(stamp, cause)`, `refused(stream, reason)`, and
+    `covered(stream, {"release", "capture"})`, ms, for each lost frame once a newer one is decided: its clock runs until then, or a freeze that loses
+    frames would not show."""
 
     decided: Callable[[Stamp, dict, dict[str, float]], None]
     dropped: Callable[[Stamp, str], None]
     refused: Callable[[str, str], None]
-    covered: Callable[[str, float], None]
+    covered: Callable[[str, dict[str, float]], None]
 
 
 class Decider:
@@ -67,7 +68,7 @@ class Decider:
         self.running: tuple[int, tuple[events.FrameArrived, ...], float] | None = None
         self.numbers = itertools.count()
         self.batches: Counter[int] = Counter()
-        self.uncovered: dict[str, deque[float]] = {}  # stream -> when frames were released that were dropped since its last decision
+        self.uncovered: dict[str, deque[tuple[float, Stamp]]] = {}  # stream -> lost frames, when each was released, that no newer one is decided of
         self.restarts, self.failures, self.stopped = 0, 0, False  # `failures`: ends in a row before it was ready
         self._wake: asyncio.TimerHandle | None = None
 
@@ -112,8 +113,22 @@ class Decider:
         self.record(Arrival(stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, stamp.captured_at, stamp.received_at - _wall()))
         self.drive(events.FrameArrived(stamp.stream, number, stamp.pts_s, stamp.captured_at, released_at))
 
-    def lost(self, stream: str, cause: str, count: int) -> None:
+    def lost(self, stream: str, cause: str, count: int, released: tuple[float, Stamp] | None = None) -> None:
+        """Frames never came this far. `released`: when, of one that should have."""
+        if released:
+            self._uncover(*released)
         self.drive(events.FrameLost(stream, count, cause))
+
+    def _uncover(self, released_at: float, stamp: Stamp) -> None:
+        self.uncovered.setdefault(stamp.stream, deque(maxlen=UNCOVERED)).append((released_at, stamp))
+
+    def _cover(self, here: Flying, now: float) -> None:
+        """`here` is decided: what was lost before it is late by so much. Not over connections: how long a camera was away is not our lateness."""
+        waiting = self.uncovered.get(here.stamp.stream, ())
+        while waiting and waiting[0][0] <= here.released_at:
+            released_at, stamp = waiting.popleft()
+            if stamp.epoch == here.stamp.epoch:
+                self.told.covered(stamp.stream, _late_ms(now, released_at, stamp.captured_at))
 
     def held(self, pool: int) -> set[int]:
         """The slots of a pool that frames in flight lie in."""
@@ -129,7 +144,7 @@ class Decider:
                     self._run(action)
                 case events.Drop(frame, cause):
                     here = self._land(frame)
-                    self.uncovered.setdefault(here.stamp.stream, deque(maxlen=UNCOVERED)).append(here.released_at)
+                    self._uncover(here.released_at, here.stamp)
                     self.told.dropped(here.stamp, cause)
                 case events.Wake(at):
                     self._wake_at(at)
@@ -184,10 +199,8 @@ class Decider:
         self.record(Ran(len(frames), took_ms, now))
         self.drive(events.BatchDone(batch, took_ms))  # the next batch runs while this one is told of
         for here, answer in zip(landed, answers, strict=True):
-            ms = {"wait": (begun - here.released_at) * 1e3, "release": (now - here.released_at) * 1e3,
-                  "capture": (now + _wall() - here.stamp.captured_at) * 1e3}
-            for at in self.uncovered.pop(here.stamp.stream, ()):
-                self.told.covered(here.stamp.stream, (now - at) * 1e3)
+            self._cover(here, now)
+            ms = {"wait": (begun - here.released_at) * 1e3} | _late_ms(now, here.released_at, here.stamp.captured_at)
             self.told.decided(here.stamp, answer, ms)
 
     def _lose_batch(self) -> None:
@@ -206,6 +219,10 @@ class Decider:
         loop = asyncio.get_running_loop()
         loop.call_later(min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S), lambda: self.stopped or self.worker.start(loop))
         self.failures += 1
+
+
+def _late_ms(now: float, released_at: float, captured_at: float) -> dict[str, float]:
+    return {"release": (now - released_at) * 1e3, "capture": (now + _wall() - captured_at) * 1e3}
 
 
 def _wall() -> float:

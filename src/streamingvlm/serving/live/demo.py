@@ -2,17 +2,14 @@
 
     async with cameras(8) as specs: ...        # cameras.Camera each, rtsp://127.0.0.1:.../camera-1
 
-The city is drawn as it is watched, at its own eight pictures a second. After EPISODE_S the next one begins: another street, other people. Knows no
-model and no service. Letters: H W pixels, C channels.
+In cameras.yaml the same city is there without RTSP (`serving.intake.city`). Knows no model and no service. Letters: H W pixels, C channels.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 
@@ -22,41 +19,13 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.rtp import Encoded
 from streamingvlm.media.sources.rtsp_server import running
 from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.intake.city import FEWEST, MOST, Filming
 from streamingvlm.serving.processes import STOP, Worker
-from streamingvlm.worlds.city.world import FPS, City
+from streamingvlm.worlds.city.world import FPS
 
-EPISODE_S = 300
-SEED = 5_000_000  # cities that neither training nor evaluation knows
 READY_S = 20.0
 CRF = 12  # little loss: at 96 pixels a shirt is six of them
 DELAY_S = 0.25  # of the jitter buffer: the quickest frame of a camera and the slowest are that far apart at most, on this machine
-
-
-class Filming:
-    """The city of now, shared by its cameras: each asks for the picture of a moment. `seconds`: of an episode."""
-
-    def __init__(self, cameras: int, seconds: int = EPISODE_S):
-        self.cameras, self.frames = cameras, int(seconds * FPS)
-        self.pool = ThreadPoolExecutor(1)
-        self.coming = {0: self.pool.submit(self._make, 0)}
-        self.lock = threading.Lock()
-
-    def _make(self, episode: int) -> City:
-        city = City(SEED + episode, cameras=self.cameras, frames=self.frames, evaluation=True)
-        city.draw(0, 0)  # people are planned when first asked for
-        return city
-
-    def draw(self, camera: int, frame: int) -> np.ndarray:
-        """[H, W, C] uint8: what `camera` sees in the so-manieth frame of all."""
-        episode, at = divmod(frame, self.frames)
-        with self.lock:
-            for number in (episode, episode + 1):  # the next one is made while this one runs
-                if number not in self.coming:
-                    self.coming[number] = self.pool.submit(self._make, number)
-            for old in [number for number in self.coming if number < episode]:
-                del self.coming[old]
-            city = self.coming[episode].result()
-        return city.draw(camera, at)
 
 
 def pictures(filming: Filming, camera: int, begun: float) -> Iterator[np.ndarray]:
@@ -84,8 +53,8 @@ def work(connection: Connection, count: int) -> None:
 @asynccontextmanager
 async def cameras(count: int) -> AsyncIterator[tuple[Camera, ...]]:
     """Film while the block runs. UserError where that cannot be done."""
-    if not 2 <= count <= 32:
-        raise UserError(f"A made-up city has 2 to 32 cameras, not {count}.")
+    if not FEWEST <= count <= MOST:
+        raise UserError(f"A made-up city has {FEWEST} to {MOST} cameras, not {count}.")
     loop = asyncio.get_running_loop()
     ready: asyncio.Future = loop.create_future()
 

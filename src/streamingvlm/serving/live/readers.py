@@ -33,11 +33,11 @@ REFUSED = {"Taken": Conflict, "Gone": NotFound, "Full": Busy}  # errors of sourc
 
 @dataclass(frozen=True)
 class Heard:
-    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count)`, `changed(stream, change)`,
-    `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
+    """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count, (released_at, stamp) | None)`,
+    `changed(stream, change)`, `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
 
     frame: Callable[[Stamp, int, int, float], None]
-    lost: Callable[[str, str, int], None]
+    lost: Callable[[str, str, int, tuple[float, Stamp] | None], None]
     changed: Callable[[str, Change], None]
     picture: Callable[[str, dict, bytes], None]
     held: Callable[[int], set[int]]
@@ -126,9 +126,9 @@ class Readers:
                     self.heard.frame(stamp, at, slot, released_at)
                 else:  # removed while it was in the pipe
                     self.pools[at].free(slot)
-            case ("lost", name, cause, count, epoch) if epoch >= self.first.get(name, math.inf):
+            case ("lost", name, cause, count, epoch, released) if epoch >= self.first.get(name, math.inf):
                 self.heard_of[name] += count
-                self.heard.lost(name, cause, count)
+                self.heard.lost(name, cause, count, released)
             case (("changed" | "picture") as kind, name, *what) if name in self.cameras:
                 getattr(self.heard, kind)(name, *what)
             case ("answer", ticket, result) if self._open(ticket):
@@ -150,7 +150,7 @@ class Readers:
         for name, (_, reader) in self.cameras.items():
             if reader == at:
                 if (missing := self.came[self.rows[name]] - self.heard_of[name]) > 0:  # in its buffer, or not yet told of
-                    self.heard.lost(name, "reconnect_gap", missing)
+                    self.heard.lost(name, "reconnect_gap", missing, None)
                     self.newest[name] = (self.newest[name][0], self.newest[name][1] + missing)
                 reason = "The process that reads it ended and is started again."
                 self.heard.changed(name, Change("waiting", reason, max(self.newest[name][0], 0), time.time()))

@@ -22,7 +22,8 @@ from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
-from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.api.service import Busy, Conflict, NotFound
+from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
@@ -35,6 +36,7 @@ from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)
 READY_S = 60.0  # for the model to be loaded
+STILL_S = 0.5  # that an alarm waits for its picture, at most
 
 
 class Service:
@@ -46,12 +48,13 @@ class Service:
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
         self.release, self.capture = Latency(), Latency()
-        self.more = dict(more or {}) | {"push": Pushed}
+        self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
         self.recorder = recorder
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
+        self.tasks: set[asyncio.Task] = set()
         self.begun = time.monotonic()
         if store:
             self.results.listen(store.write)
@@ -74,7 +77,10 @@ class Service:
     def check(self, cameras: Iterable[config.Camera]) -> None:
         """UserError for an address that names no source."""
         for camera in cameras:
-            kinds.source(camera.url, more=self.more)
+            try:
+                kinds.source(camera.url, more=self.more)
+            except UserError as error:
+                raise UserError(f"Camera {camera.name!r}: {error}") from None
 
     async def stop(self) -> None:
         await asyncio.gather(self.readers.stop(), self.decider.stop(), *([self.speech.stop()] if self.speech else []))
@@ -88,7 +94,7 @@ class Service:
         """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken, or there is no room
         or no time for it."""
         told = config.parse_camera(camera)
-        if told.name in self.watched:
+        if told.name.casefold() in {name.casefold() for name in self.watched}:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
         if len(self.watched) >= self.settings.max_cameras:
             raise Conflict(f"There are {len(self.watched)} cameras, as many as `service.max_cameras` allows: remove one first.")
@@ -128,6 +134,8 @@ class Service:
             raise NotFound(f"There is no camera {name!r}.")
         if self.speech is None or self.speech.stopped or not self.watched[name].camera.comment:
             raise Conflict(f"Nobody comments on {name!r}, so nobody can be asked about it.")
+        if not self.speech.up:
+            raise Busy("The commentator is not ready yet: ask again in a moment.")
         return await self.speech.questions.ask(name, question, options)
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
@@ -190,23 +198,25 @@ class Service:
             self.speech.frame(stamp, self.readers.pools[pool].view(slot))
         self.decider.frame(stamp, pool, slot, released_at)
 
-    def _lost(self, stream: str, cause: str, count: int) -> None:
+    def _lost(self, stream: str, cause: str, count: int, released: tuple[float, Stamp] | None = None) -> None:
         self.watched[stream].dropped_before[cause] += count
-        self.decider.lost(stream, cause, count)
+        self.decider.lost(stream, cause, count, released)
 
     def _dropped(self, stamp: Stamp, cause: str) -> None:
         self.readers.landed(stamp.stream)
         if stamp.stream in self.watched:
             self.watched[stamp.stream].dropped_before[cause] += 1
 
-    def _covered(self, stream: str, late_ms: float) -> None:
-        if stream in self.watched:
-            self.release.add(late_ms)
-            self.watched[stream].release.add(late_ms)
+    def _covered(self, stream: str, late_ms: dict[str, float]) -> None:
+        if watched := self.watched.get(stream):
+            for whose in (self, watched):
+                whose.release.add(late_ms["release"])
+                whose.capture.add(late_ms["capture"])
+            self.results.lost(stream, late_ms)
 
     def _changed(self, stream: str, change: Change) -> None:
         for record in self.watched[stream].changed(change):
-            self.results.publish(record)
+            self._publish(self.watched[stream], record)
 
     def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
         watched = self.watched[stream]
@@ -223,8 +233,34 @@ class Service:
         self.release.add(ms["release"])
         self.capture.add(ms["capture"])
         for record in watched.decided(stamp, answer, ms):
-            begins = record["type"] == "alarm" and record["state"] == "on" and watched.preview
-            self.results.publish(record, watched.preview[1] if begins else None)
+            self._publish(watched, record)
+
+    def _publish(self, watched: Watched, record: dict) -> None:
+        """Alarms of a camera in their order: one that begins waits a moment for the picture of its frame, and those behind it wait for it."""
+        if record["type"] != "alarm" or not (watched.alarms_waiting or record["state"] == "on"):
+            self.results.publish(record)
+            return
+        watched.alarms_waiting.append(record)
+        if len(watched.alarms_waiting) == 1:
+            task = asyncio.ensure_future(self._illustrate(watched))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _illustrate(self, watched: Watched) -> None:
+        name, waiting = watched.camera.name, watched.alarms_waiting
+        while waiting:
+            picture = await self._still(watched, waiting[0]["frame"]) if waiting[0]["state"] == "on" else None
+            record = waiting.popleft()
+            if self.watched.get(name) is watched:
+                self.results.publish(record, picture)
+
+    async def _still(self, watched: Watched, frame: int) -> bytes | None:
+        """The picture of a frame, or the newest preview where it is not to be had."""
+        try:
+            picture = await asyncio.wait_for(self.readers.ask(watched.camera.name, "still", frame), STILL_S)
+        except (UserError, NotFound, TimeoutError):
+            picture = None
+        return picture or (watched.preview[1] if watched.preview else None)
 
     def _said(self, comment: Comment) -> None:
         if comment.stream in self.watched:

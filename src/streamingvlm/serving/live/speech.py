@@ -1,7 +1,7 @@
 """What the cameras show, second by second, to the commentator, and its sentences back. Drops a second rather than wait: nobody waits for it.
 
 A chunk is complete when a frame behind its end has come. While the commentator is busy, a camera's newest chunk takes the place of one that waits;
-`skipped` counts those, and the seconds in which too few frames came. Knows no source and no scheduler.
+`skipped` counts those, the seconds in which too few frames came, and those that were lost with a process that died. Knows no source and no scheduler.
 Letters: F frames of a chunk, H W pixels, C channels.
 """
 
@@ -45,7 +45,8 @@ class Speech:
         self.chunk_s = self.count = 0
         self.listening: dict[str, _Listening] = {}
         self.waiting: dict[str, Chunk] = {}
-        self.busy = False
+        self.saying: set[str] | None = None  # whose chunks are with the commentator, until it has said something to all of them
+        self.up = False
         self.failures = 0  # ends in a row before it was ready
         self.questions = Questions(self._hand)
         self._sender = ThreadPoolExecutor(1, "speech")  # a pipe takes only what the other end has read, and takes it from one thread
@@ -93,10 +94,10 @@ class Speech:
         self._send()
 
     def _send(self) -> None:
-        """Hand over what waits."""
-        if self.busy or not self.waiting:
+        """Hand over what waits, if there is somebody to take it."""
+        if self.saying is not None or not self.waiting or not self.up:
             return
-        self.busy, chunks, self.waiting = True, self.waiting, {}
+        self.saying, chunks, self.waiting = set(self.waiting), self.waiting, {}
         self._hand(("say", 0, chunks))
 
     def _hand(self, message: tuple) -> None:
@@ -106,14 +107,17 @@ class Speech:
     def _message(self, message: tuple) -> None:
         if message[0] == "ready":
             _, self.chunk_s, self.count = message
-            self.failures = 0
+            self.failures, self.up = 0, True
+            self.skipped += len(self.waiting) + sum(bool(here.frames) for here in self.listening.values())
+            self.waiting.clear()  # a new process knows none of these streams: each begins anew
+            self.listening.clear()
         elif message[0] == "failed":
             self.stopped = True
             self.failed(message[1])
         elif message[0] == "answered":
             self.questions.answered(*message[1:])
         else:
-            self.busy = False
+            self.saying = None
             for comment in message[2]:
                 if comment.stream in self.listening:
                     self.say(comment)
@@ -121,11 +125,9 @@ class Speech:
 
     def _gone(self, code: int | None) -> None:
         self.questions.lost()
-        self.busy = False
+        self.skipped, self.saying, self.up = self.skipped + len(self.saying or ()), None, False
         if not self.stopped:
             self.restarts += 1
-            self.listening.clear()
-            self.waiting.clear()
             pause_s = min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S)
             self.failures += 1
             log.warning("the commentator's process ended (exit code %s); it is started again in %g s", code, pause_s)
