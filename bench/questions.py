@@ -18,7 +18,7 @@ import torch
 
 from streamingvlm.base import config as params
 from streamingvlm.base import files, paths
-from streamingvlm.evaluation import questions
+from streamingvlm.evaluation.harness import questions
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.worlds.match import practice
 from streamingvlm.worlds.match.game import EVENTS, Match

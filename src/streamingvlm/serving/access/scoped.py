@@ -48,6 +48,10 @@ class Scoped:
     def picture(self, name: str) -> tuple | None:
         return self._service.picture(name) if self._grant.sees(name) else None
 
+    async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
+        self._may("read", name)
+        return await self._service.ask(name, question, options)
+
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
         self._service.want_pictures([name for name in names if self._grant.sees(name)], seconds)
 

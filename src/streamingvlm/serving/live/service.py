@@ -32,7 +32,7 @@ from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
-from streamingvlm.serving.service import Conflict, NotFound
+from streamingvlm.serving.service import Busy, Conflict, NotFound
 from streamingvlm.serving.slots import SHAPE
 from streamingvlm.serving.store import Store
 
@@ -137,6 +137,8 @@ class Service:
             raise NotFound(f"There is no camera {name!r}.")
         if self.speech is None or self.speech.stopped or not self.watched[name].camera.comment:
             raise Conflict(f"Nobody comments on {name!r}, so nobody can be asked about it.")
+        if not self.speech.up:
+            raise Busy("The commentator is not ready yet: ask again in a moment.")
         return await self.speech.questions.ask(name, question, options)
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.base import config
 from streamingvlm.context import dialogue
-from streamingvlm.evaluation import questions
+from streamingvlm.evaluation.harness import questions
 from streamingvlm.streaming.stream import Streamer
 from streamingvlm.worlds.match import practice
 from streamingvlm.worlds.match.game import Match
