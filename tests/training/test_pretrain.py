@@ -18,8 +18,8 @@ from streamingvlm.worlds.match import dataset, game, practice
 
 VIDEO = config.Video(fps=2.0, chunk_s=1.0, max_pixels=56 * 56)
 SCHOOL = config.Pretrain(seed=0, document_s=12, documents=1, shortest_s=2, longest_s=4, clips=2, asked=1, reading_steps=2, moment_steps=1,
-                         clip_steps=2, language_lr=1e-3, matches=3, match_s=12, vision_steps=3, vision_batch=4, vision_lr=1e-3, both_steps=2,
-                         both_lr=1e-3)
+                         clip_steps=2, language_lr=1e-3, matches=3, match_s=12, vision_steps=3, vision_batch=4, vision_lr=1e-3,
+                         both_steps=2, both_lr=1e-3)
 
 
 def cfg(**changes) -> SimpleNamespace:

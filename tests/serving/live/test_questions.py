@@ -9,7 +9,7 @@ import pytest
 from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.service import Busy
+from streamingvlm.serving.service import Busy
 from streamingvlm.serving.live import commentary, questions
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.streaming.commentator import Commentator, Settings
