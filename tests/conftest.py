@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+
+import preloaded
 import pytest
 import torch
 from helpers import TINY
@@ -11,6 +15,15 @@ from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.worlds.match import game
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    """Worker processes, of the tests and of what they start, are forked from an interpreter that is warm."""
+    if not hasattr(config, "workerinput"):
+        running = contextlib.ExitStack()
+        running.enter_context(preloaded.servers())
+        config.add_cleanup(running.close)
+    multiprocessing.set_executable(preloaded.python())
 
 
 def pytest_collection_modifyitems(items):

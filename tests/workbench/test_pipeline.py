@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import preloaded
 import pytest
 import yaml
 from helpers import SMALL
@@ -26,10 +26,10 @@ OTHERS = ("tour", "evaluate", "inside_the_cache")  # and those upon which no suc
 
 
 class Scratch:
-    """A copy of the tracked files, a git repository of its own, and the interpreter that runs these tests."""
+    """A copy of the tracked files, a git repository of its own, and an interpreter: another one has another order of sets."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, interpreter: str):
+        self.folder, self.python = folder, preloaded.python(interpreter)
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file():
@@ -40,7 +40,7 @@ class Scratch:
             self.git(*command)
 
     def run(self, *command: str, workers: str = "") -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}"
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1",
                             "STREAMINGVLM_WORKERS": workers}
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
@@ -51,13 +51,13 @@ class Scratch:
         return self.run("git", *command)
 
     def repro(self, *more: str, workers: str = "") -> str:
-        return self.run(sys.executable, "-m", "dvc", "repro", *more, workers=workers)
+        return self.run(self.python, "-m", "dvc", "repro", *more, workers=workers)
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> tuple[Scratch, Scratch]:
     """Two folders at the same time: the whole pipeline with a worker for every core, and what has work for many with one."""
-    many, one = (Scratch(tmp_path_factory.mktemp(name)) for name in ("clone", "alone"))
+    many, one = (Scratch(tmp_path_factory.mktemp(name), name) for name in preloaded.NAMES)
     (one.folder / "dvc.lock").unlink()  # it shall name no stage but those that run here
     with ThreadPoolExecutor() as side_by_side:
         list(side_by_side.map(lambda run: run(), (many.repro, lambda: one.repro(*SHARED, workers="1"))))
@@ -120,7 +120,7 @@ def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
 
 def test_the_page_takes_the_run_for_its_own(scratch):
     """It refuses what is of another run; here all is of this one, however small."""
-    assert scratch.run(sys.executable, "-m", "streamingvlm.reporting.report_page").endswith("The report: reports/index.html\n")
+    assert scratch.run(scratch.python, "-m", "streamingvlm.reporting.report_page").endswith("The report: reports/index.html\n")
     page = (scratch.folder / "reports/index.html").read_text()
     assert all(f'id="claim-{name}"' in page for name in claims.claims()["claims"])
 
@@ -141,7 +141,7 @@ def test_one_param_reruns_only_the_stages_that_read_it(scratch, old, new, stages
     params = scratch.folder / "params.yaml"
     params.write_text(SMALL.replace(old, new))
     try:
-        status = json.loads(scratch.run(sys.executable, "-m", "dvc", "status", "--json"))
+        status = json.loads(scratch.run(scratch.python, "-m", "dvc", "status", "--json"))
     finally:
         params.write_text(SMALL)
     assert sorted(status) == stages
