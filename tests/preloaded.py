@@ -16,6 +16,7 @@ import atexit
 import contextlib
 import fcntl
 import gc
+import itertools
 import json
 import os
 import select
@@ -80,15 +81,15 @@ def _start(folder: Path) -> subprocess.Popen:
 
 def ask(folder: str, *argv: str) -> int:
     """Have the command run by a fork; pass its signals on; end as it ends."""
-    bytecode = argv[:1] != ("-B",)  # what multiprocessing hands on to its servers where PYTHONDONTWRITEBYTECODE is set
-    argv = argv if bytecode else argv[1:]
+    options = list(itertools.takewhile({"-B", "-u"}.__contains__, argv))  # what multiprocessing and execnet give
+    argv = argv[len(options) :]
     if not argv or (argv[0].startswith("-") and argv[0] not in {"-m", "-c"}):
-        os.execv(sys.executable, [sys.executable, *argv])
+        os.execv(sys.executable, [sys.executable, *options, *argv])
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(Path(folder, "socket")))
         numbers = [number for number in map(int, os.listdir("/proc/self/fd")) if number != line.fileno() and _is_open(number)]
         wanted = {"argv": argv, "folder": folder, "cwd": os.getcwd(), "env": dict(os.environ), "numbers": numbers,
-                  "bytecode": bytecode and "PYTHONDONTWRITEBYTECODE" not in os.environ, "deaf": signal.getsignal(signal.SIGINT) is signal.SIG_IGN}
+                  "options": options, "deaf": signal.getsignal(signal.SIGINT) is signal.SIG_IGN}
         socket.send_fds(line, [b"!"], numbers)
         line.sendall(json.dumps(wanted).encode() + b"\n")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -115,6 +116,7 @@ def serve(listening: socket.socket) -> tuple[dict, list[int]]:
     while True:
         line, _ = listening.accept()
         if "torch" not in sys.modules:
+            sys.modules["rfc3987_syntax"] = None  # as `base.notebook_file` has it: two seconds of jsonschema's for nothing
             for package in PACKAGES:
                 import_module(package)
             gc.collect()
@@ -170,7 +172,10 @@ def become(wanted: dict, fds: list[int]) -> None:
     os.chdir(wanted["cwd"])
     os.environ.clear()
     os.environ.update(wanted["env"])
-    tempfile.tempdir, sys.dont_write_bytecode = None, not wanted["bytecode"]
+    tempfile.tempdir = None
+    sys.dont_write_bytecode = "-B" in wanted["options"] or "PYTHONDONTWRITEBYTECODE" in os.environ
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(write_through="-u" in wanted["options"] or "PYTHONUNBUFFERED" in os.environ)
     np.random.seed()
     sys.executable = str(Path(wanted["folder"], "python"))
     multiprocessing.spawn.set_executable(sys.executable)
