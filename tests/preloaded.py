@@ -72,7 +72,7 @@ def _start(folder: Path) -> subprocess.Popen:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(folder / "socket"))
         listening.listen(64)
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | ONE_THREAD
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | ONE_THREAD
         return subprocess.Popen([sys.executable, __file__, "serve", str(listening.fileno())], env=environment, start_new_session=True,
                                 pass_fds=[listening.fileno()])
 

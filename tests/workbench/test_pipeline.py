@@ -43,6 +43,7 @@ class Scratch:
         path = f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}"
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1",
                             "STREAMINGVLM_WORKERS": workers}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # some sixty processes import what is in src/
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
@@ -58,7 +59,8 @@ class Scratch:
 def both(tmp_path_factory) -> tuple[Scratch, Scratch]:
     """Two folders at the same time: the whole pipeline with a worker for every core, and what has work for many with one."""
     many, one = (Scratch(tmp_path_factory.mktemp(name), name) for name in preloaded.NAMES)
-    (one.folder / "dvc.lock").unlink()  # it shall name no stage but those that run here
+    for made in (many, one):
+        (made.folder / "dvc.lock").unlink()  # it shall name no stage but those that run here
     with ThreadPoolExecutor() as side_by_side:
         list(side_by_side.map(lambda run: run(), (many.repro, lambda: one.repro(*SHARED, workers="1"))))
     return many, one
