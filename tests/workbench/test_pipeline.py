@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -159,8 +160,9 @@ def test_elsewhere_with_one_worker_it_gives_the_same_bytes(both):
 def test_forced_again_over_what_is_there_the_other_stages_give_the_same_bytes(both, scratch):
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert set(stages) == set(locked(both[1].folder)) | set(OTHERS), "so every stage runs twice"
-    before = locked_outs(scratch.folder)
-    scratch.repro("-f", "-s", *OTHERS)
+    before, again = locked_outs(scratch.folder), copy.copy(scratch)
+    again.python = both[1].python
+    again.repro("-f", "-s", *OTHERS)
     assert locked_outs(scratch.folder) == before and len(before) > 20
 
 
