@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -219,7 +220,8 @@ def test_killed_in_mid_stage_then_finished(scratch):
     hang, pid_file = scratch.root / "hang", scratch.root / "artifacts/second/pid"
     hang.touch()
     pid_file.unlink(missing_ok=True)
-    first = subprocess.Popen([preloaded.python(), "-m", "dvc", "repro", "-f", "-s", "second"], cwd=scratch.root, env=scratch.environment,
+    plain = scratch.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # of a fork, DVC is no ancestor
+    first = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-f", "-s", "second"], cwd=scratch.root, env=plain,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert _within(60, lambda: pid_file.exists() and pid_file.read_text().isdigit())
     kernel = int(pid_file.read_text())
