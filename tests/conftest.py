@@ -38,8 +38,8 @@ def one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first: begun last, it would run alone while the other worker has nothing left."""
-    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+    """The longest files first: begun last, one would run alone while the other workers have nothing left."""
+    items.sort(key=lambda item: (item.path.name != "test_pipeline.py", item.path.name != "test_run_notebook.py"))
 
 
 @pytest.fixture(scope="session")
