@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ def pytest_configure(config):
         running = contextlib.ExitStack()
         running.enter_context(preloaded.servers())
         config.add_cleanup(running.close)
-        config.option.tx = [f"popen//python={preloaded.python()}" if spec == "popen" else spec for spec in getattr(config.option, "tx", [])]
+        forked = f"popen//python={shlex.quote(preloaded.python())}"
+        config.option.tx = [forked if spec == "popen" else spec for spec in getattr(config.option, "tx", [])]
     else:
         sys.executable = sys.orig_argv[0]  # a plain Python is still one that imports all by itself
     multiprocessing.set_executable(preloaded.python())

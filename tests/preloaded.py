@@ -48,20 +48,28 @@ def python(name: str = "one") -> str:
 
 @contextlib.contextmanager
 def servers():
-    """While this runs, `python` is quick, in this process and in those it starts. Linux only: elsewhere it is `sys.executable`."""
-    if sys.platform != "linux":
-        yield
-        return
+    """While this runs, `python` is quick, in this process and in those it starts; where that cannot be, it is `sys.executable`."""
     with tempfile.TemporaryDirectory() as folder:
-        started = [_start(Path(folder, name)) for name in NAMES]
-        os.environ[FOLDER] = folder
+        started = [_start(Path(folder, name)) for name in NAMES] if _possible(Path(folder)) else []
+        if started:
+            os.environ[FOLDER] = folder
         try:
             yield
         finally:
-            del os.environ[FOLDER]
+            os.environ.pop(FOLDER, None)
             for server in started:
                 server.terminate()
                 server.wait()
+
+
+def _possible(folder: Path) -> bool:
+    """Linux, with descriptors of processes, a folder whose files may be run, and a path that is short enough for a socket."""
+    probe = folder / "probe"
+    probe.touch(0o755)
+    with contextlib.suppress(OSError, AttributeError):
+        os.close(os.pidfd_open(os.getpid()))
+        return sys.platform == "linux" and os.access(probe, os.X_OK) and len(str(folder)) < 90
+    return False
 
 
 def _start(folder: Path) -> subprocess.Popen:
