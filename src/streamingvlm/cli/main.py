@@ -45,11 +45,14 @@ set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, mo
 BENCHMARK = """Stream a public benchmark's videos through a model, ask each question at its time, and score the answers twice: by the benchmark's own
 rule and strictly; beside it what the last four frames alone answer. Data is yours to download. A run that was ended goes on where it was."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
+SCORE = """Score boxes against a ground truth in MOTChallenge's format: those of the COCO detector that `make real-eyes` fetches, or of a service's
+decisions. Prints average precision, and recall and precision at a threshold, for each class that the truth has."""
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("run_command", "comment on a video file, as fast as it goes"),
     "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
     "serve": ("serve_command", "watch many live cameras and show them on a page"),
+    "score": ("footage.score_command", "score boxes on your own footage against your own ground truth"),
     "benchmark": ("benchmark_command", "stream a public benchmark through a model and score its answers"),
 }
 
@@ -103,13 +106,22 @@ def parser() -> Parser:
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")
     serve.add_argument("--record", type=Path, metavar="FILE", help="write down what happens, to be decided again (`serving.schedule.replay`)")
     serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
-    benchmark = _benchmark(commands)
+    benchmark, score = _benchmark(commands), _score(commands)
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
     doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
     run.policy = watch.policy = common.policy
-    main.known = tuple(option for one in (main, run, watch, serve, benchmark, doctor) for option in one._option_string_actions)
+    main.known = tuple(option for one in (main, run, watch, serve, benchmark, score, doctor) for option in one._option_string_actions)
     return main
+
+
+def _score(commands) -> Parser:
+    from streamingvlm.cli.footage import score_command
+
+    one = commands.add_parser("score", help=COMMANDS["score"][1], allow_abbrev=False, description=SCORE,
+                              epilog="example: streamingvlm score --truth gt.txt --video film.avi --tiles 3x2 --every 4")
+    score_command.options(one)
+    return one
 
 
 def _benchmark(commands) -> Parser:
