@@ -4,10 +4,10 @@
     make real-eyes TRUTH=PETS09-S2L1/gt/gt.txt         # and scores them against your copy of the boxes
 
 vtest.avi is the first view of PETS 2009, S2.L1; its boxes are in MOTChallenge's 2015 training set (PETS09-S2L1), whose terms are non-commercial, so
-they do not come with this. The detector looks at the whole picture (every --every-th frame) and at 3x2 tiles and the whole (every --tiled-every-th).
-The ViT's patches, frozen, are asked by a linear probe whether half of them is a person: trained on the first 60 % of the film, scored on the last
-30 %; beside it the same probe on the patches' own pixels, 14 x 14 x 3 numbers. One CPU thread; times are CPU milliseconds a frame, which a busy machine
-hardly changes. Writes reports/bench/real_eyes.json.
+they do not come with this. The detector looks at the whole picture (every --every-th frame), and at 3x2 tiles and the whole (every --tiled-every-th).
+The ViT's patches, frozen, are asked by a linear probe whether half of a patch is a person: trained on the first 60 % of the film, scored on the last
+30 %; beside it, the same probe on the patches' own pixels, 14 x 14 x 3 numbers. One CPU thread; times are CPU milliseconds a frame, which a machine
+that is busy hardly changes. Writes reports/bench/real_eyes.json.
 """
 
 from __future__ import annotations

@@ -100,6 +100,7 @@ def parser() -> Parser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter, epilog="example: streamingvlm serve cameras.yaml --port 8080")
     serve.add_argument("file", type=Path, nargs="?", metavar="CAMERAS", help="a YAML file")
     serve.add_argument("--demo", action="store_true", help="a made-up city, filmed live by eight cameras over RTSP on this machine")
+    serve.add_argument("--eyes", choices=("coco",), help="look for COCO's 80 things with the pretrained detector that `make real-eyes` fetches")
     serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
     serve.add_argument("--port", type=int, metavar="N", help="of the page; 0: any that is free (default: 8090)")

@@ -43,8 +43,8 @@ def average_precision(truth: Boxes, found: Boxes, images: int, classes: Sequence
 
 
 def at_threshold(truth: Boxes, found: Boxes, threshold: float, classes: Sequence[str], overlap: float = 0.5) -> dict[str, dict]:
-    """{class: {"recall", "precision", "boxes"}} of what was found with at least `threshold`: the surest box first takes the truth that it overlaps most,
-    by at least `overlap`, and that nobody has yet. None where there is nothing to be a share of."""
+    """{class: {"recall", "precision", "boxes"}} of what was found with at least `threshold`: the surest box first takes the truth that it overlaps
+    most, by at least `overlap`, and that nobody has yet. None where there is nothing to be a share of."""
     out = {}
     known, given = np.asarray(truth.image), np.asarray(found.image)
     for k, name in enumerate(classes):

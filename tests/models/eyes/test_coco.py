@@ -39,7 +39,7 @@ class Bright:
     """In the graph's place: one person where a picture is brightest, sure by its brightness, and background everywhere else."""
 
     def __call__(self, pictures):
-        assert pictures.shape[1:] == (300, 300, 3) and -1 <= pictures.min() and pictures.max() <= 1
+        assert pictures.shape[1:] == (300, 300, 3) and pictures.min() >= -1 and pictures.max() <= 1
         scores, boxes = torch.zeros(len(pictures), 2, 91), torch.zeros(len(pictures), 2, 1, 4)
         scores[:, :, 0] = 0.9
         for k, one in enumerate(pictures):

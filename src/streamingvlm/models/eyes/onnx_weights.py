@@ -32,7 +32,12 @@ def vit(data: bytes) -> dict[str, Tensor]:
     if "embeddings.cls_token" not in state:
         raise UserError("This ONNX file holds no `backbone.embeddings.cls_token`: it is not the ViT that was meant.")
     width = state["embeddings.cls_token"].shape[-1]
-    return {"embeddings.mask_token": torch.zeros(1, width)} | state  # only training masks; an export has none
+    places = [value for name, value in found.items() if name.startswith("onnx::") and value.ndim == 3 and value.shape[2] == width]
+    if len(places) != 2:
+        raise UserError("This ONNX file does not hold the places of its patches as this ViT's export does: it is another version.")
+    # The export cut them into that of the class token and those of the patches. Only training masks; an export has no token for that.
+    return {"embeddings.position_embeddings": torch.cat(sorted(places, key=lambda value: value.shape[1]), 1),
+            "embeddings.mask_token": torch.zeros(1, width)} | state
 
 
 def weights(data: bytes) -> dict[str, Tensor]:
