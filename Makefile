@@ -113,7 +113,7 @@ real-lm: $(REAL_LM)/.installed  ## real weights (SmolLM2-135M, fetched once) thr
 	@$(PY) bench/real_lm.py $(ARGS)
 
 TRUTH ?=
-real-eyes: $(STAMP)  ## a pretrained detector and ViT (fetched once, 107 MB) on data/vtest.avi, some 5 minutes (TRUTH=gt.txt: scored)
+real-eyes: $(STAMP)  ## a pretrained detector and ViT (fetched once, 107 MB) on data/vtest.avi, some 2 minutes (TRUTH=gt.txt: scored)
 	@$(PY) -m streamingvlm.models.eyes.fetch artifacts/real-eyes
 	@echo "Measuring"
 	@$(PY) bench/real_eyes.py $(if $(TRUTH),--truth "$(TRUTH)") $(ARGS)

@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", type=Path, help="PETS09-S2L1's gt.txt; without it, times only")
     parser.add_argument("--video", type=Path, default=ROOT / "data" / "vtest.avi")
-    for name, value in (("every", 1), ("tiled-every", 4), ("probe-every", 12)):
+    for name, value in (("every", 4), ("tiled-every", 8), ("probe-every", 24)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--folder", type=Path, default=common.FOLDER)
     args = parser.parse_args(argv)

@@ -149,9 +149,7 @@ class Graph:
     def _without_constants(self, order: Sequence[Node]) -> list[Node]:
         """Compute what needs no input; turn each convolution's weights into torch's order, once even where two share them."""
         left = []
-        for node in order:
-            if node.kind in WEIGHTED:
-                node = self._prepared(node)
+        for node in (self._prepared(node) if node.kind in WEIGHTED else node for node in order):
             if all(name in self.constants for name, _ in node.inputs):
                 self.constants[node.name] = KINDS[node.kind](node, *(self._value({}, name, k) for name, k in node.inputs))
             else:
