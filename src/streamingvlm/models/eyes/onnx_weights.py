@@ -42,7 +42,7 @@ def vit(data: bytes) -> dict[str, Tensor]:
 
 def weights(data: bytes) -> dict[str, Tensor]:
     """float32 initialisers by name; those of a matrix product by the name of its layer, turned back to [out, in]."""
-    graph = next(value for field, value in _fields(memoryview(data)) if field == GRAPH)
+    graph = dict(_fields(memoryview(data)))[GRAPH]
     tensors, layers = {}, {}
     for field, value in _fields(graph):
         if field == INITIALISER:
