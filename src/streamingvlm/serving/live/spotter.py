@@ -16,7 +16,7 @@ import numpy as np
 from streamingvlm.base.records import Frame
 from streamingvlm.models.eyes.coco import NAMES, Coco, Things
 
-SURE = 0.4  # of a box that is handed on: on vtest.avi some four of five such boxes are right
+SURE = 0.5  # of a box that is handed on: of people on vtest.avi, .83 of such boxes are right, and .71 of those who are there are found
 
 
 class Spotter:
