@@ -60,7 +60,8 @@ def test_the_vit_has_its_places_in_one_piece():
         onnx_weights.vit(model(*parts[1:]))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x3a\xff", b"PK\x03\x04 an archive", model(tensor("x", WIDE, True))], ids=["empty", "cut", "other", "no vit"])
+@pytest.mark.parametrize("data", [b"", b"\x3a\xff", b"PK\x03\x04 an archive", model(tensor("x", WIDE, True))],
+                         ids=["empty", "cut", "other", "no vit"])
 def test_what_is_no_such_file_is_said(data):
     with pytest.raises(UserError, match="ONNX file"):
         onnx_weights.vit(data)
