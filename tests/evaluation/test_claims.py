@@ -13,7 +13,7 @@ from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
 
 IDS = ["P0", "P0R", "P1", "P1H", "P2", "P3", "P4", "P5", "P6", "P6R", "P7a", "P7b", "P8", "P9", "P10", *(f"P{i}" for i in range(11, 17)),
-       *(f"A{i}" for i in range(1, 17))]
+       *(f"A{i}" for i in range(1, 5)), "A4R", *(f"A{i}" for i in range(5, 17))]
 CONTEXT = {"date": "2026-11-28", "hardware": "two cores", "dtype": "float32", "model": "tiny", "data": "arena", "command": "make repro"}
 OF = "ablation.streaming.overlapped"
 GOOD = {
@@ -40,6 +40,8 @@ GOOD = {
     "hours.minutes": 120, "hours.kv_ratio": 1.01, "hours.kv_tokens_max": 98,
     "real_lm.logits_difference": 7e-5, "real_lm.exact_difference": 4e-5, "real_lm.no_sink_over_sink": 1.7,
     "real_lm.sink_contiguous_over_dense_after": 1.15, "real_lm.growing_over_contiguous": 1.01,
+    "real_eyes.whole_frames": 199, "real_eyes.tiled_frames": 100, "real_eyes.whole_map50": 0.7, "real_eyes.tiled_map50": 0.88,
+    "real_eyes.whole_precision": 0.9,
     **{f"compress.{variant}.{metric}": value for variant, values in {
         "float32": (0.95, 5_000_000, 5_000_000, 25.0), "int8": (0.95, 2_000_000, 2_000_000, 30.0),
         "pruned25": (0.945, 4_000_000, 4_000_000, 25.0),
@@ -50,7 +52,7 @@ REPEATS = {name: [{key: value + shift for key, value in GOOD.items() if key.star
            for name in ("seeds", "hours")}
 EXACT, AGAIN = "reproduced (token for token, tiny weights)", "reproduced (byte for byte, one machine)"
 BEST = {"P0": EXACT, "P0R": AGAIN, "P1": claims.REPRODUCED, "P1H": claims.REPRODUCED, "P6": claims.REPRODUCED, "P6R": claims.PARTLY,
-        "P7a": claims.REPRODUCED, "P7b": claims.REPRODUCED, "P9": claims.REPRODUCED, "P8": claims.PARTLY, "A9": claims.PARTLY,
+        "P7a": claims.REPRODUCED, "P7b": claims.REPRODUCED, "P9": claims.REPRODUCED, "P8": claims.PARTLY, "A9": claims.PARTLY, "A4R": claims.PARTLY,
         **{f"P{i}": claims.REPRODUCED for i in range(11, 17)}}
 
 
@@ -132,6 +134,8 @@ def test_a_verdict_says_that_it_is_a_direction_on_a_toy(verdict):
     ("rerun.same", 19, "P0R", "not reproduced (byte for byte, one machine)"),
     ("hours.kv_ratio", 2.0, "P1H", claims.NOT_REPRODUCED),
     ("real_lm.no_sink_over_sink", 1.0, "P6R", claims.NOT_REPRODUCED),
+    ("real_eyes.whole_map50", 0.4, "A4R", claims.NOT_REPRODUCED),
+    ("real_eyes.tiled_frames", 4, "A4R", claims.NOT_MEASURED),
     ("real_lm.logits_difference", 0.5, "P6R", claims.NOT_MEASURED),
     ("compress.int8.event_accuracy", 0.90, "A9", claims.PARTLY),
     ("compress.float32.event_accuracy", 0.40, "A9", claims.NOT_REPRODUCED),

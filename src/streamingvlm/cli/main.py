@@ -53,6 +53,8 @@ Roles: read (look at everything of its cameras), operate (also add and remove ca
 BENCHMARK = """Stream a public benchmark's videos through a model, ask each question at its time, and score the answers twice: by the benchmark's own
 rule and strictly; beside it what the last four frames alone answer. Data is yours to download. A run that was ended goes on where it was."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
+SCORE = """Score boxes against a ground truth in MOTChallenge's format: those of the COCO detector that `make real-eyes` fetches, or of a service's
+decisions. Prints average precision, and recall and precision at a threshold, for each class that the truth has."""
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("run_command", "comment on a video file, as fast as it goes"),
@@ -60,6 +62,7 @@ COMMANDS = {  # name -> where it is, what it does in a line
     "serve": ("serve_command", "watch many live cameras and show them on a page"),
     "data": ("service.keeping_command", "print what a service keeps of whom, hand it over, delete it"),
     "token": ("service.keeping_command", "make, list and revoke tokens for a service that others can reach"),
+    "score": ("footage.score_command", "score boxes on your own footage against your own ground truth"),
     "benchmark": ("benchmark_command", "stream a public benchmark through a model and score its answers"),
 }
 
@@ -107,6 +110,7 @@ def parser() -> Parser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter, epilog="example: streamingvlm serve cameras.yaml --port 8080")
     serve.add_argument("file", type=Path, nargs="?", metavar="CAMERAS", help="a YAML file")
     serve.add_argument("--demo", action="store_true", help="a made-up city, filmed live by eight cameras over RTSP on this machine")
+    serve.add_argument("--eyes", choices=("coco",), help="look for COCO's 80 things with the pretrained detector that `make real-eyes` fetches")
     serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
     serve.add_argument("--profile", metavar="NAME", help="edge, workstation or cloud (configs/profiles), or a file: what CAMERAS does not say itself")
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
@@ -116,6 +120,7 @@ def parser() -> Parser:
     serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
     _token(commands)
     _data(commands)
+    _score(commands)
     _benchmark(commands)
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
@@ -123,6 +128,15 @@ def parser() -> Parser:
     run.policy = watch.policy = common.policy
     main.known = tuple(option for one in (main, *commands.choices.values()) for option in one._option_string_actions)
     return main
+
+
+def _score(commands) -> Parser:
+    from streamingvlm.cli.footage import score_command
+
+    one = commands.add_parser("score", help=COMMANDS["score"][1], allow_abbrev=False, description=SCORE,
+                              epilog="example: streamingvlm score --truth gt.txt --video film.avi --tiles 3x2 --every 4")
+    score_command.options(one)
+    return one
 
 
 def _benchmark(commands) -> Parser:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streamingvlm.serving.cameras import Settings
 
 MODEL, COMMENTATOR = "data/city-base", "data/city-commentator"
+EYES = {"coco": "artifacts/real-eyes/coco-ssd"}  # where `make real-eyes` puts them
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -33,7 +34,11 @@ def serve(args: argparse.Namespace) -> None:
     told = {} if args.demo else cameras.read_yaml(args.file) or {}
     told = profiles.under(told, profiles.named(args.profile)) if args.profile else told
     settings = cameras.parse(told, "the demo" if args.demo else args.file.name)
+    if args.eyes and (args.demo or settings.service.model):
+        raise UserError("--eyes looks at real cameras in the place of a model: leave out --demo and `service.model`.")
     changes = {key: value for key, value in (("port", args.port), ("host", args.host)) if value is not None}
+    if args.eyes:  # who only spots things has nothing to tell that the commentator knows
+        changes |= {"model": str(_eyes(args.eyes)), "commentary": False}
     settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})
     required(settings.service)
     asyncio.run(_run(settings, args))
@@ -99,6 +104,13 @@ def _folder(named: str, usual: str) -> Path:
         return repository_root() / usual
     except UserError:
         raise UserError("This folder is not in a clone of the workbench, so no packaged model is at hand: name one with `service.model`.") from None
+
+
+def _eyes(name: str) -> Path:
+    folder = _folder("", EYES[name])
+    if not (folder / "model.json").is_file():
+        raise UserError(f"The eyes `{name}` are not here: `make real-eyes` fetches them (17 MB, once).")
+    return folder
 
 
 def _commentator(named: str) -> Path | None:

@@ -141,7 +141,7 @@ def compare(root: Path) -> str:
 def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
     """What other commands measured when they last ran -> ledger metrics, and by claim where that was. A file that is missing adds nothing."""
     numbers, where = {}, {}
-    for claim, name in (("P0", "conformance"), ("P0R", "rerun"), ("P6R", "real_lm")):
+    for claim, name in (("P0", "conformance"), ("P0R", "rerun"), ("P6R", "real_lm"), ("A4R", "real_eyes")):
         found = _read(folder / f"{name}.json")
         if found:
             numbers |= {f"{name}.{key}": value for key, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}

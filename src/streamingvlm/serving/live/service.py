@@ -25,6 +25,7 @@ from streamingvlm.serving import cameras as config
 from streamingvlm.serving.governance import card, kept
 from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
+from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
 from streamingvlm.serving.live.readers import Heard, Readers
@@ -33,7 +34,6 @@ from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
 from streamingvlm.serving.service import Busy, Conflict, NotFound
-from streamingvlm.serving.slots import SHAPE
 from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Service:
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
-        self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
+        self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
         self.recorder = recorder
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
                                settings.batch, settings.precision)
