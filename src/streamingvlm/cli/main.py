@@ -40,8 +40,9 @@ CAMERAS is a YAML file; two lines are enough:
     - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
 
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
-pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
-set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
+pattern:640x360@30, city:1/8 (made up). More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
+inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP). A section `service:` may set port, host, grpc_port,
+budget_ms, io_workers, max_cameras, utilisation, store, keep_s, model, commentator, commentary, title."""
 BENCHMARK = """Stream a public benchmark's videos through a model, ask each question at its time, and score the answers twice: by the benchmark's own
 rule and strictly; beside it what the last four frames alone answer. Data is yours to download. A run that was ended goes on where it was."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
