@@ -22,8 +22,8 @@ QUANTILES = (50, 95, 99)
 
 
 class Latency:
-    """A distribution of latencies, to three digits, in constant memory. Read in numpy: hdrh's own loops take 2 ms for three percentiles and 40 for all
-    that was recorded, and this is asked of each camera, in the loop that the scheduler runs in, whenever a page looks."""
+    """A distribution of latencies, to three digits, in constant memory. Read in numpy: hdrh's own loops take 2 ms for three percentiles and 40 for
+    all that was recorded, and this is asked of each camera, in the loop that the scheduler runs in, whenever a page looks."""
 
     def __init__(self):
         self.histogram = HdrHistogram(1, LONGEST_US, 3)
