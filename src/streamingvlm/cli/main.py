@@ -40,10 +40,10 @@ CAMERAS is a YAML file; two lines are enough:
     - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
 
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
-pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
-privacy: {hide: people | faces | both | everything | nothing}, keep: {records_s, events_s, pictures_s}. A section `service:` may
-set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary,
-title, access, batch, precision."""
+pattern:640x360@30, city:1/8 (made up). More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
+inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP), privacy: {hide: people | faces | both | everything |
+nothing}, keep: {records_s, events_s, pictures_s}. A section `service:` may set port, host, grpc_port, budget_ms, io_workers, max_cameras,
+utilisation, store, keep_s, model, commentator, commentary, title, access, batch, precision."""
 DATA = """What a service keeps: `card` prints what CAMERAS (the YAML file) says is seen, hidden and kept; `export` writes the records and pictures of
 a camera or a time into a folder OUT; `delete` deletes them for good. The last two take --store, as `service.store` names it. What a running service
 has in memory it forgets by `DELETE /api/records`, which deletes the same."""

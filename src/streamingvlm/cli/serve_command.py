@@ -52,7 +52,9 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
     from streamingvlm.serving.live.service import Service
 
     told, loop, service = asyncio.Event(), asyncio.get_running_loop(), settings.service
-    bound(service.host, service.port).close()  # a port that is taken is said before a model is loaded
+    for port in (service.port, service.grpc_port):  # one that is taken is said before a model is loaded
+        if port is not None:
+            bound(service.host, port).close()
     access = service.access
     tls = Tls(access.certificate, access.key).checked() if access and access.certificate else None
     gate = Gate(access) if access else None

@@ -25,7 +25,7 @@ from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)
 SLOTS = 256  # pictures a process may have on their way at once
-ROWS = 256  # cameras, at most
+ROWS = 512  # twice as many as there are cameras at most: those of a reader that begins again get new ones, beside their old ones
 REMEMBERED = 1024  # cameras that were removed
 RESTART_S = 0.5
 ANSWER_S = 15.0
