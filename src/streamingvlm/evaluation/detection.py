@@ -48,8 +48,9 @@ def at_threshold(truth: Boxes, found: Boxes, threshold: float, classes: Sequence
     out = {}
     known, given = np.asarray(truth.image), np.asarray(found.image)
     for k, name in enumerate(classes):
-        real, sure = np.asarray(truth.label) == k, (np.asarray(found.label) == k) & (np.asarray(found.score) >= threshold)
-        hits = sum(_hits(np.asarray(truth.box, float)[real & (known == image)], np.asarray(found.box, float)[some], np.asarray(found.score)[some], overlap)
+        scores = np.asarray(found.score)
+        real, sure = np.asarray(truth.label) == k, (np.asarray(found.label) == k) & (scores >= threshold)
+        hits = sum(_hits(np.asarray(truth.box, float)[real & (known == image)], np.asarray(found.box, float)[some], scores[some], overlap)
                    for image in np.unique(given[sure]) for some in [sure & (given == image)])
         boxes, told = int(real.sum()), int(sure.sum())
         out[name] = {"recall": hits / boxes if boxes else None, "precision": hits / told if told else None, "boxes": boxes}

@@ -75,7 +75,8 @@ def decided(decisions: Path, video: Path, stream: str | None = None) -> Found:
 
 def score(tracks: Tracks, found: Found, threshold: float = 0.5) -> dict:
     """{"frames", "of", "threshold", "map50", "map", "by_class": {name: {"map50", "map", "recall", "precision", "boxes"}}} of the classes that the
-    truth has. Recall and precision at `threshold`, IoU .5. UserError where the truth is of a longer video, or has nothing in the frames that were seen."""
+    truth has. Recall and precision at `threshold`, IoU .5. UserError where the truth is of a longer video, or has nothing in the frames that were
+    seen."""
     if tracks.frame.max(initial=-1) >= found.total:
         raise UserError(f"The truth goes to frame {tracks.frame.max() + 1} and the video has {found.total}: they do not belong together.")
     classes = [name for name in LABELS if np.any(tracks.label[np.isin(tracks.frame, found.frames)] == name)]
