@@ -49,7 +49,7 @@ class Scoped:
         return self._service.picture(name) if self._grant.sees(name) else None
 
     async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
-        self._may("read", name)
+        self._may("operate", name)
         return await self._service.ask(name, question, options)
 
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
