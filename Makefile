@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab sweep doctor bench conformance city-full city-base real-lm pretrain lint lock clean
+.PHONY: help repro test lab sweep doctor bench conformance city-full city-base real-lm real-eyes pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -111,6 +111,12 @@ $(REAL_LM)/.installed: $(STAMP)
 real-lm: $(REAL_LM)/.installed  ## real weights (SmolLM2-135M, fetched once) through our cache: perplexity with and without a sink, some 10 minutes
 	@echo "Measuring perplexity"
 	@$(PY) bench/real_lm.py $(ARGS)
+
+TRUTH ?=
+real-eyes: $(STAMP)  ## a pretrained detector and ViT (fetched once, 107 MB) on data/vtest.avi, some 2 minutes (TRUTH=gt.txt: scored)
+	@$(PY) -m streamingvlm.models.eyes.fetch artifacts/real-eyes
+	@echo "Measuring"
+	@$(PY) bench/real_eyes.py $(if $(TRUTH),--truth "$(TRUTH)") $(ARGS)
 
 pretrain: repository $(STAMP)  ## train the base model in data/tiny-base again, some 25 minutes; the pipeline only reads it
 	@$(PY) -m streamingvlm.training.pretrain

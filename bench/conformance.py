@@ -141,13 +141,19 @@ class Traced(Streamer):
         return ids_of(self.spans)[len(self.prompt) :][: len(self.states)]
 
 
-def replay(run: Run, vlm: VLM) -> Iterator[Traced]:
-    """Our engine on the run's frames, after each of its chunks. It never sees what was recorded but the texts of the first prompt."""
+def begin(run: Run, vlm: VLM) -> Traced:
+    """Our engine before the run's first chunk. It never sees what was recorded but the texts of the first prompt."""
     vlm = VLM(vlm.hf, Vocabulary(run.texts))
     stream = config.Stream(policies=[run.policy], query=run.query, repetition_penalty=run.penalty)
     ours = Traced(vlm, policy.get(run.policy), run.cache, config.Video(fps=FPS, chunk_s=run.seconds), stream,
                   **({"forced_token": forced_end} if run.forced else {}))
     ours.start(run.previous)
+    return ours
+
+
+def replay(run: Run, vlm: VLM) -> Iterator[Traced]:
+    """Our engine on the run's frames, after each of its chunks."""
+    ours = begin(run, vlm)
     for i in range(len(run.chunks)):
         ours.step(run.name, chunk(i, run.seconds))
         yield ours

@@ -11,10 +11,12 @@ import httpx
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
-from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.privacy.redactor import stored
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.service import Conflict, NotFound
 
 JPEG = b"\xff\xd8 a picture \xff\xd9"
+PICTURE = stored(JPEG)
 
 
 class FakeService:
@@ -55,7 +57,7 @@ class FakeService:
             raise NotFound(f"There is no camera {name!r}.")
 
     def picture(self, name: str) -> tuple[dict, bytes] | None:
-        return ({"stream": name, "frame": self.frame, "pts_s": self.frame / 8}, JPEG) if name in self.looked_at else None
+        return ({"stream": name, "frame": self.frame, "pts_s": self.frame / 8}, PICTURE) if name in self.looked_at else None
 
     def want_pictures(self, names, seconds: float) -> None:
         self.looked_at = sorted({*self.looked_at, *names})
@@ -68,8 +70,8 @@ class FakeService:
 
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         self._known(name)
-        self.sessions["s1"] = sdp
-        return "s1", "v=0\r\nanswer\r\n"
+        self.sessions[f"{name}~s1"] = sdp
+        return f"{name}~s1", "v=0\r\nanswer\r\n"
 
     async def hang_up(self, resource: str) -> None:
         if self.sessions.pop(resource, None) is None:
@@ -79,6 +81,9 @@ class FakeService:
         self._known(name)
         self.pushed.append((name, pts_s, captured_at, picture, width, height))
         self.results.publish(decision(name, len(self.pushed), pts_s=pts_s))
+
+    def card(self) -> str:
+        return "# Data card of a service that is made up\n"
 
     def stats(self) -> dict:
         return {"latency_ms": {"release": {"p50": 30.0, "p95": 60.0, "p99": 90.0}, "capture": {}}, "buckets": [[30, 7]], "late": 0, "uptime_s": 1.0,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import preloaded
 import psutil
 import pytest
 
@@ -31,9 +33,19 @@ served = pytest.mark.skipif("forkserver" not in multiprocessing.get_all_start_me
                             reason="one core, or a system without fork servers, starts none: run this where there are two cores")
 
 
+@pytest.fixture
+def no_server():
+    """Neither the one that other tests left, nor a warm one for those to come: a server of this process's own Python."""
+    multiprocessing.forkserver._forkserver._stop()
+    multiprocessing.set_executable(sys.executable)
+    yield
+    multiprocessing.forkserver._forkserver._stop()
+    multiprocessing.set_executable(preloaded.python())
+
+
 @served
-def test_a_server_that_was_started_early_is_the_one_that_forks():
-    workers.start()
+def test_a_server_that_was_started_early_is_the_one_that_forks(no_server):
+    workers.start(("torch",))
     servers = {child.pid for child in psutil.Process().children()}
     parents = set(workers.ordered(os.getppid, [(), ()], 2))
     assert len(parents) == 1 and parents <= servers
@@ -77,7 +89,7 @@ def test_the_number_of_workers_is_a_number(monkeypatch):
 
 
 def test_workers_end_with_a_parent_that_is_killed():
-    code = "from streamingvlm.base import workers; import time; list(workers.ordered(time.sleep, [(600,), (600,)], 2))"
+    code = "from streamingvlm.base import workers; import time; workers.PRELOAD = ('torch',); list(workers.ordered(time.sleep, [(600,), (600,)], 2))"
     parent = subprocess.Popen([sys.executable, "-c", code])
     children, until = [], time.monotonic() + 60
     while len(children) < 4 and time.monotonic() < until:  # the fork server, the resource tracker, two workers

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import preloaded
 import pytest
 import torch
 
@@ -49,7 +50,8 @@ def test_methods_runs_all_four_and_draws(capsys, tmp_path, monkeypatch):
     assert {p.name for p in tmp_path.iterdir()} >= {f"methods_{kind}_tiny.{end}" for kind in ("latency", "memory") for end in ("html", "png")}
 
 
-def test_methods_measures_in_a_process_of_its_own():
+def test_methods_measures_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setattr(sys, "executable", preloaded.python())
     rows = list(methods.in_own_process([*SMALL, "--chunks", "3", "--limit-s", "0"], "streaming"))
     assert len(rows) == 1, "the time limit stops a method after its first chunk beyond it"
     assert rows[0]["peak_mb"] > 50

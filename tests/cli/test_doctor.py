@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import preloaded
 import psutil
 import pytest
 from video_files import make
@@ -31,7 +32,7 @@ def template(tmp_path_factory) -> Path:
     (folder / "data").mkdir()
     make(folder / "data" / "clip.mp4", 30)
     (folder / "data.dvc").write_text("outs:\n- path: data\n  cache: false\n  hash: md5\n")
-    subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", "--quiet", "data.dvc"], cwd=folder, check=True, capture_output=True)
+    subprocess.run([preloaded.python(), "-m", "dvc", "commit", "--force", "--quiet", "data.dvc"], cwd=folder, check=True, capture_output=True)
     return folder
 
 

@@ -19,6 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import huggingface_hub
+import preloaded
 import pytest
 import torch
 from helpers import one_sentence
@@ -398,8 +399,9 @@ def test_a_disk_that_is_full_when_the_files_are_closed(here, videos, model, capf
     assert "No space left on device" in one_sentence(capfd.readouterr().err) and not list(here.iterdir())
 
 
-def start(here: Path, *words: object, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "streamingvlm.cli", "run", *map(str, words)], cwd=here, text=True, stdout=subprocess.PIPE,
+def start(here: Path, *words: object, python: str | None = None, **environment: str) -> subprocess.Popen:
+    command = [python or preloaded.python(), "-m", "streamingvlm.cli", "run", *map(str, words)]
+    return subprocess.Popen(command, cwd=here, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, env={**ENVIRONMENT, **environment})
 
 
@@ -417,7 +419,7 @@ def test_ctrl_c_keeps_what_was_said(here, videos, model):
 
 
 def test_a_reader_that_leaves_ends_the_run_quietly(here, videos, model):
-    process = start(here, videos / "long.mp4", "--model", model)
+    process = start(here, videos / "long.mp4", "--model", model, python=sys.executable)  # the one that imports all by itself
     process.stdout.readline()
     process.stdout.close()  # as `| head -1` does
     assert process.wait(timeout=60) == 141 and process.stderr.read() == ""

@@ -60,10 +60,10 @@ def test_what_did_not_move_need_not_be_touched(moves):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_ten_thousand_evictions_leave_no_drift(dtype):
+def test_a_thousand_evictions_leave_no_drift(dtype):
     kv = cache(dtype, capacity=64)
     feed(kv, positions(0, 20), 0)
-    for i in range(10_000):
+    for i in range(1_000):
         kv.keep(torch.arange(1, 20), positions(0, 19))
         feed(kv, positions(19, 1), i)
     fresh = rotate(kv.store[0, :, :, :20], *ROPE.angles(kv.positions[:, :20]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamingvlm.evaluation.detection import Boxes, average_precision
+from streamingvlm.evaluation.detection import Boxes, at_threshold, average_precision
 
 CASES = json.loads((Path(__file__).parents[1] / "data/cases/detection.json").read_text())
 CLASSES = ("person", "car", "bag")
@@ -56,3 +56,12 @@ def test_as_cocos_own_code_has_it():
     got = average_precision(boxes(truth), boxes(found), 30, CLASSES)
     assert 0.2 < got["map"] < got["map50"] < 0.95
     assert got["map"] == pytest.approx(run.stats[0], abs=1e-9) and got["map50"] == pytest.approx(run.stats[1], abs=1e-9)
+
+
+def test_at_a_threshold_a_truth_is_found_once_and_by_the_surest():
+    truth = Boxes([0, 0, 1], [[0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 10, 10]], [0, 0, 0])
+    found = Boxes([0, 0, 0, 1, 0], [[0, 0, 10, 9], [0, 0, 10, 10], [21, 0, 31, 10], [50, 0, 60, 10], [0, 0, 10, 10]], [0, 0, 0, 0, 1],
+                  [0.9, 0.8, 0.7, 0.6, 0.9])
+    assert at_threshold(truth, found, 0.5, CLASSES)["person"] == {"recall": 2 / 3, "precision": 2 / 4, "boxes": 3}
+    assert at_threshold(truth, found, 0.75, CLASSES)["person"] == {"recall": 1 / 3, "precision": 1 / 2, "boxes": 3}
+    assert at_threshold(truth, found, 0.5, CLASSES)["car"] == {"recall": None, "precision": 0.0, "boxes": 0}

@@ -119,6 +119,13 @@ def test_what_the_benches_of_cameras_and_of_seeds_left_is_read_by_name(tmp_path)
     rows = [{"part": "trm", "what": "57m", "parameters": 7, "variant": "int8", "streams": 8, "ms": 50.0, "cpu_ms": 48.0}]
     (tmp_path / "cameras.json").write_text(json.dumps({"rows": rows}))
     assert ledger_inputs.apart(tmp_path)[0]["cameras.trm.57m.int8.8.cpu_ms"] == 48.0
+    hidden = {"date": "2026-11-29", "command": "python -m bench.privacy", "hardware": {"text": "two cores"}, "access": {"tried": 800, "served": 0},
+              "city": {"service": {"visible": 0.0002}}}
+    (tmp_path / "privacy.json").write_text(json.dumps(hidden))
+    (tmp_path / "profiles.json").write_text(json.dumps({"rows": [{"profile": "edge", "slower": 4, "streams": 14}]}))
+    told, where = ledger_inputs.apart(tmp_path)
+    assert told["privacy.access.served"] == 0 and told["privacy.city.service.visible"] == 0.0002 and told["profiles.edge.4.streams"] == 14
+    assert where["A16"]["command"] == "python -m bench.privacy" and where["A16"]["model"]
     (tmp_path / "ablation_seeds.json").write_text(json.dumps({"rows": [{"seed": 1, "policy": "streaming", "student": "base", "who": 0.5}]}))
     (tmp_path / "city_seeds.json").write_text(json.dumps({"rows": [{"seed": 1, "variant": "model", "f1.clone": 0.7, "by_city": {}}]}))
     assert ledger_inputs.repeats(tmp_path)["seeds"] == [{"ablation.streaming.base.who": 0.5, "city.model.f1.clone": 0.7}]

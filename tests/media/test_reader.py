@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from hypothesis import given, settings
@@ -439,7 +440,7 @@ def ten_minutes(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_memory_stays_flat_over_ten_minutes(ten_minutes, backend):
     code = MEASURE.format(path=str(ten_minutes), backend=backend)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    done = subprocess.run([preloaded.python(), "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True)
     chunks, growth_mb = map(int, done.stdout.split())
     assert chunks == 600 and growth_mb < 12
 

@@ -20,8 +20,9 @@ from PIL import Image, ImageDraw
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
-from streamingvlm.serving.api.service import Conflict, NotFound
+from streamingvlm.serving.privacy.redactor import stored
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.service import Conflict, NotFound
 
 KINDS = ("fall", "pavement", "loiter", "bag", "clone", "surge")
 SAID = ("two people walk past the shop", "a car stops at the kerb, its door opens", "one person waits under the lamp", "nobody in sight",
@@ -57,7 +58,7 @@ class FakeCamera:
             draw.rectangle([side * SIZE[k % 2] for k, side in enumerate(one["box"])], fill=colour)
         out = io.BytesIO()
         image.save(out, "JPEG", quality=80)
-        return out.getvalue()
+        return stored(out.getvalue())
 
 
 class FakeService:
@@ -194,6 +195,9 @@ class FakeService:
 
     async def push(self, name, pts_s, captured_at, picture, width, height) -> None:
         raise UserError("This made-up service takes no frames.")
+
+    def card(self) -> str:
+        return "# Data card of a service that is made up\n"
 
     def stats(self) -> dict:
         rows, edges = self.cameras(), [10 * 1.15 ** k for k in range(40)]

@@ -84,7 +84,7 @@ def test_what_overlap_recomputes_is_a_cold_prefill_of_what_streaming_keeps(vlm):
 def test_cache_and_spans_agree_after_every_chunk(vlm, name, rounds):
     """For every policy and window: the keys cached are those of the spans less the tail, at the positions the spans have."""
     s = streamer(vlm, name, dataclasses.replace(CACHE, vision_rounds=rounds, restart_rounds=4))
-    for k in range(12):
+    for k in range(9):
         s.step("test", chunk(k))
         unfed = sum(len(span.ids) for span in s.pending)
         assert s.kv.length == len(dialogue.ids_of(s.spans)) - unfed > 0

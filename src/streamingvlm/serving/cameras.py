@@ -19,10 +19,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.protocol import redacted
+from streamingvlm.serving.privacy.redactor import HIDE
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"
 EXAMPLE = "- {name: gate, url: 'rtsp://…'}"
 STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Privacy(BaseModel):
+    """What of a camera's pictures is hidden before anything is stored or sent, and for how long somebody who is not found again stays hidden."""
+
+    model_config = STRICT
+    hide: Literal[HIDE] = "people"
+    hold_s: float = Field(1.0, ge=0, le=60)
+
+
+class Keeping(BaseModel):
+    """How many seconds a camera's records stay, those of alarms, and their pictures; what is not said is as `service.keep_s`."""
+
+    model_config = STRICT
+    records_s: float | None = Field(None, ge=0)
+    events_s: float | None = Field(None, ge=0)
+    pictures_s: float | None = Field(None, ge=0)
 
 
 class Camera(BaseModel):
@@ -39,14 +57,33 @@ class Camera(BaseModel):
     fps: float = Field(8.0, gt=0, le=60)
     budget_ms: float | None = Field(None, gt=0, le=60_000)
     comment: bool = True
+    privacy: Privacy = Privacy()
+    keep: Keeping = Keeping()
     inference_px: int = Field(720, ge=96, le=4320)
     transport: Literal["tcp", "udp"] = "tcp"
+
+
+class Access(BaseModel):
+    """Who may come in; without it, whoever is on this machine. `tokens`: a file or a database's address (`streamingvlm token add`). `certificate`,
+    `key`: files for TLS, or `proxy`: the address of the one that does TLS in front of this service. `per_s`, `burst`: requests of one token;
+    `failures_per_minute`: wrong tokens from one address. `sources`: where cameras that are added while it runs may be (`access.sources`)."""
+
+    model_config = STRICT
+    tokens: str = Field("access.sqlite", min_length=1)
+    certificate: str = ""
+    key: str = ""
+    proxy: str = ""
+    per_s: float = Field(30.0, gt=0, le=10_000)
+    burst: int = Field(120, ge=1, le=100_000)
+    failures_per_minute: int = Field(20, ge=1, le=10_000)
+    sources: tuple[str, ...] = ()
 
 
 class Service(BaseModel):
     """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
     `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read cameras. `utilisation`: share
-    of the machine's time up to which cameras are taken in while it runs; those of the file are always."""
+    of the machine's time up to which cameras are taken in while it runs; those of the file are always. `batch`: streams in one forward, at most.
+    `precision`: of the model's linear layers."""
 
     model_config = STRICT
     title: str = Field("StreamingVLM", max_length=100)
@@ -62,6 +99,9 @@ class Service(BaseModel):
     model: str = ""
     commentator: str = ""
     commentary: bool = True
+    batch: int = Field(16, ge=1, le=16)
+    precision: Literal["float32", "int8", "int8w"] = "float32"
+    access: Access | None = None
 
 
 class Settings(BaseModel):
@@ -72,11 +112,17 @@ class Settings(BaseModel):
 
 def load(path: Path) -> Settings:
     """Read and check a file. UserError, in one sentence, for anything that is wrong with it."""
+    told = read_yaml(path)
+    return parse({} if told is None else told, path.name)
+
+
+def read_yaml(path: Path) -> object:
+    """What a file says, unchecked. UserError where it can't be read."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        told = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"There is no {path}: write one (`streamingvlm serve --help` shows how), or try `streamingvlm serve --demo`.") from None
     except (OSError, UnicodeDecodeError):
@@ -86,7 +132,6 @@ def load(path: Path) -> Settings:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML{f', see line {mark.line + 1}' if mark else ''}: mend it.") from None
-    return parse({} if told is None else told, path.name)
 
 
 def parse(told: object, source: str = "cameras.yaml") -> Settings:

@@ -24,12 +24,14 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from heapq import merge
 
+from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of
+
 TYPES = ("decision", "comment", "alarm", "state")
 ORDER = {"decision": "frame", "comment": "chunk"}  # what must rise within a stream
 KEPT, QUEUED, PAGE, PICTURES = 256, 256, 128, 128
 REMEMBERED = 4096  # numbers of records that were let go, of each stream and type: so far back the count of missed ones is exact
 
-Listener = Callable[["Record", bytes | None], None]
+Listener = Callable[["Record", Redacted | None], None]
 LostListener = Callable[[str, Mapping[str, float]], None]
 
 
@@ -90,14 +92,16 @@ class Results:
         self.late: dict[str, int] = {}  # stream -> results that came behind a newer one, and were not published
         self._caches: dict[tuple[str, str], _Kept] = {}
         self._order: dict[tuple[str, str], int] = {}
-        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._pictures: OrderedDict[str, tuple[str, Redacted]] = OrderedDict()  # name -> stream, picture
         self._listeners: list[Listener] = []
         self._lost_listeners: list[LostListener] = []
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._lock = threading.RLock()
 
-    def publish(self, record: dict, picture: bytes | None = None) -> int:
-        """Number and hand out a record -> its seq; 0 where it came too late to be in order. `picture`: an alarm's JPEG; the record then names it."""
+    def publish(self, record: dict, picture: Redacted | None = None) -> int:
+        """Number and hand out a record -> its seq; 0 where it came too late to be in order. `picture`: an alarm's; the record then names it."""
+        if picture is not None:
+            jpeg_of(picture)
         key = record["stream"], record["type"]
         if record["type"] not in TYPES:
             raise ValueError(f"no such type of record: {record['type']}")
@@ -112,7 +116,7 @@ class Results:
             record = Record({"seq": self.newest, "at": round(time.time(), 3)} | record)
             if picture is not None:
                 record["picture"] = str(self.newest)
-                self._pictures[record["picture"]] = picture
+                self._pictures[record["picture"]] = record["stream"], picture
                 if len(self._pictures) > PICTURES:
                     self._pictures.popitem(last=False)
             self._caches.setdefault(key, _Kept(self.kept)).add(record)
@@ -150,9 +154,10 @@ class Results:
         for listener in self._lost_listeners:
             listener(stream, ms)
 
-    def picture(self, name: str) -> bytes | None:
-        """An alarm's JPEG by the name in its record; only the newest are kept here."""
-        return self._pictures.get(name)
+    def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
+        """An alarm's picture by the name in its record, if it is of one of these streams; only the newest are kept here."""
+        stream, picture = self._pictures.get(name, ("", None))
+        return picture if streams is None or stream in streams else None
 
     def forget(self, stream: str) -> None:
         """A stream was taken away: one of its name that comes later begins anew."""
@@ -161,6 +166,18 @@ class Results:
                 for key in [key for key in held if key[0] == stream]:
                     del held[key]
             self.late.pop(stream, None)
+
+    def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
+        """Let go what is kept here of these streams, of [start, end) seconds since 1970, pictures too -> how many records."""
+        count = 0
+        with self._lock:
+            for (stream, _), kept in self._caches.items():
+                for record in [one for one in kept.records if (streams is None or stream in streams) and (start is None or one["at"] >= start)
+                               and (end is None or one["at"] < end)]:
+                    kept.records.remove(record)
+                    self._pictures.pop(record.get("picture"), None)
+                    count += 1
+        return count
 
     def depths(self) -> list[int]:
         """Records that wait for each of those who listen."""

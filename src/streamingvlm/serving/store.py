@@ -19,11 +19,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from heapq import merge
 
-from sqlalchemy import Connection, Table, delete, event, insert, select, true
+from sqlalchemy import Connection, MetaData, event, insert, select
 from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of, stored
+from streamingvlm.serving.privacy.retention import Keep, counted, erased, scrubbed, tidied, within
 from streamingvlm.serving.results import Record
 from streamingvlm.serving.tables import COLUMNS, TABLES, metadata
 
@@ -33,7 +35,7 @@ PICTURES_BYTES = 32 * 2**20  # of alarms' pictures that may wait
 WRITE_S, RETRY_S, TIDY_S = 0.5, 1.0, 60.0
 CONNECT_S, CLOSE_S = 5, 5.0
 
-Item = tuple[Record, bytes | None]
+Item = tuple[Record, Redacted | None]
 
 
 class Store:
@@ -43,6 +45,7 @@ class Store:
         self.url = parsed(where)
         self.place = self.url.render_as_string(hide_password=True)
         self.keep_s, self.keep_rows = keep_s, keep_rows
+        self.keeps: dict[str, Keep] = {}  # of cameras that have a word of their own
         self.written = self.lost = 0
         self.error: str | None = None
         self._waiting: queue.Queue[Item] = queue.Queue(queued)
@@ -53,9 +56,9 @@ class Store:
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    def write(self, record: Record, picture: bytes | None = None) -> None:
+    def write(self, record: Record, picture: Redacted | None = None) -> None:
         """Take a record, or count it as lost where too many wait. Never waits; called by one thread at a time, as `Results` does."""
-        size = len(picture or b"")
+        size = len(jpeg_of(picture)) if picture is not None else 0
         if self._ending.is_set() or self._bytes_in - self._bytes_out + size > PICTURES_BYTES:
             self.lost += 1
             return
@@ -96,27 +99,38 @@ class Store:
         with self._reading() as connection:
             for table in (TABLES[type_] for type_ in types or TABLES):
                 order = [column.desc() if newest else column for column in (table.c.at, table.c.seq)]
-                asked = select(table.c.record).where(*_within(table, streams, start, end)).order_by(*order).limit(limit)
+                asked = select(table.c.record).where(*within(table, streams, start, end)).order_by(*order).limit(limit)
                 rows = [json.loads(text) for text in connection.scalars(asked)]
                 found.append(rows[::-1] if newest else rows)
         ordered = list(merge(*found, key=lambda record: (record["at"], record["seq"])))
         return ordered[-limit:] if newest else ordered[:limit]
 
-    def picture(self, name: str) -> bytes | None:
-        """An alarm's JPEG by the name in its record."""
+    def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
+        """An alarm's picture by the name in its record, if it is of one of these cameras."""
         if not name.isdecimal() or int(name) >= 2**63:
             return None
         table = TABLES["alarm"]
         with self._reading() as connection:
-            return connection.scalar(select(table.c.jpeg).where(table.c.seq == int(name)).order_by(table.c.id.desc()).limit(1))
+            asked = select(table.c.jpeg).where(table.c.seq == int(name), *within(table, streams, None, None))
+            jpeg = connection.scalar(asked.order_by(table.c.id.desc()).limit(1))
+        return None if jpeg is None else stored(jpeg)
 
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
-        """Delete the records of these cameras in [start, end), pictures too -> how many. UserError where it can't be done."""
+        """Delete the records of these cameras in [start, end), pictures too, so that nothing of them is left in the database's files -> how many.
+        What waits to be written is written before. UserError where it can't be done."""
+        self.flush()
         try:
             with self._engine.begin() as connection:
-                return sum(connection.execute(delete(table).where(*_within(table, streams, start, end))).rowcount for table in TABLES.values())
+                count = erased(connection, streams, start, end)
+            scrubbed(self._engine)
+            return count
         except SQLAlchemyError as error:
-            raise UserError(f"Nothing was deleted at {self.place} ({reason(error)}): try again.") from None
+            raise UserError(f"Not everything was deleted at {self.place} ({reason(error)}): try again.") from None
+
+    def counted(self) -> dict[str, dict[str, dict]]:
+        """camera -> table -> {count, from, to}: what is stored now."""
+        with self._reading() as connection:
+            return counted(connection)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -160,7 +174,7 @@ class Store:
         except SQLAlchemyError as error:
             self._say(f"Records can't be stored at {self.place} ({reason(error)}): they wait, and when too many wait they are lost.")
             return False
-        self._bytes_out += sum(len(picture or b"") for _, picture in batch)
+        self._bytes_out += sum(len(picture or ()) for _, picture in batch)
         self._say(None)
         return True
 
@@ -173,13 +187,7 @@ class Store:
         """Delete what is too old or too much."""
         try:
             with self._engine.begin() as connection:
-                for table in TABLES.values():
-                    connection.execute(delete(table).where(table.c.at < time.time() - self.keep_s))
-                    for stream in connection.scalars(select(table.c.stream).distinct()).all():
-                        of_stream = table.c.stream == stream
-                        last = connection.scalar(select(table.c.at).where(of_stream).order_by(table.c.at.desc()).offset(self.keep_rows).limit(1))
-                        if last is not None:
-                            connection.execute(delete(table).where(of_stream, table.c.at <= last))
+                tidied(connection, self.keeps, Keep.same(self.keep_s), self.keep_rows, time.time())
             if self._engine.dialect.name == "sqlite":
                 with self._engine.connect() as connection:  # the file gets shorter; `execute` would stop after the first page
                     connection.connection.driver_connection.executescript("PRAGMA incremental_vacuum")
@@ -190,7 +198,7 @@ class Store:
 def _insert(connection: Connection, batch: list[Item]) -> None:
     for type_, table in TABLES.items():
         rows = [{"record": record.json} | {name: _plain(record.get(name)) for name in COLUMNS[type_]}
-                | ({"jpeg": picture} if "jpeg" in table.c else {}) for record, picture in batch if record["type"] == type_]
+                | ({"jpeg": picture and jpeg_of(picture)} if "jpeg" in table.c else {}) for record, picture in batch if record["type"] == type_]
         if rows:
             connection.execute(insert(table), rows)
 
@@ -198,11 +206,6 @@ def _insert(connection: Connection, batch: list[Item]) -> None:
 def _plain(value):
     """PostgreSQL's text holds no NUL."""
     return value.replace("\0", "") if isinstance(value, str) else value
-
-
-def _within(table: Table, streams: Collection[str] | None, start: float | None, end: float | None) -> list:
-    return [true() if streams is None else table.c.stream.in_(streams), true() if start is None else table.c.at >= start,
-            true() if end is None else table.c.at < end]
 
 
 def parsed(where: str) -> URL:
@@ -216,14 +219,14 @@ def parsed(where: str) -> URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgres", "postgresql"} else url
 
 
-def connected(url: URL) -> Engine:
+def connected(url: URL, tables: MetaData = metadata) -> Engine:
     """An engine whose tables are there. UserError where they cannot be."""
     options = {"sqlite": {"timeout": CONNECT_S}, "postgresql": {"connect_timeout": CONNECT_S}}
     try:
         engine = create_engine(url, pool_pre_ping=True, connect_args=options.get(url.get_backend_name(), {}))
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _prepare_sqlite)
-        metadata.create_all(engine)
+        tables.create_all(engine)
     except (NoSuchModuleError, ImportError):
         raise UserError(f"No driver for {url.drivername} is installed: use SQLite (a file's name) or postgresql://user:password@host/name.") from None
     except SQLAlchemyError as error:

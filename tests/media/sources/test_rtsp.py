@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import errno
 import hashlib
 import itertools
 import shutil
@@ -27,7 +28,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources import pattern, rtp, rtsp_server
 from streamingvlm.media.sources.protocol import Change, Picture, SourceError, watched
 from streamingvlm.media.sources.rtp import AccessUnit, Encoded, Looped
-from streamingvlm.media.sources.rtsp import Rtsp
+from streamingvlm.media.sources.rtsp import Rtsp, why
 from streamingvlm.media.sources.rtsp_server import running
 
 QUICK = {"stall_s": 0.7, "patience_s": 3.0, "backoff": (0.1, 0.4)}
@@ -186,6 +187,17 @@ def test_a_refusal_is_a_sentence_without_the_password_and_is_tried_again(place, 
     assert len(reasons) == 1 and says in reasons.pop()
     everything = f"{items} {source.label} {capfd.readouterr()} {caplog.text}"
     assert "s3cret" not in everything and "right" not in everything.replace("right ones", "")
+
+
+def test_a_host_that_is_not_there_is_told_from_one_that_is_not_known(monkeypatch):
+    def nobody(*_):
+        raise socket.gaierror
+
+    address = "rtsp://cam:s3cret@nowhere.example/1"
+    unreached, failed = OSError(errno.EHOSTUNREACH, "No route to host"), OSError(errno.EIO, f"failed: {address}")
+    assert "No way leads" in why(unreached, address) and why(failed, "rtsp://127.0.0.1/1") == "It cannot be read: failed: rtsp://***@nowhere.example/1."
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    assert "No host of this name" in why(failed, address)
 
 
 @pytest.mark.parametrize("password", ["simple", "with space", "a@b:c/d?e#f", "ünï"])

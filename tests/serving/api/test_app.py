@@ -13,6 +13,7 @@ from serving_fake import JPEG, FakeService, alarm, comment, decision, running
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
+from streamingvlm.serving.privacy.redactor import stored
 
 SDP = {"Content-Type": "application/sdp"}
 OFFER = b"v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
@@ -138,7 +139,7 @@ def test_alarms_newest_first_with_their_pictures():
         service = FakeService()
         async with running(service) as (client, _):
             for frame, stream in enumerate(("door", "yard", "door")):
-                service.results.publish(alarm(stream, frame), JPEG + b"%d" % frame)
+                service.results.publish(alarm(stream, frame), stored(JPEG + b"%d" % frame))
             found = (await client.get("/api/alarms")).json()
             assert [record["frame"] for record in found] == [2, 1, 0]
             assert [record["frame"] for record in (await client.get("/api/alarms?stream=door&limit=1")).json()] == [2]
@@ -154,7 +155,7 @@ def test_whip_hands_the_offer_on_and_the_answer_back():
         async with running(service) as (client, _):
             answer = await client.post("/whip/door", content=OFFER, headers={"Content-Type": "application/SDP; charset=utf-8"})
             assert answer.status_code == 201 and answer.text.startswith("v=0") and answer.headers["content-type"].startswith("application/sdp")
-            assert service.sessions == {"s1": OFFER.decode()}
+            assert service.sessions == {"door~s1": OFFER.decode()}
             assert (await client.delete(answer.headers["location"])).status_code == 204 and not service.sessions
 
     asyncio.run(run())

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving_fake import JPEG, FakeService, alarm, comment, decision
+from serving_fake import JPEG, PICTURE, FakeService, alarm, comment, decision
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api import messages, rpc
 from streamingvlm.serving.api.proto import generate
 from streamingvlm.serving.api.proto import streamingvlm_pb2 as proto
 from streamingvlm.serving.api.proto.streamingvlm_pb2_grpc import AnalyticsStub
-from streamingvlm.serving.api.service import Busy
 from streamingvlm.serving.results import Results
+from streamingvlm.serving.service import Busy
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 
@@ -47,7 +47,7 @@ def test_every_kind_of_record_and_cameras_are_as_they_were_published():
         service = FakeService()
         service.results.publish(decision("door", 3))
         service.results.publish(comment("door", 1))
-        service.results.publish(alarm("door", 4), JPEG)
+        service.results.publish(alarm("door", 4), PICTURE)
         service.results.publish({"type": "state", "stream": "yard", "state": "stalled", "reason": "No picture for 3 s.", "epoch": 2})
         async with called(service) as (stub, _):
             reader = stub.Watch(proto.WatchRequest(since=0))

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serving_fake import JPEG, FakeService, alarm, comment, decision, running
+from serving_fake import PICTURE, FakeService, alarm, comment, decision, running
 
 from streamingvlm.serving.api.telemetry import Telemetry
 from streamingvlm.serving.store import Store
@@ -31,7 +31,7 @@ def spoken(store: Store | None = None) -> tuple[FakeService, Telemetry]:
         service.results.publish(record | {"ms": record["ms"] | {"release": release_ms, "capture": release_ms + 1000}})
     service.results.publish(decision("door", 2))
     service.results.publish(comment("door", 1))
-    service.results.publish(alarm("door", 4), JPEG)
+    service.results.publish(alarm("door", 4), PICTURE)
     service.results.publish(alarm("door", 5, "off"))
     return service, telemetry
 

@@ -9,9 +9,9 @@ import pytest
 from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.service import Busy
 from streamingvlm.serving.live import commentary, questions
 from streamingvlm.serving.live.speech import Speech
+from streamingvlm.serving.service import Busy
 from streamingvlm.streaming.commentator import Commentator, Settings
 
 TOLD = Settings(dataclasses.replace(VIDEO, max_pixels=56 * 56), CACHE, dataclasses.replace(STREAM, max_new_tokens=4))

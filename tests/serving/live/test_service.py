@@ -31,10 +31,11 @@ from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving import cameras
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
-from streamingvlm.serving.api.service import Conflict, NotFound
 from streamingvlm.serving.api.telemetry import Telemetry
 from streamingvlm.serving.live.service import Service
+from streamingvlm.serving.privacy.redactor import jpeg_of
 from streamingvlm.serving.schedule import replay
+from streamingvlm.serving.service import Conflict, NotFound
 from streamingvlm.worlds.city.world import ANOMALIES
 
 PATIENCE_S = 60.0
@@ -90,7 +91,7 @@ def running(tmp_path_factory):
     film = folder / "film.mp4"
     writer.write_h264(film, (np.full((64, 64, 3), 8 * k, np.uint8) for k in range(24)), 12.0)
     settings = cameras.parse({"service": {"budget_ms": 2000, "utilisation": None}, "cameras": [
-        {"name": "a", "url": "pattern:64x64@8", "fps": 4}, {"name": "b", "url": "pattern:96x64@8"},
+        {"name": "a", "url": "pattern:64x64@8", "fps": 4}, {"name": "b", "url": "pattern:96x64@8", "privacy": {"hide": "nothing"}},
         {"name": "dead", "url": "rtsp://operator:hunter2@127.0.0.1:9/none"}, {"name": "film", "url": f"file:{film}", "fps": 6},
         {"name": "pushed", "url": "push:"}]})
     recorder = arrivals.Recorder(folder / "run.jsonl.gz")
@@ -166,7 +167,8 @@ def test_an_alarm_shows_the_frame_that_raised_it_and_alarms_keep_their_order(run
     assert [(one["kind"], one["state"]) for one in (fell, rose, late)] == [("fall", "on"), ("fall", "off"), ("bag", "on")]
     assert rose["picture"] is None and late["picture"], "a frame that is not kept: then the newest preview"
     again = running.call(running.service.readers.ask, "b", "still", frame + 1)
-    shown = [pattern.number(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))) for jpeg in (results.picture(fell["picture"]), again)]
+    shown = [pattern.number(np.asarray(Image.open(io.BytesIO(jpeg_of(one))).convert("RGB")))
+             for one in (results.picture(fell["picture"]), again)]
     assert shown[1] == shown[0] + 1
 
 

@@ -5,10 +5,13 @@ Each call into FFmpeg ends by itself after a time, whatever the camera does; how
 
 from __future__ import annotations
 
+import errno
+import socket
 import struct
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from streamingvlm.media.sources.decoding import Decoder
 from streamingvlm.media.sources.protocol import Picture, SourceError, redacted
@@ -20,6 +23,8 @@ TRANSPORTS = ("tcp", "udp")
 REFUSALS = {401: "It refuses the user name or the password (401): put the right ones into the address.",
             403: "It forbids this address to this user (403)."}
 UNHEARD = "Nothing answers at this host and port: see whether the camera is on, and whether the port is right."
+NO_HOST = "No host of this name is known: see whether it is written right, and whether the network is up."
+UNREACHED = "No way leads to this host: see whether the camera is on, and in a network that this machine is in."
 ANSWER_S = 5.0  # how long FFmpeg waits for an answer, before it gives up by itself
 READ_S = 8.0  # and for a packet: longer than `watched` does, since it then first hands out the picture that it held back, as if the camera lived
 # Nothing is looked at before the first packet is handed over (else 1-2 s of a slow camera are held back), and its sound is not sent at all.
@@ -78,10 +83,24 @@ def why(error: Exception, address: str) -> str:
              (av.error.HTTPNotFoundError, "It has nothing at this path (404): see the camera's manual for the path."),
              (av.error.HTTPOtherClientError, "It sends no picture at this path, or not in this way: try another path, or the other `transport`."),
              (ConnectionRefusedError, UNHEARD),
+             (av.error.EOFError, "It closed the connection at once: see whether the address should begin with rtsp or with rtsps."),
              (av.error.ExitError, "It fell silent."),
              (av.error.TimeoutError, "It did not answer in time."),
              (av.error.InvalidDataError, "It accepted the connection and sent nothing that is a picture."))
     for kind, sentence in known:
         if isinstance(error, kind):
             return sentence
+    number = getattr(error, "errno", None)
+    if number in {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN}:
+        return UNREACHED
+    if number == errno.EIO and not _known(urlsplit(address).hostname or ""):
+        return NO_HOST
     return f"It cannot be read: {redacted(getattr(error, 'strerror', None) or type(error).__name__)}."
+
+
+def _known(host: str) -> bool:
+    """FFmpeg has one error for a name that nobody knows and for much else."""
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False

@@ -18,22 +18,26 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.access.door import Door
+from streamingvlm.serving.access.gate import Denied, Gate
+from streamingvlm.serving.access.sources import Refused
 from streamingvlm.serving.api import guard, parameters, routes, sockets, whip
-from streamingvlm.serving.api.service import Busy, Conflict, NotFound, Service
 from streamingvlm.serving.api.telemetry import Telemetry
+from streamingvlm.serving.service import Busy, Conflict, NotFound, Service
 
-STATUS = {NotFound: 404, Conflict: 409, Busy: 429}
+STATUS = {NotFound: 404, Conflict: 409, Busy: 429, Refused: 403, Denied: 403}
 PAGE = resources.files("streamingvlm.serving") / "page"
 
 
-def application(service: Service) -> FastAPI:
-    """All doors of HTTP to this service."""
+def application(service: Service, gate: Gate | None = None) -> FastAPI:
+    """All doors of HTTP to this service. `gate`: who may come in; none: whoever is on this machine."""
     app = FastAPI(title="StreamingVLM", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
-    app.state.service = service
+    app.state.gate = gate
     app.state.telemetry = Telemetry(service)
     for part in (routes, whip, sockets):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=str(PAGE)), name="static")
+    app.add_middleware(Door, service=service, gate=gate)
     app.add_middleware(guard.Guard)
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)

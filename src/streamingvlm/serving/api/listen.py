@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,6 +21,35 @@ from streamingvlm.base.errors import UserError
 
 MOST = 500  # connections: fewer than a process may have files open
 PING_S = 20.0  # a WebSocket whose other end is gone without a word is closed after two of these
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files in PEM: the certificate with those it hangs on, and its key."""
+
+    certificate: str
+    key: str
+
+    def checked(self) -> Tls:
+        """Itself. UserError where the files are none or do not belong together."""
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or "they can't be read"
+            raise UserError(f"`access.certificate` and `access.key` are no certificate and its key ({reason}): name two files in PEM.") from None
+        return self
+
+    def grpc(self):
+        import grpc
+
+        return grpc.ssl_server_credentials([(Path(self.key).read_bytes(), Path(self.certificate).read_bytes())])
+
+
+def _fit_for_a_log(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's says neither an address with all that is in it, which may be a token where none belongs, nor that a refusal is a
+    fault."""
+    said = str(record.msg)
+    return '"WebSocket %s"' not in said and not said.startswith("ASGI callable returned without completing handshake")
 
 
 class _Server(uvicorn.Server):
@@ -28,12 +61,16 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
-    """Serve inside the block -> its address. `port` 0: any that is free. UserError where the port is taken."""
+async def listening(app: ASGIApp, host: str, port: int, tls: Tls | None = None, proxy: str = "") -> AsyncIterator[str]:
+    """Serve inside the block -> its address. `port` 0: any that is free. `proxy`: whose word on who is behind it counts. UserError where the port is
+    taken."""
     door = bound(host, port)
+    logging.getLogger("uvicorn.error").addFilter(_fit_for_a_log)  # once, however often it is said
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2,
                             ws_ping_interval=PING_S, ws_ping_timeout=PING_S, ws_max_size=64 * 1024, ws_max_queue=4, ws_per_message_deflate=False,
-                            h11_max_incomplete_event_size=32 * 1024, limit_concurrency=MOST)
+                            h11_max_incomplete_event_size=32 * 1024, limit_concurrency=MOST,
+                            proxy_headers=bool(proxy), forwarded_allow_ips=proxy or None,
+                            ssl_certfile=tls and tls.certificate, ssl_keyfile=tls and tls.key)
     server = _Server(config)
     task = asyncio.ensure_future(server.serve(sockets=[door]))
     try:
@@ -42,7 +79,7 @@ async def listening(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
         if task.done():
             task.result()
         shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{door.getsockname()[1]}"
+        yield f"http{'s' if tls else ''}://{shown}:{door.getsockname()[1]}"
     finally:
         server.should_exit = True
         await task

@@ -12,8 +12,8 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.service import NotFound, Service
 from streamingvlm.serving.results import TYPES
+from streamingvlm.serving.service import NotFound, Service
 
 
 def _names(text: str) -> str:
@@ -63,6 +63,18 @@ class PicturesQuery(Query):
 class AlarmsQuery(Query):
     limit: int = Field(50, ge=1, le=1000)
     stream: Names | None = None
+
+
+class AuditQuery(Query):
+    start: Moment | None = Field(None, alias="from")
+    end: Moment | None = Field(None, alias="to")
+    limit: int = Field(1000, ge=1, le=10000)
+
+
+class EraseQuery(Query):
+    stream: Names | None = None
+    start: Moment | None = Field(None, alias="from")
+    end: Moment | None = Field(None, alias="to")
 
 
 class HistoryQuery(Query):

@@ -9,12 +9,13 @@ from importlib import resources
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.parameters import AlarmsQuery, Asked, HistoryQuery, ResultsQuery, chosen, reachable
-from streamingvlm.serving.api.service import NotFound, Service
+from streamingvlm.serving.api.parameters import AlarmsQuery, Asked, AuditQuery, EraseQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.privacy.redactor import jpeg_of
+from streamingvlm.serving.service import NotFound, Service
 
 router = APIRouter()
 PICTURE_S = 2.0  # how long the first look at a camera may take: its previews are made only while somebody looks
@@ -23,7 +24,7 @@ JPEG = {"Cache-Control": "no-store"}
 
 
 def of(request: Request) -> Service:
-    return request.app.state.service
+    return request.scope["service"]
 
 
 @router.get("/", include_in_schema=False)
@@ -79,8 +80,8 @@ async def picture(request: Request, name: str) -> Response:
         if time.monotonic() > until:
             raise HTTPException(503, f"There is no picture of {name!r} yet; ask again when it is live.", {"Retry-After": "2"})
         await asyncio.sleep(0.05)
-    stamp, jpeg = found
-    return Response(jpeg, media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
+    stamp, redacted = found
+    return Response(jpeg_of(redacted), media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
 
 
 @router.post("/api/cameras/{name}/ask")
@@ -115,12 +116,12 @@ async def alarms(request: Request, query: Annotated[AlarmsQuery, Query()]) -> li
 @router.get("/api/alarms/{name}.jpg")
 async def alarm_picture(request: Request, name: str) -> Response:
     service = of(request)
-    jpeg = service.results.picture(name)
-    if jpeg is None and service.store:
-        jpeg = await _stored(service.store.picture, name)
-    if jpeg is None:
+    redacted = service.results.picture(name)
+    if redacted is None and service.store:
+        redacted = await _stored(service.store.picture, name)
+    if redacted is None:
         raise NotFound(f"There is no picture {name[:40]!r} of an alarm, or no longer.")
-    return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
+    return Response(jpeg_of(redacted), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
 @router.get("/api/stats")
@@ -138,9 +139,39 @@ async def history(request: Request, query: Annotated[HistoryQuery, Query()]) -> 
     return {"records": await _stored(service.store.records, streams, types, query.start, query.end, query.limit, False)}
 
 
+@router.delete("/api/records")
+async def erase(request: Request, query: Annotated[EraseQuery, Query()]) -> dict:
+    """Delete for good what is stored, and kept here, of some cameras or of some time: {"deleted": records that were stored}."""
+    service, streams = of(request), query.stream.split(",") if query.stream else None
+    if query.stream is None and query.start is None and query.end is None:
+        raise UserError("Say what is to be deleted: `stream`, `from` or `to`; `from=0` is everything.")
+    if service.store is None:
+        return {"deleted": service.results.erase(streams, query.start, query.end)}
+    deleted = await _stored(service.store.erase, streams, query.start, query.end)
+    service.results.erase(streams, query.start, query.end)
+    return {"deleted": deleted}
+
+
+@router.get("/datacard", response_class=PlainTextResponse)
+async def datacard(request: Request) -> str:
+    """What is seen, hidden and kept, and who can have it; in Markdown."""
+    return await _stored(of(request).card)
+
+
+@router.get("/api/audit")
+async def audit(request: Request, query: Annotated[AuditQuery, Query()]) -> list[dict]:
+    """Who saw and changed what, newest first."""
+    gate = request.app.state.gate
+    if gate is None:
+        raise NotFound("This service asks nobody who they are, so it has no audit log.")
+    return await _stored(gate.audit.rows, query.start, query.end, query.limit)
+
+
 async def _stored(ask: Callable, *what):
     """Ask the store in a thread of its own; 503 where it can't answer just now."""
     try:
         return await asyncio.to_thread(ask, *what)
+    except NotFound:
+        raise
     except UserError as error:
         raise HTTPException(503, str(error)) from None

@@ -20,19 +20,24 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.access.calls import Calls
+from streamingvlm.serving.access.gate import Denied, Gate
+from streamingvlm.serving.access.scoped import Scoped
 from streamingvlm.serving.api import messages
+from streamingvlm.serving.api.listen import Tls
 from streamingvlm.serving.api.parameters import chosen, reachable
 from streamingvlm.serving.api.proto import streamingvlm_pb2 as proto
 from streamingvlm.serving.api.proto import streamingvlm_pb2_grpc as proto_grpc
-from streamingvlm.serving.api.service import Busy, Conflict, NotFound, Service
 from streamingvlm.serving.results import TYPES
+from streamingvlm.serving.service import Busy, Conflict, NotFound, Service
 
 log = logging.getLogger(__name__)
 LARGEST_BYTES = 8 << 20
 OPTIONS = (("grpc.max_receive_message_length", LARGEST_BYTES), ("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 100),
            ("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000), ("grpc.keepalive_permit_without_calls", 1),
            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000))
-CODES = {NotFound: grpc.StatusCode.NOT_FOUND, Conflict: grpc.StatusCode.ALREADY_EXISTS, Busy: grpc.StatusCode.RESOURCE_EXHAUSTED}
+CODES = {NotFound: grpc.StatusCode.NOT_FOUND, Conflict: grpc.StatusCode.ALREADY_EXISTS, Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+         Denied: grpc.StatusCode.PERMISSION_DENIED}
 QUIET_S = 1.0  # and a camera's delay: how long nothing may come after the last frame
 BUSY_S, AGAIN_S = 10.0, 0.1
 HEALTH_S = 0.5
@@ -40,13 +45,15 @@ NAMES = ("", "streamingvlm.v1.Analytics")
 
 
 @asynccontextmanager
-async def answering(service: Service, host: str, port: int) -> AsyncIterator[int]:
-    """Serve inside the block -> the port. `port` 0: any that is free. UserError where it is taken."""
-    server, state = grpc.aio.server(options=OPTIONS), health.aio.HealthServicer()
+async def answering(service: Service, host: str, port: int, gate: Gate | None = None, tls: Tls | None = None) -> AsyncIterator[int]:
+    """Serve inside the block -> the port. `port` 0: any that is free. `gate`: who may come in. UserError where the port is taken."""
+    before = [Calls(gate, lambda grant: Analytics(Scoped(service, gate, grant)))] if gate else []
+    server, state = grpc.aio.server(options=OPTIONS, interceptors=before), health.aio.HealthServicer()
     proto_grpc.add_AnalyticsServicer_to_server(Analytics(service), server)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
     try:
-        port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        port = server.add_secure_port(place, tls.grpc()) if tls else server.add_insecure_port(place)
     except RuntimeError:
         raise UserError(f"Can't listen for gRPC at {host}:{port}: choose another port.") from None
     await server.start()

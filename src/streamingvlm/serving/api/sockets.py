@@ -17,7 +17,8 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving.api.parameters import PicturesQuery, WatchQuery, chosen, reachable, read
-from streamingvlm.serving.api.service import Service
+from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of
+from streamingvlm.serving.service import Service
 
 router = APIRouter()
 LOOKED_AT_S = 3.0
@@ -36,7 +37,7 @@ async def pictures(socket: WebSocket) -> None:
 async def _serve(socket: WebSocket, send: Callable[[WebSocket, Service], Coroutine]) -> None:
     """Send until the other side leaves. What it says is read and ignored: else its leaving would not be seen."""
     await socket.accept()
-    sending = asyncio.ensure_future(send(socket, socket.app.state.service))
+    sending = asyncio.ensure_future(send(socket, socket.scope["service"]))
     leaving = asyncio.ensure_future(_left(socket))
     try:
         await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -83,6 +84,6 @@ async def _pictures(socket: WebSocket, service: Service) -> None:
         await asyncio.sleep(1 / query.fps)
 
 
-def packed(stamp: dict, jpeg: bytes) -> bytes:
+def packed(stamp: dict, picture: Redacted) -> bytes:
     header = json.dumps(stamp, separators=(",", ":")).encode()
-    return struct.pack(">I", len(header)) + header + jpeg
+    return struct.pack(">I", len(header)) + header + jpeg_of(picture)

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from streamingvlm.media.sources.protocol import STATES
-from streamingvlm.serving.api.service import Service
 from streamingvlm.serving.results import TYPES, Record
+from streamingvlm.serving.service import Service
 
 LATENCY_S = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)  # with the usual budget, 0.12, among them
 CLOCKS = {"release": "From a frame's release by its jitter buffer to its decision, or to a newer one's where it was lost.",
@@ -37,7 +37,7 @@ class Telemetry:
         self.registry.register(self)
         service.results.listen(self.note, self.observe)
 
-    def note(self, record: Record, picture: bytes | None) -> None:
+    def note(self, record: Record, picture: object) -> None:
         self.of_type[record["type"]].inc()
         if record["type"] == "alarm" and record["state"] == "on":
             self.raised.add((record["stream"], record["kind"]))

@@ -23,10 +23,10 @@ async def offer(request: Request, name: str) -> Response:
         raise UserError("The offer is no text in UTF-8.") from None
     if not sdp.startswith("v=0") or "m=video" not in sdp:
         raise UserError("The body is no SDP offer of a video: it begins with `v=0` and has an `m=video` line.")
-    resource, answer = await request.app.state.service.offer(name, sdp)
+    resource, answer = await request.scope["service"].offer(name, sdp)
     return Response(answer, 201, {"Location": f"/whip/{name}/{resource}"}, "application/sdp")
 
 
 @router.delete("/{name}/{resource}", status_code=204)
 async def hang_up(request: Request, name: str, resource: str) -> None:
-    await request.app.state.service.hang_up(resource)
+    await request.scope["service"].hang_up(resource)

@@ -1,4 +1,4 @@
-"""A camera's picture in the sizes that are wanted: at most 720p, from that the model's, and as JPEGs for people. Knows no camera.
+"""A camera's picture in the sizes that are wanted: at most 720p, from that the model's, and for people. Knows no camera.
 
 One step of swscale changes colour and size at once; BILINEAR there is antialiased, PIL's at a fifth of its cost. A large picture keeps its colours as
 the camera sends them until somebody looks, the model at 96 pixels or people: 720p in RGB costs four times as much, and swscale takes the model's
@@ -7,7 +7,6 @@ size from it worse (`bench/ingest.py`). Letters: H W pixels, C channels.
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-PREVIEW_PX, QUALITY = 480, 80  # the longer side of a preview, and JPEG's quality
-SMALL_PX, SHARP = 200, 92  # a picture of so few pixels is not smeared: its colours are not halved either
+PREVIEW_PX = 480  # the longer side of a preview
 HD_PX, UNTOLD, BT709 = 720, 2, 1  # from the one on, a picture that does not tell its matrix is BT.709's (H.273's numbers), a smaller one BT.601's
 
 
@@ -48,14 +46,8 @@ def fitted(image: av.VideoFrame | np.ndarray, height_px: int, width_px: int) -> 
     return frame_of(image).reformat(width_px, height_px, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
 
 
-def preview(image: av.VideoFrame | np.ndarray, side_px: int = PREVIEW_PX) -> bytes:
-    """-> a JPEG of `side_px` on the longer side, never larger than the picture."""
-    from PIL import Image
-
+def preview(image: av.VideoFrame | np.ndarray, side_px: int = PREVIEW_PX) -> np.ndarray:
+    """-> [H, W, C] uint8 RGB of `side_px` on the longer side, never larger than the picture. What may be sent of it, `privacy.redactor` makes."""
     frame = frame_of(image)
     share = min(1.0, side_px / max(frame.width, frame.height))
-    small = fitted(frame, max(2, round(frame.height * share)), max(2, round(frame.width * share)))
-    out = io.BytesIO()
-    sharp = max(small.shape) <= SMALL_PX
-    Image.fromarray(small).save(out, "JPEG", quality=SHARP if sharp else QUALITY, subsampling=0 if sharp else 2)
-    return out.getvalue()
+    return fitted(frame, max(2, round(frame.height * share)), max(2, round(frame.width * share)))

@@ -21,6 +21,8 @@ from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.intake import picture as pictures
+from streamingvlm.serving.privacy.redactor import Redacted
+from streamingvlm.serving.privacy.waiting import Waiting
 
 if TYPE_CHECKING:
     import av
@@ -50,6 +52,7 @@ class Reading:
         self.times: deque[float] = deque(maxlen=32)  # pts of the newest pictures
         self.shown: deque[tuple[int, av.VideoFrame | np.ndarray]] = deque(maxlen=math.ceil((camera.delay_s + KEPT_S) * camera.fps))
         self.wanted_until = self.preview_at = 0.0
+        self.waiting = Waiting(camera.privacy.hide, camera.privacy.hold_s, lambda header, picture: self.send("picture", self.name, header, picture))
         self.thread = threading.Thread(target=self._run, name=camera.name, daemon=True)
         self.thread.start()
 
@@ -61,9 +64,15 @@ class Reading:
             threading.Thread(target=close).start()
 
     def landed(self) -> None:
-        """One of a file's frames was decided."""
+        """One of a file's frames was decided, or is lost."""
         if not self.source.live:
             self.credit.release()
+
+    def decided(self, epoch: int, index: int, pts_s: float, people: list | None) -> None:
+        """Where people are in one of this reading's frames; None: nobody looked at it."""
+        self.landed()
+        if epoch == self.epoch:
+            self.waiting.decided(index, pts_s, people)
 
     def due(self, now: float) -> list[tuple[Frame, float]]:
         """Frames that are due by `now` (monotonic), each with when it was released."""
@@ -103,6 +112,7 @@ class Reading:
             self.epoch = epoch
             self.times.clear()
             self.pace.restart()
+            self.waiting.forget()
 
     def _picture(self, taken: Picture) -> None:
         came = 1 + sum(taken.lost.values())
@@ -147,11 +157,11 @@ class Reading:
             self.shown.popleft()
         self.shown.append((index, image))
 
-    def still(self, index: int) -> bytes | None:
-        """A JPEG of frame `index` as large as it was kept; None where that is too long ago."""
+    def still(self, index: int) -> Redacted | None:
+        """Frame `index` as large as it was kept, what is to be hidden of it hidden; None where that is too long ago."""
         for number, image in reversed(tuple(self.shown)):
             if number == index:
-                return pictures.preview(image, STILL_PX)
+                return self.waiting.still(index, pictures.preview(image, STILL_PX))
         return None
 
     def _preview(self, taken: Picture, image: av.VideoFrame | np.ndarray, stamp: Stamp) -> None:
@@ -160,7 +170,7 @@ class Reading:
             self.preview_at = now
             width, height = _size(taken.image)
             header = {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s, "width": width, "height": height}
-            self.send("picture", self.name, header, pictures.preview(image))
+            self.waiting.picture(stamp.index, stamp.pts_s, header, pictures.preview(image), time.monotonic())
 
     def _lose(self, cause: str) -> None:
         with self.lock:

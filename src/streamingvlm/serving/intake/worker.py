@@ -1,9 +1,10 @@
 """The process that reads a share of the cameras: a thread a camera from its source to the jitter buffer, one that releases what is due.
 
-Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("landed", name), ("want", {name: until}), ("offer", ticket, name, sdp),
+Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("decided", name, epoch, index, pts_s, people or None),
+("want", {name: until}), ("offer", ticket, name, sdp),
 ("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
 Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
-("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, jpeg), ("answer", ticket, result),
+("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, Redacted), ("answer", ticket, result),
 ("refused", ticket, kind, reason).
 
 Each frame that came in is sent on as a frame or as lost; those in a buffer are neither yet. Knows no scheduler and no model.
@@ -83,8 +84,8 @@ class Cameras:
                 self.add(camera, epoch, index, row)
             case ("remove", name):
                 self.remove(name)
-            case ("landed", name) if name in self.readings:
-                self.readings[name].landed()
+            case ("decided", name, *what) if name in self.readings:
+                self.readings[name].decided(*what)
             case ("want", wanted):
                 for name, until in wanted.items():
                     if name in self.readings:

@@ -1,5 +1,5 @@
 """The process that decides: batches of frames in shared memory in, the model's answers out. One for a device. Knows no camera and no clock of theirs.
-A folder that holds a frame-based VLM (`evaluation.frame_vlm`) is taken too: the baseline behind the same scheduler.
+A folder that holds a frame-based VLM (`evaluation.frame_vlm`) is taken too, the baseline behind the same scheduler; and one of a pretrained detector.
 
 Messages in: ("run", batch, [(stamp, pool, slot)]), ("forget", stream), STOP. Out: ("ready", latency curve), ("done", batch, answers, ms),
 ("failed", reason). The curve, {streams in a batch: ms}, is measured before the first batch, on pictures of nothing.
@@ -18,6 +18,7 @@ import numpy as np
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.evaluation import city as table
+from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import STOP
@@ -25,25 +26,36 @@ from streamingvlm.serving.slots import SHAPE, Slots
 
 if TYPE_CHECKING:
     from streamingvlm.serving.live.baseline import Asked
+    from streamingvlm.serving.live.spotter import Spotter
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
+DETECTOR_SHAPE = (300, 300, 3)  # [H, W, C]: the whole picture, squeezed, as the detector was trained
 LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
 
 
-def load(folder: Path) -> Analyst | Asked:
+def load(folder: Path, precision: str = "float32") -> Analyst | Asked | Spotter:
     """The analyst of a packaged model. UserError where the folder holds none."""
     if (folder / "tokenizer.json").is_file():
         from streamingvlm.serving.live.baseline import Asked
 
         return Asked(folder)
-    return Analyst(networks.load(folder), table.rules(folder))
+    if (folder / "model.json").is_file():
+        from streamingvlm.serving.live.spotter import Spotter
+
+        return Spotter(folder)
+    network = networks.load(folder)
+    if precision != "float32":
+        compress.apply(network, precision)
+        if precision == "int8":
+            compress.pack(network)
+    return Analyst(network, table.rules(folder))
 
 
-def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:
+def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision: str = "float32") -> None:
     """Run until told to stop, or the other end is gone."""
     try:
-        analyst = load(folder)
-        connection.send(("ready", curve(analyst)))
+        analyst = load(folder, precision)
+        connection.send(("ready", curve(analyst, pools[0].shape)))
         while (message := connection.recv()) != STOP:
             if message[0] == "forget":
                 analyst.forget(message[1])
@@ -58,9 +70,14 @@ def work(connection: Connection, folder: Path, pools: Sequence[Slots]) -> None:
         pass
 
 
-def curve(analyst: Analyst | Asked, rounds: int = 5) -> dict[int, float]:
-    """Milliseconds of a batch by its size: medians, after one to warm up. The analyst is left as new."""
-    blank, ms = np.zeros(SHAPE, np.uint8), {}
+def shape(folder: Path) -> tuple[int, int, int]:
+    """[H, W, C] of the pictures that a folder's model takes."""
+    return DETECTOR_SHAPE if (folder / "model.json").is_file() else SHAPE
+
+
+def curve(analyst: Analyst | Asked | Spotter, taken: tuple[int, int, int] = SHAPE, rounds: int = 5) -> dict[int, float]:
+    """Milliseconds of a batch by its size: medians, after one to warm up. `taken`: [H, W, C] of a picture. The analyst is left as new."""
+    blank, ms = np.zeros(taken, np.uint8), {}
     for size in SIZES:
         spent = []
         for k in range(rounds + 1):

@@ -28,6 +28,7 @@ from streamingvlm.worlds.alarms import Latch, Rule
 from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, CLASSES, FPS
 
 SURE = 0.3  # of a box that is handed on
+MAYBE = 0.1  # of a person who is hidden: to show somebody costs more than to hide a lamp post
 FAR = 4  # periods between a frame and the next look: no pause of streams, but another time of day
 LATCHED = ("above", "below", "alarm")
 
@@ -198,12 +199,14 @@ class Analyst:
         return Look(result.context[at], result.same[at], result.logits[at], torch.ones(len(at), dtype=torch.bool))
 
     def _row(self, decisions, things, b: int, latch: Latch) -> dict:
-        """The JSON of one frame: boxes as shares of the picture, action, scores of anomalies, alarms, event score, surprise."""
+        """The JSON of one frame: boxes as shares of the picture, action, scores of anomalies, alarms, event score, surprise. `people`: where somebody
+        may be, for whoever hides them; no part of a decision."""
         scores = decisions.anomalies[0, b].sigmoid()
-        boxes = zip(things.box[b].tolist(), things.score[b].tolist(), things.label[b].tolist(), strict=True)
+        found = list(zip(things.box[b].tolist(), things.score[b].tolist(), things.label[b].tolist(), strict=True))
         return {
-            "boxes": [{"box": [round(x, 4) for x in box], "label": CLASSES[label], "score": round(score, 3)} for box, score, label in boxes
+            "boxes": [{"box": [round(x, 4) for x in box], "label": CLASSES[label], "score": round(score, 3)} for box, score, label in found
                       if score > SURE],
+            "people": [[round(x, 4) for x in box] for box, score, label in found if score > MAYBE and CLASSES[label] == "person"],
             "action": ACTIONS[int(decisions.action[0, b].argmax())],
             "anomalies": {kind: round(score, 4) for kind, score in zip(ANOMALIES, scores.tolist(), strict=True)},
             "alarms": [kind for kind, on in zip(ANOMALIES, latch(scores.numpy()[None])[0].tolist(), strict=True) if on],

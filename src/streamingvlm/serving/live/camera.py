@@ -5,14 +5,17 @@ Times in seconds since 1970, latencies in milliseconds. `row` is what the page, 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
 from dataclasses import asdict
 
+import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change, redacted
 from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.schedule.events import Counts
 
 LONGEST_US = 3_600_000_000
@@ -20,10 +23,12 @@ QUANTILES = (50, 95, 99)
 
 
 class Latency:
-    """A distribution of latencies, to three digits, in constant memory."""
+    """A distribution of latencies, to three digits, in constant memory. Read in numpy: hdrh's own loops take 2 ms for three percentiles and 40 for
+    all that was recorded, and this is asked of each camera, in the loop that the scheduler runs in, whenever a page looks."""
 
     def __init__(self):
         self.histogram = HdrHistogram(1, LONGEST_US, 3)
+        self.counts = np.ctypeslib.as_array(self.histogram.counts)  # the memory itself
 
     def add(self, ms: float) -> None:
         self.histogram.record_value(int(min(max(ms * 1e3, 1), LONGEST_US)))
@@ -32,20 +37,27 @@ class Latency:
         """{} before the first one."""
         if not self.histogram.get_total_count():
             return {}
-        return {f"p{q}": round(self.histogram.get_value_at_percentile(q) / 1e3, 2) for q in QUANTILES}
+        targets = [self.histogram.get_target_count_at_percentile(q) for q in QUANTILES]
+        found = _longest_us(len(self.counts), self.histogram.sub_bucket_half_count)[np.searchsorted(np.cumsum(self.counts), targets)]
+        return {f"p{q}": round(us / 1e3, 2) for q, us in zip(QUANTILES, found.tolist(), strict=True)}
 
     def buckets(self, width: float = 1.25) -> list[list[float]]:
         """[[ms up to which, how many], ...]: steps of `width` from 1 ms to the longest."""
-        edges, counts, longest = [1.0], [0], self.histogram.get_max_value() / 1e3
+        edges, longest = [1.0], self.histogram.get_max_value() / 1e3
         while edges[-1] < longest:
             edges.append(edges[-1] * width)
-            counts.append(0)
-        for item in self.histogram.get_recorded_iterator():
-            ms, k = item.value_iterated_to / 1e3, 0
-            while k < len(edges) - 1 and ms > edges[k]:
-                k += 1
-            counts[k] += item.count_added_in_this_iter_step
-        return [[round(edge, 2), count] for edge, count in zip(edges, counts, strict=True)]
+        at = np.flatnonzero(self.counts)
+        ms = _longest_us(len(self.counts), self.histogram.sub_bucket_half_count)[at] / 1e3
+        counts = np.bincount(np.searchsorted(edges, ms).clip(max=len(edges) - 1), self.counts[at], len(edges))
+        return [[round(edge, 2), int(count)] for edge, count in zip(edges, counts, strict=True)]
+
+
+@functools.cache
+def _longest_us(places: int, half: int) -> np.ndarray:
+    """The longest latency that each place of an HdrHistogram's counts stands for: `half` places for each doubling, the first two of a microsecond."""
+    place = np.arange(places)
+    power = np.maximum(place // half - 1, 0)
+    return ((np.where(place < half, place, place % half + half) + 1) << power) - 1
 
 
 class Watched:
@@ -59,7 +71,7 @@ class Watched:
         self.dropped_before: Counter[str] = Counter()
         self.action, self.alarms, self.comment, self.sentences = "", [], "", 0
         self.alarms_waiting: deque[dict] = deque()  # records that are not published yet
-        self.preview: tuple[dict, bytes] | None = None
+        self.preview: tuple[dict, Redacted] | None = None
         self.frame, self.pts_s = 0, 0.0  # of the newest decision
         self.wanted_until = 0.0
 

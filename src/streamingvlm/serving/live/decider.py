@@ -56,11 +56,13 @@ class Told:
 
 
 class Decider:
-    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.schedule.replay`)."""
+    """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.schedule.replay`). `largest`: streams in a
+    batch, at most."""
 
-    def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None):
-        self.pools, self.told, self.record = pools, told, record
-        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools), self._message, self._gone)
+    def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None, largest: int = LARGEST,
+                 precision: str = "float32"):
+        self.pools, self.told, self.record, self.largest = pools, told, record, largest
+        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools, precision), self._message, self._gone)
         self.scheduler: Scheduler | None = None
         self.curve: dict[int, float] = {}  # as the model's process measured it
         self.ready: asyncio.Future | None = None
@@ -81,11 +83,11 @@ class Decider:
             curve = await asyncio.wait_for(self.ready, seconds)
         except TimeoutError:
             raise UserError(f"The model was not ready within {seconds:g} s: is the machine overloaded?") from None
-        self.scheduler, self.curve = Scheduler(LatencyCurve(curve, LARGEST)), curve
+        self.scheduler, self.curve = Scheduler(LatencyCurve(curve, self.largest)), curve
         self._setup()
 
     def _setup(self) -> None:
-        self.record(Setup(time.monotonic(), list(self.curve.items()), LARGEST, asdict(self.scheduler.limits)))
+        self.record(Setup(time.monotonic(), list(self.curve.items()), self.largest, asdict(self.scheduler.limits)))
 
     async def stop(self) -> None:
         self.stopped = True

@@ -18,7 +18,7 @@ import numpy as np
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.rtp import Encoded
 from streamingvlm.media.sources.rtsp_server import running
-from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.cameras import Camera, Privacy
 from streamingvlm.serving.intake.city import FEWEST, MOST, Filming
 from streamingvlm.serving.processes import STOP, Worker
 from streamingvlm.worlds.city.world import FPS
@@ -69,7 +69,8 @@ async def cameras(count: int) -> AsyncIterator[tuple[Camera, ...]]:
         kind, told = await asyncio.wait_for(ready, READY_S)
         if kind == "failed":
             raise UserError(told)
-        yield tuple(Camera(name=f"camera {k + 1}", url=f"{told}/camera-{k + 1}", delay_s=DELAY_S) for k in range(count))
+        shown = Privacy(hide="nothing")  # nobody in it has ever lived
+        yield tuple(Camera(name=f"camera {k + 1}", url=f"{told}/camera-{k + 1}", delay_s=DELAY_S, privacy=shown) for k in range(count))
     except TimeoutError:
         raise UserError(f"The made-up city was not ready within {READY_S:g} s: is the machine overloaded?") from None
     finally:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.service import Busy
+from streamingvlm.serving.service import Busy
 
 AT_ONCE = 8  # questions that may wait: each costs about a second of commentary
 ANSWER_S = 20.0

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.sources.protocol import Change
-from streamingvlm.serving.api.service import Busy, Conflict, NotFound
 from streamingvlm.serving.cameras import Camera
+from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.processes import Worker, context
+from streamingvlm.serving.service import Busy, Conflict, NotFound
 from streamingvlm.serving.slots import Slots
 
 log = logging.getLogger(__name__)
 SLOTS = 256  # pictures a process may have on their way at once
-ROWS = 256  # cameras, at most
+ROWS = 512  # twice as many as there are cameras at most: those of a reader that begins again get new ones, beside their old ones
 REMEMBERED = 1024  # cameras that were removed
 RESTART_S = 0.5
 ANSWER_S = 15.0
@@ -34,12 +35,12 @@ REFUSED = {"Taken": Conflict, "Gone": NotFound, "Full": Busy}  # errors of sourc
 @dataclass(frozen=True)
 class Heard:
     """What is called in the loop: `frame(stamp, pool, slot, released_at)`, `lost(stream, cause, count, (released_at, stamp) | None)`,
-    `changed(stream, change)`, `picture(stream, header, jpeg)`. `held(pool)`: the slots that are still needed."""
+    `changed(stream, change)`, `picture(stream, header, redacted)`. `held(pool)`: the slots that are still needed."""
 
     frame: Callable[[Stamp, int, int, float], None]
     lost: Callable[[str, str, int, tuple[float, Stamp] | None], None]
     changed: Callable[[str, Change], None]
-    picture: Callable[[str, dict, bytes], None]
+    picture: Callable[[str, dict, Redacted], None]
     held: Callable[[int], set[int]]
 
 
@@ -91,10 +92,10 @@ class Readers:
         del self.first[name], self.rows[name], self.heard_of[name]
         self.workers[at].send(("remove", name))
 
-    def landed(self, name: str) -> None:
-        """A frame of a file was decided: it may send another."""
-        if name in self.cameras:
-            self.workers[self.cameras[name][1]].send(("landed", name))
+    def decided(self, stamp: Stamp, people: list | None) -> None:
+        """Where people are in a frame, or None where nobody looked: its picture waits for that. A file may send another frame."""
+        if stamp.stream in self.cameras:
+            self.workers[self.cameras[stamp.stream][1]].send(("decided", stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, people))
 
     def want(self, wanted: Mapping[str, float]) -> None:
         """Previews of cameras until so many seconds since 1970."""

@@ -22,16 +22,18 @@ from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
-from streamingvlm.serving.api.service import Busy, Conflict, NotFound
+from streamingvlm.serving.governance import card, kept
 from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
+from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Told
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
+from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
-from streamingvlm.serving.slots import SHAPE
+from streamingvlm.serving.service import Busy, Conflict, NotFound
 from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)
@@ -50,9 +52,10 @@ class Service:
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
-        self.readers = Readers(self.settings.io_workers, SHAPE, heard, more)
+        self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
         self.recorder = recorder
-        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record)
+        self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
+                               settings.batch, settings.precision)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.tasks: set[asyncio.Task] = set()
         self.begun = time.monotonic()
@@ -118,7 +121,7 @@ class Service:
         del self.watched[name]
         self.results.forget(name)
 
-    def picture(self, name: str) -> tuple[dict, bytes] | None:
+    def picture(self, name: str) -> tuple[dict, Redacted] | None:
         return self.watched[name].preview if name in self.watched else None
 
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
@@ -150,6 +153,9 @@ class Service:
         image = await asyncio.to_thread(unpacked, picture, width, height)  # a large picture must not hold up the scheduler
         await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
 
+    def card(self) -> str:
+        return card(self.settings, [watched.camera for watched in list(self.watched.values())], self.store.counted() if self.store else None)
+
     def stats(self) -> dict:
         counts, batches = self.decider.scheduler.totals(), self.decider.batches
         frames = {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "dropped": dict(counts.dropped)}
@@ -175,6 +181,8 @@ class Service:
 
     def _add(self, camera: config.Camera) -> None:
         self.watched[camera.name] = Watched(camera, time.time())
+        if self.store:
+            self.store.keeps[camera.name] = kept(self.settings, camera)
         live = kinds.source(camera.url, more=self.more).live
         budget_ms = camera.budget_ms or self.settings.budget_ms
         self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
@@ -203,7 +211,7 @@ class Service:
         self.decider.lost(stream, cause, count, released)
 
     def _dropped(self, stamp: Stamp, cause: str) -> None:
-        self.readers.landed(stamp.stream)
+        self.readers.decided(stamp, None)
         if stamp.stream in self.watched:
             self.watched[stamp.stream].dropped_before[cause] += 1
 
@@ -218,15 +226,16 @@ class Service:
         for record in self.watched[stream].changed(change):
             self._publish(self.watched[stream], record)
 
-    def _picture(self, stream: str, header: dict, jpeg: bytes) -> None:
+    def _picture(self, stream: str, header: dict, picture: Redacted) -> None:
         watched = self.watched[stream]
-        watched.preview, watched.width, watched.height = (header, jpeg), header["width"], header["height"]
+        watched.preview, watched.width, watched.height = (header, picture), header["width"], header["height"]
 
     def _held(self, pool: int) -> set[int]:
         return self.decider.held(pool)
 
     def _decided(self, stamp: Stamp, answer: dict, ms: dict[str, float]) -> None:
-        self.readers.landed(stamp.stream)
+        maybe = answer.pop("people", None)
+        self.readers.decided(stamp, [box["box"] for box in answer["boxes"] if box["label"] == "person"] if maybe is None else maybe)
         watched = self.watched.get(stamp.stream)
         if watched is None or stamp.epoch < self.readers.first.get(stamp.stream, 0):  # of a camera that had this name before
             return
@@ -254,7 +263,7 @@ class Service:
             if self.watched.get(name) is watched:
                 self.results.publish(record, picture)
 
-    async def _still(self, watched: Watched, frame: int) -> bytes | None:
+    async def _still(self, watched: Watched, frame: int) -> Redacted | None:
         """The picture of a frame, or the newest preview where it is not to be had."""
         try:
             picture = await asyncio.wait_for(self.readers.ask(watched.camera.name, "still", frame), STILL_S)

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Protocol, TypedDict
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.store import Store
 
@@ -59,8 +60,8 @@ class Service(Protocol):
     async def remove(self, name: str) -> None:
         """NotFound where there is no such camera."""
 
-    def picture(self, name: str) -> tuple[dict, bytes] | None:
-        """The newest preview: {stream, frame, pts_s} and a JPEG. None: none yet, ask `want_pictures` for them."""
+    def picture(self, name: str) -> tuple[dict, Redacted] | None:
+        """The newest preview: {stream, frame, pts_s} and what may be shown of it. None: none yet, ask `want_pictures` for them."""
 
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
         """Somebody looks at these cameras for so long: make previews of them."""
@@ -77,6 +78,9 @@ class Service(Protocol):
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, Busy, UserError."""
+
+    def card(self) -> str:
+        """The data card, in Markdown (`serving.governance`). May ask the store, so not in the loop."""
 
     def stats(self) -> dict:
         """latency_ms ({release: {p50, p95, p99}, capture: {…}}), buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames),

@@ -1,0 +1,1 @@
+"""Commands that look after a service that others use: its tokens, and what it keeps."""

@@ -1,0 +1,1 @@
+"""Somebody's own footage against somebody's own boxes."""

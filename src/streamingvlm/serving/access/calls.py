@@ -1,0 +1,117 @@
+"""Before gRPC: what `access.door` is to HTTP. Every method of every servicer goes through it, and what it does not know is refused.
+
+    grpc.aio.server(interceptors=[Calls(gate, lambda grant: Analytics(Scoped(service, gate, grant)))])
+
+The token comes as metadata, `authorization: Bearer TOKEN`. Calls that stream end when their token is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import grpc
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving.access import needs
+from streamingvlm.serving.access.audit import Entry, refused
+from streamingvlm.serving.access.gate import Denied, Gate, Grant
+
+CODES = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.UNIMPLEMENTED,
+         429: grpc.StatusCode.RESOURCE_EXHAUSTED}
+OURS = "/streamingvlm.v1.Analytics/"
+
+
+class Calls(grpc.aio.ServerInterceptor):
+    """`servicer(grant)`: the methods of `OURS` as the bearer sees them; other services (health) are the server's own."""
+
+    def __init__(self, gate: Gate, servicer: Callable[[Grant], object]):
+        self.gate, self.servicer = gate, servicer
+
+    async def intercept_service(self, continuation, details: grpc.HandlerCallDetails):
+        handler = await continuation(details)
+        if handler is None:
+            return grpc.unary_unary_rpc_method_handler(_nothing)
+        method, need = details.method, needs.of("gRPC", details.method)
+        said = [value for key, value in details.invocation_metadata or () if key.lower() == "authorization"]
+
+        def methods(grant: Grant):
+            return getattr(self.servicer(grant), method.removeprefix(OURS)) if method.startswith(OURS) else None
+
+        return _Guarded(self.gate, handler, method, need, token(said), methods).handler()
+
+
+def token(said: list) -> str | None:
+    if not said:
+        return None
+    text = said[0] if len(said) == 1 and isinstance(said[0], str) else ""
+    kind, _, rest = text.partition(" ")
+    return rest.strip() if kind.lower() == "bearer" else ""
+
+
+async def _nothing(request, context: grpc.aio.ServicerContext):
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "There is no such method.")
+
+
+class _Guarded:
+    """One call of a method: its token is looked at when it begins, with the caller's address at hand."""
+
+    def __init__(self, gate: Gate, handler, method: str, need: needs.Need | None, said: str | None, methods: Callable):
+        self.gate, self.inner, self.method, self.need, self.said, self.methods = gate, handler, method, need, said, methods
+
+    def handler(self) -> grpc.RpcMethodHandler:
+        inner = self.inner
+        if inner.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler if inner.request_streaming else grpc.unary_stream_rpc_method_handler
+            return make(self._many, inner.request_deserializer, inner.response_serializer)
+        make = grpc.stream_unary_rpc_method_handler if inner.request_streaming else grpc.unary_unary_rpc_method_handler
+        return make(self._one, inner.request_deserializer, inner.response_serializer)
+
+    async def _admitted(self, context: grpc.aio.ServicerContext, theirs) -> tuple[Grant, Callable, Entry]:
+        address = _address(context.peer())
+        try:
+            grant = await self.gate.admit(self.said, self.need, address)
+        except Denied as denied:
+            self.gate.audit.note(refused(denied, address, f"gRPC {self.method}" if denied.grant else "gRPC"))
+            await context.abort(CODES[denied.status], str(denied))
+        entry = Entry(grant.name, grant.role, address, f"gRPC {self.method}", "", "open")
+        if self.need.changes:
+            try:
+                await asyncio.to_thread(self.gate.audit.change, entry)
+            except UserError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        else:
+            self.gate.audit.note(entry)
+        return grant, self.methods(grant) or theirs, entry
+
+    async def _one(self, request, context: grpc.aio.ServicerContext):
+        _, behaviour, entry = await self._admitted(context, self.inner.unary_unary or self.inner.stream_unary)
+        answer = await behaviour(request, context)
+        self.gate.audit.note(replace(entry, status="OK"))
+        return answer
+
+    async def _many(self, request, context: grpc.aio.ServicerContext):
+        grant, behaviour, entry = await self._admitted(context, self.inner.unary_stream or self.inner.stream_stream)
+        over, items = asyncio.ensure_future(self.gate.ended(grant)), aiter(behaviour(request, context))
+        coming = None
+        try:
+            while True:
+                coming = asyncio.ensure_future(anext(items, None))
+                await asyncio.wait((coming, over), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    await context.abort(CODES[401], "The token is over.")
+                if (item := coming.result()) is None:
+                    return
+                yield item
+        finally:
+            for task in filter(None, (coming, over)):
+                task.cancel()
+            await asyncio.gather(*filter(None, (coming, over)), return_exceptions=True)
+            await items.aclose()
+            self.gate.audit.note(replace(entry, status="closed"))
+
+
+def _address(peer: str) -> str:
+    """ipv4:192.0.2.7:5000 -> 192.0.2.7"""
+    return peer.partition(":")[2].rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "") or peer

@@ -1,0 +1,201 @@
+"""Who somebody is, by the token they bring, and whether they may go on. Knows no door: HTTP, WebSockets and gRPC ask it the same things.
+
+    gate = Gate(settings.access)
+    async with gate.running():                       # tokens are read again each second: one that is revoked is out by then
+        grant = await gate.admit(token, need, address)     # or `Denied`
+        await gate.ended(grant)                      # for what lasts: returns when the token is over
+
+Of tokens that proved true their digests are remembered, so the slow hash runs once for each. A browser's session is a random number that stands for a
+token, kept here only. Nothing here is ever shown or logged: `Denied` says what is missing, not what was brought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving import cameras as config
+from streamingvlm.serving.access import needs, tokens
+from streamingvlm.serving.access.audit import Audit
+from streamingvlm.serving.access.limits import Limit
+from streamingvlm.serving.access.needs import Need
+from streamingvlm.serving.access.sources import Allowed
+
+log = logging.getLogger(__name__)
+REFRESH_S, TIDY_S = 1.0, 3600.0
+REMEMBERED, SESSIONS = 4096, 1024
+LONGEST = 200  # characters of what can be a token
+
+
+class Denied(UserError):
+    """`status`: as HTTP has it: 401 who are you, 403 not you, 429 not so often. `grant`: who it was, where that is known."""
+
+    def __init__(self, status: int, sentence: str, wait_s: float = 0.0):
+        super().__init__(sentence)
+        self.status, self.wait_s, self.grant = status, wait_s, None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token allows. `cameras` None: all."""
+
+    id: str
+    name: str
+    role: str
+    cameras: frozenset[str] | None
+
+    def sees(self, camera: str) -> bool:
+        return self.cameras is None or camera in self.cameras
+
+
+class Gate:
+    """UserError where the tokens can't be read, or a rule of `sources` is none."""
+
+    def __init__(self, access: config.Access, clock: Callable[[], float] = time.time):
+        self.clock, self.allowed = clock, Allowed(access.sources)
+        self.tokens = tokens.Tokens(access.tokens)
+        self.audit = Audit(self.tokens.engine, clock)
+        self.asked, self.failed = Limit(access.per_s, access.burst), Limit(access.failures_per_minute / 60, access.failures_per_minute)
+        self.rows: dict[str, tokens.Token] = self.tokens.rows()
+        self._proved: OrderedDict[bytes, str] = OrderedDict()  # digest of a token -> its id
+        self._sessions: OrderedDict[bytes, str] = OrderedDict()
+        self._over: list[tuple[Grant, Callable]] = []  # what is to be ended with a token
+        self._turn = asyncio.Event()
+
+    async def admit(self, text: str | None, need: Need | None, address: str, session: str | None = None) -> Grant:
+        """The grant of who brings `text` (or a browser's session), if it is enough for `need`, None being more than anybody has. `Denied` else."""
+        grant = await self._known(text, session, address)
+        try:
+            return self._enough(grant, need)
+        except Denied as denied:
+            denied.grant = grant
+            raise
+
+    def _enough(self, grant: Grant, need: Need | None) -> Grant:
+        if wait_s := self.asked.take(grant.id, self.clock()):
+            raise Denied(429, "This token asks more often than it may: wait a moment.", wait_s)
+        if need is None:
+            raise Denied(404, "There is no such way in.")
+        if not needs.enough(grant.role, need.role):
+            raise Denied(403, f"This needs a token that may `{need.role}`; this one may `{grant.role}`.")
+        if need.everything and grant.cameras is not None:
+            raise Denied(403, "This needs a token of all cameras; this one is of some.")
+        if need.camera is not None and not grant.sees(need.camera):
+            raise Denied(403, "This token is not of that camera.")
+        return grant
+
+    async def _known(self, text: str | None, session: str | None, address: str) -> Grant:
+        now = self.clock()
+        if text is None and session is None:
+            raise Denied(401, "A token is needed: `Authorization: Bearer …`, or as the password in a browser; `streamingvlm token add` makes one.")
+        held = self._sessions if text is None else self._proved
+        digest = hashlib.sha256((session if text is None else text)[: LONGEST + 1].encode(errors="replace")).digest()
+        row = self.rows.get(held.get(digest, ""))
+        if row is None and text is not None:
+            if wait_s := self.failed.take(address, now):  # a hash costs: who is wrong pays for it, who is right does so once
+                raise Denied(429, "Too many tokens from this address were wrong: wait a minute.", wait_s)
+            row = await self._prove(text, digest)
+        if row is None or not row.alive(now):
+            raise Denied(401, "This token is not valid, or no longer: ask for a new one.")
+        return Grant(row.id, row.name, row.role, row.cameras)
+
+    async def _prove(self, text: str, digest: bytes) -> tokens.Token | None:
+        found = tokens.FORM.fullmatch(text)
+        row = self.rows.get(found[1]) if found else None
+        if row is None or not await asyncio.to_thread(tokens.matches, row, text):
+            return None
+        self._proved[digest] = row.id
+        if len(self._proved) > REMEMBERED:
+            self._proved.popitem(last=False)
+        return row
+
+    def session(self, grant: Grant) -> str:
+        """A number by which a browser is known from now on, until its token or this process ends."""
+        made = secrets.token_urlsafe(32)
+        self._sessions[hashlib.sha256(made.encode()).digest()] = grant.id
+        if len(self._sessions) > SESSIONS:
+            self._sessions.popitem(last=False)
+        return made
+
+    def valid(self, grant: Grant) -> bool:
+        row = self.rows.get(grant.id)
+        return row is not None and row.alive(self.clock())
+
+    async def ended(self, grant: Grant) -> None:
+        """Wait until its token is over."""
+        while self.valid(grant):
+            await self._turn.wait()
+
+    def with_end(self, grant: Grant, end: Callable) -> None:
+        """Await `end()` when the token is over: for what goes on by itself."""
+        self._over.append((grant, end))
+        del self._over[: -4 * SESSIONS]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Gate]:
+        task = asyncio.ensure_future(self._run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.to_thread(self.audit.flush)
+            self.tokens.engine.dispose()
+
+    async def _run(self) -> None:
+        tidied = self.clock()
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self.refresh()
+            await asyncio.to_thread(self.audit.flush, False)
+            if self.clock() - tidied > TIDY_S:
+                tidied = self.clock()
+                with suppress(SQLAlchemyError):
+                    await asyncio.to_thread(self.audit.tidy)
+
+    async def refresh(self) -> None:
+        """Read the tokens again, and end what was begun with those that are over. While they can't be read, those known stay."""
+        try:
+            self.rows = await asyncio.to_thread(self.tokens.rows)
+        except UserError as error:
+            log.warning("%s", error)
+        self._turn.set()
+        self._turn = asyncio.Event()
+        over = [end for grant, end in self._over if not self.valid(grant)]
+        self._over = [(grant, end) for grant, end in self._over if self.valid(grant)]
+        for end in over:
+            with suppress(UserError):  # it had ended before
+                await end()
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def required(service: config.Service) -> None:
+    """UserError where others could come in and nobody asks who they are, or where they would show their tokens to everybody on the way."""
+    if loopback(service.host):
+        return
+    if service.access is None:
+        raise UserError(f"Listening at {service.host} lets others in, and no access is set up: add `access: {{}}` to `service:` and make a token "
+                        "with `streamingvlm token add`, or listen at 127.0.0.1.")
+    if not service.access.certificate and not service.access.proxy:
+        raise UserError(f"Listening at {service.host} without TLS would show every token on the way: name `access.certificate` and `access.key`, or "
+                        "the address of the proxy that does TLS as `access.proxy`.")
