@@ -4,7 +4,8 @@
 
 Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base with overlapped windows, with windows
 that do not overlap and with windows that start anywhere, as many steps each, and lets them (and the base) watch that match. What is done stays in
-artifacts/ablation, by seed and params, and is not done again; a killed run goes on there. Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 25 minutes a seed on one core.
+artifacts/ablation, by seed and params, and is not done again; a killed run goes on there. Intervals are Student's t over seeds. Writes
+reports/bench/ablation.json and prints the table; some 25 minutes a seed on one core.
 With `--minutes 120` the same students watch two hours; leave out `full` then.
 """
 

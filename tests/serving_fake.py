@@ -62,6 +62,12 @@ class FakeService:
     def want_pictures(self, names, seconds: float) -> None:
         self.looked_at = sorted({*self.looked_at, *names})
 
+    async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
+        self._known(name)
+        if name == "yard":
+            raise Conflict("Nobody comments on 'yard', so nobody can be asked about it.")
+        return {"stream": name, "question": question, "text": options[0] if options else "a person", "ms": {"total": 12.0}}
+
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         self._known(name)
         self.sessions[f"{name}~s1"] = sdp

@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from browser import FOUND, NONE, Browser
 from helpers import CACHE, STREAM, VIDEO, chunk, one_sentence
 from video_files import make
 
@@ -107,15 +108,30 @@ def test_keys_become_lines_and_the_terminal_is_as_it_was():
         assert not typing.active
 
 
+def job(film: Path) -> run_command.Job:
+    info, cfg = file_index.scan(film).info, config.Config({"video": VIDEO})
+    return run_command.Job(film, info, cfg, policy.get("streaming"), "none", Path("a.vtt"), Path("a.jsonl"), None)
+
+
 def post(url: str, text: bytes, **headers: str) -> int:
     with urllib.request.urlopen(urllib.request.Request(url, text, headers), timeout=10) as answer:
         return answer.status
 
 
+@pytest.mark.skipif(FOUND is None, reason=NONE)
+def test_what_is_typed_into_the_page_is_asked(film, tmp_path):
+    with browser_view.Browser(job(film), opens=False) as shown, Browser(tmp_path / "chromium") as page:
+        page.open(shown.url)
+        page.until("document.querySelector('#title')?.textContent === 'film.mp4'")
+        page("document.querySelector('#question').value = ' who plays? '; document.querySelector('#ask').requestSubmit()")
+        assert shown.typed.get(timeout=20) == "who plays?"
+        shown.answer(Answer("a", "streaming", 2.0, "<i>who plays?", "<b>lions", 3, 100, {"total": 12.3}, {}))
+        page.until("document.querySelector('li.answer')?.textContent.includes('<i>who plays?<b>lions (12 ms)')")
+        assert not page.complaints
+
+
 def test_the_page_asks_and_shows_the_answer(film):
-    info, cfg = file_index.scan(film).info, config.Config({"video": VIDEO})
-    job = run_command.Job(film, info, cfg, policy.get("streaming"), "none", Path("a.vtt"), Path("a.jsonl"), None)
-    with browser_view.Browser(job, opens=False) as shown:
+    with browser_view.Browser(job(film), opens=False) as shown:
         assert post(f"{shown.url}ask", "who plays, é?".encode()) == 204 and shown.typed.get(timeout=10) == "who plays, é?"
         elsewhere = {"Origin": "http://example.org"}
         for path, text, headers in (("ask", b"", {}), ("ask", b"x" * 5000, {}), ("ask", b"who?", elsewhere), ("tell", b"x", {})):

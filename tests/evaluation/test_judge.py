@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.data.stream_rows import words_by_chunk
-from streamingvlm.evaluation import chat, judge
-from streamingvlm.evaluation.chat import ChatJudge
+from streamingvlm.evaluation import judge
+from streamingvlm.evaluation.harness import chat
+from streamingvlm.evaluation.harness.chat import ChatJudge
 from streamingvlm.evaluation.judge import Segment, by_score, segments, similarity_score, win_rate
 from streamingvlm.worlds.match.game import Match
 from streamingvlm.worlds.match.scoring import exact_score

@@ -163,6 +163,13 @@ class FakeService:
             raise UserError(f"The address {camera['url']!r} has no kind that is known: begin with rtsp://, a path, pattern: or webrtc:.")
         return self._watch({"id": camera["name"]} | {key: value for key, value in camera.items() if key != "name"})
 
+    async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
+        if name not in self.watched:
+            raise NotFound(f"There is no camera {name!r}.")
+        if "?" not in question:
+            raise UserError("That is no question: end it with `?`.")
+        return {"stream": name, "question": question, "text": "nobody in sight", "ms": {"ttft": 9.0, "total": 31.0}}
+
     async def remove(self, name: str) -> None:
         if name not in self.watched:
             raise NotFound(f"There is no camera {name!r}.")

@@ -89,6 +89,10 @@ def test_pictures_move_under_their_boxes_and_keys_lead_through_the_cameras(watch
     call(service.say, "gate-2", HOSTILE)
     page.until(f"document.querySelector('#focus-comments').textContent.includes({HOSTILE!r})")
     page.until("document.querySelector('#focus-latency td').textContent !== '–'")
+    for question, answer in (("who is there?", "nobody in sight"), ("say", "That is no question")):
+        page(f"{{const form = document.querySelector('#focus-ask'); form.elements.question.value = {question!r}; form.requestSubmit()}}")
+        page.until(f"document.querySelector('#focus-answer').textContent.includes({answer!r})")
+    page.complaints.clear()  # the refusal, which the browser notes
     page.key("Escape")
     page.until("document.querySelector('#focus').hidden")
     assert page(f"document.activeElement === {TILE.format('gate-2')}"), "back to where one came from"

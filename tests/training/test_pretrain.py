@@ -17,8 +17,9 @@ from streamingvlm.training import loop, pretrain, windowing
 from streamingvlm.worlds.match import dataset, game, practice
 
 VIDEO = config.Video(fps=2.0, chunk_s=1.0, max_pixels=56 * 56)
-SCHOOL = config.Pretrain(seed=0, document_s=12, documents=1, shortest_s=2, longest_s=4, clips=2, asked=1, reading_steps=2, moment_steps=1, clip_steps=2,
-                         language_lr=1e-3, matches=3, match_s=12, vision_steps=3, vision_batch=4, vision_lr=1e-3, both_steps=2, both_lr=1e-3)
+SCHOOL = config.Pretrain(seed=0, document_s=12, documents=1, shortest_s=2, longest_s=4, clips=2, asked=1, reading_steps=2, moment_steps=1,
+                         clip_steps=2, language_lr=1e-3, matches=3, match_s=12, vision_steps=3, vision_batch=4, vision_lr=1e-3, both_steps=2,
+                         both_lr=1e-3)
 
 
 def cfg(**changes) -> SimpleNamespace:
@@ -84,19 +85,25 @@ def test_the_base_never_meets_a_stream(words):
                 assert row.count(talk.vision_start) <= 1 and "Time=" not in text and "previous" not in text and "..." not in text
 
 
-@pytest.mark.parametrize("killed_after", [2, 6, 9])
-def test_resumed_equals_uninterrupted(words, tmp_path, killed_after):
-    def trainer(name):
-        made = pretrain.trainer(cfg(), tmp_path / name)[1]
-        made.every = 1
-        return made
+def trainer(checkpoint) -> loop.Trainer:
+    made = pretrain.trainer(cfg(), checkpoint)[1]
+    made.every = 1
+    return made
 
-    whole = trainer("whole")
-    rows = list(whole.run())
-    broken = trainer("broken").run()
+
+@pytest.fixture(scope="module")
+def never_killed() -> tuple[loop.Trainer, list[dict]]:
+    whole = trainer(None)
+    return whole, list(whole.run())
+
+
+@pytest.mark.parametrize("killed_after", [2, 6, 9])
+def test_resumed_equals_uninterrupted(words, tmp_path, killed_after, never_killed):
+    whole, rows = never_killed
+    broken = trainer(tmp_path / "broken").run()
     for _ in range(killed_after):
         next(broken)
-    resumed = trainer("broken")
+    resumed = trainer(tmp_path / "broken")
     assert len(list(resumed.run())) == len(rows) - killed_after and resumed.history == rows
     assert all(torch.equal(a, b) for a, b in zip(whole.student.parameters(), resumed.student.parameters(), strict=True))
 

@@ -127,7 +127,7 @@ def test_a_lesson_says_how_long_it_takes_and_ends_with_exercises(path):
     cells = cells_of(path.stem)
     assert re.search(r"\bminutes? to\s+read, [^.]*\b(second|minute)s? to\s+run", cells[0].source)
     found = exercises_of(cells)
-    assert 2 <= len(found) <= 3
+    assert 2 <= len(found) <= 4
     for number, (question, *tools, answer) in enumerate(found, start=1):
         assert question.cell_type == "markdown" and question.source.startswith(f"**{number}.** ")
         assert all(cell.cell_type == "code" for cell in (*tools, answer))
@@ -235,6 +235,17 @@ def first_of_previous() -> str:
     return streamer.vlm.tokenizer.decode(list(span.ids)[:1]).strip()
 
 
+def two_rounds() -> int:
+    """The most tokens held by a stream that never keeps more than its header and two rounds."""
+    def plan(windows, extents, upcoming):
+        stays = [(i, e) for i, e in enumerate(extents) if (e.round == dialogue.HEADER or e.round == upcoming - 1) and e.length]
+        return policy.Plan(tuple(policy.Piece(i, 0, e.length, e.role, e.round) for i, e in stays))
+
+    streamer = Streamer(base(), policy.Policy("two", "", plan), CFG.cache, VIDEO, CFG.stream)
+    streamer.start(ROW["previous_text"], ROW["query"])
+    return max(streamer.step("test", second).kv_tokens for second in SECONDS)
+
+
 def base_share() -> float:
     """Of the base model's parameters, by their names: the weights of Linear layers."""
     sizes = {name: p.numel() for name, p in base().hf.named_parameters()}
@@ -251,7 +262,7 @@ LESSONS = {
     "04_stream": (a_stream, [(3 * 4 * 2 * 32 * 4, 1024), (2**34 / (34 * 3072) / 3600, 1.0), ("prefill", "decode")]),
     "05_evaluate": (an_evaluation, [(2 / 3, 1 / 2), (4, 2), (35, 12)]),
     "06_inside_the_cache": (a_cache, [(5 + CFG.cache.vision_rounds, 5), (lambda: streamed("streaming", vision_rounds=8)[1], 100),
-                                      (first_of_previous, "teams")]),
+                                      (first_of_previous, "teams"), (two_rounds, 200)]),
     "07_city": (a_city, [([0, 2, 4, 5], [0, 2]), (lambda: int((CITY.truth.clocks[..., 1] >= 1).sum()), 0), (1 / 3, 0.2)]),
     "08_many_streams": (an_outlook, [(math.log(2) / -math.log(0.9) / 8, 6.6), ("clone", "surge"), (2.0, 16)]),
     "09_live": (a_network, [(8 * 1000 / 28, 8 / 0.012), (590 / 1600, 0.001), (sum(sorted(HELD)[k] > 0.75 for k in range(6)) / 6, 0.5)]),

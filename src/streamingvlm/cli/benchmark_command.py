@@ -6,10 +6,10 @@ Knows files, options and the table; how a question is asked and marked is in `ev
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 STREAM, LAST = "stream", "last 4 frames"
 NAMED = 5  # of the questions that cannot be asked; all of them are in the file of scores
 HASHES = ("questions", "prompts", "weights")  # settings that nobody reads
+NO_MATTER = ("policies", "ablations", "controls", "timed_s")  # of the section `stream`: which policies the pipeline watches with
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Job:
     """A benchmark that can be run: its questions in the published order, and under which settings."""
 
@@ -41,7 +42,9 @@ class Job:
     model: str
     prompt: Callable[[Item], str]
     out: Path
+    words: str  # whose they are
     silent: bool
+    letters: bool
 
 
 def benchmark(args: argparse.Namespace) -> None:
@@ -104,7 +107,7 @@ def run(chosen: Benchmark, args: argparse.Namespace) -> None:
 def prepare(chosen: Benchmark, args: argparse.Namespace) -> Job:
     """Everything that can be wrong without a model."""
     from streamingvlm.context import policy
-    from streamingvlm.evaluation.harness import templates
+    from streamingvlm.evaluation.harness import protocol, templates
     from streamingvlm.streaming import captions
 
     if args.data is None:
@@ -116,30 +119,34 @@ def prepare(chosen: Benchmark, args: argparse.Namespace) -> Job:
     frames = cfg.video.fps * cfg.video.chunk_s
     if not 0 < frames <= config.FRAMES_AT_MOST or abs(frames - round(frames)) > 1e-6:
         raise UserError(f"--fps {cfg.video.fps:g} does not give a whole number of frames in {cfg.video.chunk_s:g} s: choose another, such as 2.")
-    kept, prompt, model = policy.get(args.policy), templates.wording(chosen, args.template), run_command.model_path(args.model)
+    if args.letters and args.template:
+        raise UserError("With --letters a question is put with its options alone: leave out --template.")
+    prompt = protocol.question if args.letters else templates.wording(chosen, args.template)
+    words = args.template.name if args.template else "ours"
+    kept, model = policy.get(args.policy), run_command.model_path(args.model)
     items = chosen.read(args.data)
     if args.silent and any(item.row for item in items):
         raise UserError(f"{chosen.name} is commentary: leave out --silent.")
     out = args.out or Path(f"benchmark.{chosen.name}.jsonl")
     captions.check_writable(out)
-    return Job(chosen, items, args.data, cfg, kept, model, prompt, out, args.silent)
+    return Job(chosen, items, args.data, cfg, kept, model, prompt, out, words, args.silent, args.letters)
 
 
 def the_judge(args: argparse.Namespace) -> judge.Judge:
     """The LLM that --judge names, else the likeness of texts, which needs nobody."""
-    from streamingvlm.evaluation import chat, judge
+    from streamingvlm.evaluation import judge
+    from streamingvlm.evaluation.harness import chat
 
     return chat.from_environment(args.judge, cache=Path("benchmark.judge")) if args.judge else judge.by_score(judge.similarity_score())
 
 
 def told(job: Job) -> dict:
     """All that changes an answer."""
-    cfg = job.cfg
+    of_stream = {key: value for key, value in dataclasses.asdict(job.cfg.stream).items() if key not in NO_MATTER}
     return {"benchmark": job.benchmark.name, "questions": _hash(repr(job.items)), "prompts": _hash("\n".join(map(job.prompt, job.items))),
-            "model": job.model, "weights": _weights(Path(job.model)), "policy": job.policy.name, "fps": cfg.video.fps, "chunk_s": cfg.video.chunk_s,
-            "max_pixels": cfg.video.max_pixels, "vision_rounds": cfg.cache.vision_rounds, "text_sink": cfg.cache.text_sink,
-            "text_window": cfg.cache.text_window, "refresh": cfg.cache.refresh, "max_new_tokens": cfg.stream.max_new_tokens,
-            "query": cfg.stream.query, "silent": job.silent}
+            "words": job.words, "model": job.model, "weights": _weights(Path(job.model)), "policy": job.policy.name,
+            **dataclasses.asdict(job.cfg.video), **dataclasses.asdict(job.policy.effective_retention(job.cfg.cache)), **of_stream,
+            "silent": job.silent, "letters": job.letters, "head": job.cfg.run.head}
 
 
 def answerers(job: Job, items: list[Item], args: argparse.Namespace) -> dict[str, Answerer]:
@@ -148,8 +155,8 @@ def answerers(job: Job, items: list[Item], args: argparse.Namespace) -> dict[str
     from streamingvlm.evaluation.harness.answerers import LastFrames, Streamed
     from streamingvlm.evaluation.harness.protocol import COMMENTARY
 
-    ways: dict[str, Answerer] = {STREAM: Streamed(vlm, job.policy, job.cfg, job.silent)}
-    return ways if args.no_baseline or any(item.kind == COMMENTARY for item in items) else ways | {LAST: LastFrames(vlm, job.cfg)}
+    ways: dict[str, Answerer] = {STREAM: Streamed(vlm, job.policy, job.cfg, job.silent, job.letters)}
+    return ways if args.no_baseline or any(item.kind == COMMENTARY for item in items) else ways | {LAST: LastFrames(vlm, job.cfg, job.letters)}
 
 
 def report(job: Job, found: Found, answers: Answers, fought: judge.Result | None) -> str:
@@ -162,8 +169,8 @@ def report(job: Job, found: Found, answers: Answers, fought: judge.Result | None
     scores = {way: summary.summarise(chosen, of) for way, of in marks.items()}
     wrong = {way: summary.with_lost(chosen, of, [item for item, _ in lost.values()]) for way, of in marks.items()} if lost else {}
     place = job.out.with_name(f"{job.out.stem}.scores.json")
-    files.write_json({"settings": answers.settings, "revisions": answers.revisions, "own_rule": chosen.rule, "scores": scores,
-                      "win_rate": fought and fought.numbers(), "with_lost_as_wrong": wrong,
+    files.write_json({"settings": answers.settings, "revisions": answers.revisions, "hardware": machine.hardware()["text"],
+                      "own_rule": chosen.rule, "scores": scores, "win_rate": fought and fought.numbers(), "with_lost_as_wrong": wrong,
                       "lost": [{"id": item.id, "video": item.video, "reason": reason} for item, reason in lost.values()]}, place)
     settings = ", ".join(f"{key} {value}" for key, value in answers.settings.items() if key not in (*HASHES, "benchmark"))
     counted = "; ".join(f"{way} {of['own'] or 0:.2f} own rule, {of['strict']:.2f} strict" for way, of in wrong.items())

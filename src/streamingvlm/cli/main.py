@@ -23,6 +23,7 @@ examples:
   streamingvlm run match.mp4 --out said.vtt                  captions of a file
   streamingvlm watch match.mp4 --browser                     the same in real time, in a window of the browser
   streamingvlm serve --demo                                  eight made-up cameras, live, on a page; nothing else needed
+  streamingvlm benchmark --list                              public benchmarks, streamed: with your copy of their data
 
 next, in a clone of the workbench:
   make repro     trains the tiny model that these commands use, and everything else there is to see
@@ -138,6 +139,8 @@ def _benchmark(commands) -> Parser:
                      "file of its repository (default: our words)")
     one.add_argument("--out", type=Path, metavar="FILE", help="the answers; the scores stand beside it (default: benchmark.NAME.jsonl, here)")
     one.add_argument("--no-baseline", action="store_true", help="leave out the last four frames alone")
+    one.add_argument("--letters", action="store_true", help="where there are options the likeliest letter is the answer, as in the paper's own "
+                     "scripts: none is empty or unread (default: what the model says)")
     one.add_argument("--silent", action="store_true", help="watch without a word between the questions, for a model that never learned to stream")
     one.add_argument("--against", type=Path, metavar="FILE", help="of commentary: judge it against another run's answers, or published predictions")
     one.add_argument("--judge", metavar="MODEL", help="with --against: an LLM behind OPENAI_BASE_URL (default: the likeness to the human's words)")

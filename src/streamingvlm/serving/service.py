@@ -66,6 +66,10 @@ class Service(Protocol):
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
         """Somebody looks at these cameras for so long: make previews of them."""
 
+    async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
+        """Ask the commentator about a camera -> its answer, as a line of `records.Answer`. NotFound, Conflict where nobody comments on it, Busy,
+        UserError."""
+
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         """WHIP: a sender's offer -> the name of its session, the answer. NotFound, Conflict, UserError."""
 

@@ -5,6 +5,7 @@ clocks, nor what the words mean.
 
     commentator = Commentator.load("data/city-commentator")
     said = commentator.say({"north": chunk, "south": other})      # stream -> Comment; who is new joins
+    commentator.ask("north", "who is there?"); commentator.tell("north", "only cars")
     commentator.save("north", path); commentator.leave("north"); commentator.restore("north", path)
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from streamingvlm.base import config, files
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.patches import CELL_PX
-from streamingvlm.base.records import Chunk, Comment
+from streamingvlm.base.records import Answer, Chunk, Comment
 from streamingvlm.context import policy
 from streamingvlm.media.reader import resize
 from streamingvlm.models.qwen25 import loading
@@ -102,6 +103,14 @@ class Commentator:
         rounds = [self.streamers[stream].round_of(stream, chunk) for stream, chunk in fitted.items()]
         return dict(zip(fitted, run_batched(self.vlm, rounds), strict=True))
 
+    def ask(self, stream: str, question: str, options: Sequence[str] = ()) -> Answer:
+        """Ask about one stream; it goes on as if nobody had. UserError for a stream that is not watched, or what cannot be asked."""
+        return self._watched(stream, "ask").ask(question, options=options, name=stream)
+
+    def tell(self, stream: str, wish: str) -> None:
+        """What the viewers of one stream want from now on. UserError for a stream that is not watched."""
+        self._watched(stream, "tell").tell(wish)
+
     def fit(self, stream: str, chunk: Chunk) -> Chunk:
         """The chunk with pictures of the size that the model knows."""
         frames = np.asarray(chunk.frames)
@@ -112,15 +121,18 @@ class Commentator:
 
     def save(self, stream: str, path: Path) -> None:
         """Write all that one stream is; `restore` goes on from there, in this process or another. UserError for a stream that is not watched."""
-        if stream not in self.streamers:
-            raise UserError(f"There is no stream {stream} to save; the streams are: {', '.join(self.streamers) or 'none'}.")
-        self.streamers[stream].save(path)
+        self._watched(stream, "save").save(path)
 
     def restore(self, stream: str, path: Path) -> None:
         """Watch on, as `stream`, from what `save` wrote. UserError, with every stream as it was, where `path` is no such file."""
         fresh = self._streamer()
         fresh.load(path)
         self.streamers[stream] = fresh
+
+    def _watched(self, stream: str, what: str) -> Streamer:
+        if stream not in self.streamers:
+            raise UserError(f"There is no stream {stream} to {what}; the streams are: {', '.join(self.streamers) or 'none'}.")
+        return self.streamers[stream]
 
     def _streamer(self) -> Streamer:
         told = self.settings

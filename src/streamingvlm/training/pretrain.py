@@ -1,4 +1,4 @@
-"""Trains the base model in data/tiny-base from nothing, as an offline VLM is trained: it reads, then is told of clips, then sees them. Never a stream.
+"""Trains the base in data/tiny-base from nothing, as an offline VLM is trained: it reads, then is told of clips, then sees them. Never a stream.
 
     make pretrain      # python -m streamingvlm.training.pretrain; about half an hour; goes on where it was killed
 

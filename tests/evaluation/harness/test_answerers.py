@@ -32,8 +32,9 @@ class Recorder:
         self.seen.append([video_files.number(frame) for frame in chunk.frames])
         return SimpleNamespace(text=f"said {chunk.index}", chunk=chunk.index)
 
-    def ask(self, prompt):
-        return SimpleNamespace(text=json.dumps(self.seen))
+    def ask(self, prompt, options=(), constrained=""):
+        self.offered = options
+        return SimpleNamespace(text=options[-1].strip() if options else json.dumps(self.seen))
 
 
 @pytest.fixture
@@ -85,6 +86,19 @@ def test_the_baseline_sees_the_last_four_frames_and_the_question(at_s, frames, f
     last = LastFrames(None, CFG)
     assert last.answer(film, 0.0, at_s, "who?", ()) == "said 0"
     assert recorder.told == ("", "who?") and recorder.seen == [frames]
+
+
+def test_by_letters_the_answer_is_one_and_equal_options_are_told_apart(film, recorder, monkeypatch):
+    monkeypatch.setattr(answerers, "_silence", lambda streamer: None)
+    for way in (Streamed(None, policy.get("streaming"), CFG, letters=True), LastFrames(None, CFG, letters=True)):
+        assert way.answer(film, 0.0, 2.0, "who?", ("red", "blue", "red ")) == "C" and len(set(recorder.offered)) == 3
+        assert way.answer(film, 0.0, 2.0, "now?", ("Yes", "No")) == "No"
+    assert recorder.told == ("", ""), "the baseline's question comes behind its frames, as the stream's does"
+
+
+def test_by_letters_a_model_answers_with_an_option(film, vlm):
+    for way in (Streamed(vlm, policy.get("streaming"), CFG, letters=True), LastFrames(vlm, CFG, letters=True)):
+        assert way.answer(film, 0.0, 2.0, "who?", ("lions", "bears", "hits")) in "ABC"
 
 
 def test_a_silent_stream_says_nothing_and_can_be_asked(film, vlm):

@@ -17,6 +17,7 @@ from streamingvlm.serving.privacy.redactor import stored
 
 SDP = {"Content-Type": "application/sdp"}
 OFFER = b"v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
+JSON = {"Content-Type": "application/json"}
 WRONG = [  # method, path, headers, body, status, what the sentence has to name
     ("GET", "/nope", {}, b"", 404, "/nope"),
     ("PUT", "/api/cameras", {}, b"", 405, "PUT"),
@@ -43,6 +44,10 @@ WRONG = [  # method, path, headers, body, status, what the sentence has to name
     ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"id": "roof", "url": "bug"}', 500, "log"),
     ("POST", "/api/cameras", {"Content-Type": "text/plain"}, b'{"id": "roof", "url": "x"}', 422, "body"),
     ("DELETE", "/api/cameras/roof", {}, b"", 404, "roof"),
+    ("POST", "/api/cameras/roof/ask", JSON, b'{"question": "who?"}', 404, "roof"),
+    ("POST", "/api/cameras/yard/ask", JSON, b'{"question": "who?"}', 409, "Nobody comments"),
+    ("POST", "/api/cameras/door/ask", JSON, b'{"question": ""}', 422, "question"),
+    ("POST", "/api/cameras/door/ask", JSON, b'{"question": "who?", "options": [""]}', 422, "at least 1"),
     ("POST", "/whip/door", {"Content-Type": "text/plain"}, OFFER, 415, "application/sdp"),
     ("POST", "/whip/door", SDP, b"hello", 422, "v=0"),
     ("POST", "/whip/door", SDP, b"v=0\xff", 422, "UTF-8"),
@@ -116,6 +121,15 @@ def test_cameras_come_and_go_and_are_looked_at():
             service.alive = False
             sick = await client.get("/healthz")
             assert sick.status_code == 503 and "analytics process" in sick.json()["error"] and sick.json()["cameras"]["door"] == "live"
+
+    asyncio.run(run())
+
+
+def test_a_camera_is_asked():
+    async def run():
+        async with running(FakeService()) as (client, _):
+            answer = await client.post("/api/cameras/door/ask", json={"question": "who is there?", "options": ["a car", "nobody"]})
+            assert answer.status_code == 200 and answer.json()["text"] == "a car" and answer.json()["question"] == "who is there?"
 
     asyncio.run(run())
 

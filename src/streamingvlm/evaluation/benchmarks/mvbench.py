@@ -28,6 +28,8 @@ SOURCES = {  # task -> the folders that its videos are in, below video: as in th
     "character_order": ("perception/videos",), "egocentric_navigation": ("vlnqa",),
     "episodic_reasoning": ("tvqa/frames_fps3_hq", "tvqa/video_fps3_hq_segment"), "counterfactual_inference": ("clevrer/video_validation",)}
 
+TOPS = ("video/", "", "video/data0613/", "data0613/")  # where they are unpacked
+
 
 def read(folder: Path) -> list[Item]:
     """4,000 questions, or those of the tasks whose files are there."""
@@ -42,7 +44,7 @@ def _item(folder: Path, entry: Entry, task: str) -> Item:
     name, options, right = entry.text("video"), entry.options("candidates"), entry.text("answer")
     if right not in options:
         raise entry.wrong("answer", "one of `candidates`")
-    places = [f"{top}{source}/{name}{kind}" for top in ("video/", "") for source in SOURCES[task] for kind in ("", ".mp4")]
+    places = [f"{top}{source}/{name}{kind}" for top in TOPS for source in SOURCES[task] for kind in ("", ".mp4")]
     cut = "start" in entry.data and "segment" not in reading.video(folder, places)
     start_s, end_s = (entry.number_of("start"), entry.number_of("end")) if cut else (0.0, None)
     return Item(f"{task}-{entry.number}", reading.video(folder, places), end_s, entry.text("question"), options, LETTERS[options.index(right)],

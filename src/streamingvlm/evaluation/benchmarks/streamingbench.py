@@ -9,8 +9,8 @@ Proactive: from one second after the question to four behind the true moment the
 answer. Two tasks here. The question that is put each second names the very output that is waited for: the second score is not one of finding it.
 
 `sqa` tells the questions before and their right answers. Its Qwen2-VL script reads the 4 of ".mp4" as a duration, so that it always looks at one
-frame a second: a frame rate beside a published number is to be doubted. Options of 13 questions of `omni` were cut into pieces of their list, of which
-its prompt shows the first four; here they are joined again.
+frame a second: a frame rate beside a published number is to be doubted. Options of 13 questions of `omni` were cut into pieces of their list, of
+which its prompt shows the first four; here they are joined again.
 """
 
 from __future__ import annotations

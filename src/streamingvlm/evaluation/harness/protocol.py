@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LETTERS = string.ascii_uppercase
 CHOICE, COUNT, YES_NO, OPEN, COMMENTARY = "choice", "count", "yes_no", "open", "commentary"
+ANSWERS = ("Yes", "No")
 Templates = Mapping[str, str]  # a benchmark's own texts by name, from the user's copy; one without a name stands under ""
 
 
@@ -108,6 +109,11 @@ HOW = {CHOICE: "Answer with the letter of the right option, and nothing else.", 
 def prompt(item: Item) -> str:
     """The question in our own words: context, question, options, and how to answer."""
     return "\n".join(filter(None, (item.context, item.question, lettered(item.options), HOW[item.kind])))
+
+
+def question(item: Item) -> str:
+    """Context and question alone, for whoever lists the options himself."""
+    return "\n".join(filter(None, (item.context, item.question, "" if item.kind in (CHOICE, YES_NO) else HOW[item.kind])))
 
 
 def fill_plain(item: Item, templates: Templates) -> str:

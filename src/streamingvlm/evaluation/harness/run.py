@@ -18,7 +18,7 @@ from typing import Protocol
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.harness.answers import Answers
-from streamingvlm.evaluation.harness.protocol import COMMENTARY, Benchmark, Item, Mark, Turn
+from streamingvlm.evaluation.harness.protocol import ANSWERS, COMMENTARY, YES_NO, Benchmark, Item, Mark, Turn
 from streamingvlm.media import integrity
 
 SLACK_S = 2.0  # that a video may end before its question: annotators' clocks round
@@ -81,7 +81,7 @@ def ask(benchmark: Benchmark, items: Sequence[Item], way: str, answerer: Answere
 def _said(answerer: Answerer, item: Item, folder: Path, prompt: Callable[[Item], str]) -> str:
     if item.kind == COMMENTARY:
         return answerer.commentary(folder / item.video, item.row)
-    return answerer.answer(folder / item.video, item.start_s, item.ask_at_s, prompt(item), item.options)
+    return answerer.answer(folder / item.video, item.start_s, item.ask_at_s, prompt(item), ANSWERS if item.kind == YES_NO else item.options)
 
 
 def turns(benchmark: Benchmark, item: Item, answers: Answers, way: str) -> list[Turn]:

@@ -65,6 +65,10 @@ class Scoped:
         self._may("operate", name)
         await self._service.push(name, pts_s, captured_at, picture, width, height)
 
+    async def ask(self, name: str, question: str, options: tuple[str, ...]) -> dict:
+        self._may("read", name)
+        return await self._service.ask(name, question, options)
+
     def stats(self) -> dict:
         return self._service.stats()
 

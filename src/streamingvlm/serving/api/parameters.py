@@ -1,4 +1,4 @@
-"""What may stand behind the `?` of an address, for HTTP and WebSocket alike, and what is said where it is wrong: one sentence.
+"""What may stand behind the `?` of an address, for HTTP and WebSocket alike, or in a question, and what is said where it is wrong: one sentence.
 
     wanted = read(WatchQuery, websocket.query_params)      # UserError
 """
@@ -83,6 +83,14 @@ class HistoryQuery(Query):
     start: Moment | None = Field(None, alias="from")
     end: Moment | None = Field(None, alias="to")
     limit: int = Field(1000, ge=1, le=10000)
+
+
+class Asked(BaseModel):
+    """The body of a question. With `options` one of them is the answer."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(min_length=1, max_length=1000)
+    options: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(default=[], max_length=50)
 
 
 Model = TypeVar("Model", bound=Query)

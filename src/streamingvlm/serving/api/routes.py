@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.api.parameters import AlarmsQuery, AuditQuery, EraseQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.api.parameters import AlarmsQuery, Asked, AuditQuery, EraseQuery, HistoryQuery, ResultsQuery, chosen, reachable
 from streamingvlm.serving.privacy.redactor import jpeg_of
 from streamingvlm.serving.service import NotFound, Service
 
@@ -82,6 +82,12 @@ async def picture(request: Request, name: str) -> Response:
         await asyncio.sleep(0.05)
     stamp, redacted = found
     return Response(jpeg_of(redacted), media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
+
+
+@router.post("/api/cameras/{name}/ask")
+async def ask(request: Request, name: str, question: Asked) -> dict:
+    """Ask the commentator about a camera: {"question", "options"?} -> {"text", "at_s", "ms", …}. The commentary goes on as if nobody had."""
+    return await of(request).ask(name, question.question, tuple(question.options))
 
 
 @router.get("/api/results")

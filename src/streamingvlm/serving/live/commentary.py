@@ -1,7 +1,7 @@
 """The process that speaks: a second of some streams in, a sentence of each out. Knows no camera; it is never waited for by those who decide.
 
-Messages in: ("say", number, {stream: Chunk}), ("forget", stream), STOP. Out: ("ready", seconds a chunk, frames a chunk), ("said", number, [Comment]),
-("failed", reason).
+Messages in: ("say", number, {stream: Chunk}), ("ask", number, stream, question, options), ("forget", stream), STOP. Out: ("ready", seconds a chunk,
+frames a chunk), ("said", number, [Comment]), ("answered", number, an answer's line or None, why there is none), ("failed", reason).
 """
 
 from __future__ import annotations
@@ -33,9 +33,20 @@ def work(connection: Connection, folder: Path) -> None:
             if message[0] == "forget":
                 commentator.leave(message[1])
                 continue
+            if message[0] == "ask":
+                connection.send(("answered", message[1], *answer(commentator, *message[2:])))
+                continue
             _, number, chunks = message
             connection.send(("said", number, list(commentator.say(chunks).values())))
     except UserError as error:
         connection.send(("failed", str(error)))
     except (EOFError, BrokenPipeError):
         pass
+
+
+def answer(commentator: Commentator, stream: str, question: str, options: tuple[str, ...]) -> tuple[dict | None, str]:
+    """-> the answer's line, or None and why there is none: a question that can't be answered must not end the commentary."""
+    try:
+        return commentator.ask(stream, question, options).line(), ""
+    except UserError as error:
+        return None, str(error)

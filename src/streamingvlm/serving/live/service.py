@@ -132,6 +132,13 @@ class Service:
             self.watched[name].wanted_until = until
         self.readers.want(wanted)
 
+    async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
+        if name not in self.watched:
+            raise NotFound(f"There is no camera {name!r}.")
+        if self.speech is None or self.speech.stopped or not self.watched[name].camera.comment:
+            raise Conflict(f"Nobody comments on {name!r}, so nobody can be asked about it.")
+        return await self.speech.questions.ask(name, question, options)
+
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         resource, answer = await self.readers.ask(name, "offer", sdp)
         return f"{name}~{resource}", answer

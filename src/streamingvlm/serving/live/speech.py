@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from streamingvlm.base.records import Chunk, Comment, Stamp
+from streamingvlm.serving.live.questions import Questions
 from streamingvlm.serving.processes import Worker
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Speech:
         self.saying: set[str] | None = None  # whose chunks are with the commentator, until it has said something to all of them
         self.up = False
         self.failures = 0  # ends in a row before it was ready
+        self.questions = Questions(self._hand)
         self._sender = ThreadPoolExecutor(1, "speech")  # a pipe takes only what the other end has read, and takes it from one thread
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,6 +56,7 @@ class Speech:
 
     async def stop(self) -> None:
         self.stopped = True
+        self.questions.lost()
         self._sender.shutdown(wait=False, cancel_futures=True)
         await self.worker.stop()
 
@@ -111,6 +114,8 @@ class Speech:
         elif message[0] == "failed":
             self.stopped = True
             self.failed(message[1])
+        elif message[0] == "answered":
+            self.questions.answered(*message[1:])
         else:
             self.saying = None
             for comment in message[2]:
@@ -119,6 +124,7 @@ class Speech:
             self._send()
 
     def _gone(self, code: int | None) -> None:
+        self.questions.lost()
         self.skipped, self.saying, self.up = self.skipped + len(self.saying or ()), None, False
         if not self.stopped:
             self.restarts += 1

@@ -34,6 +34,12 @@ export async function add(camera) {
   throw new Error(row.reason)
 }
 
+// -> the answer, as a line.
+export async function question(camera, text) {
+  const options = {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({question: text}), signal: AbortSignal.timeout(25000)}
+  return (await ask(`api/cameras/${encodeURIComponent(camera)}/ask`, options)).json()
+}
+
 // WHIP (RFC 9725): -> {answer: SDP, resource: where to hang up}
 export async function offer(name, sdp) {
   const answer = await ask(`whip/${encodeURIComponent(name)}`, {method: "POST", headers: {"Content-Type": "application/sdp"}, body: sdp})

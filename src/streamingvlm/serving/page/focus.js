@@ -1,5 +1,6 @@
 // One camera, large: its picture, what is said about it, its latency, counts and alarms. Knows one camera at a time.
 
+import {question} from "./api.js"
 import {at, attribute, causes, clock, count, day, make, ms, pairs, seconds, set, sum, table} from "./dom.js"
 import {paint, strip, watch} from "./draw.js"
 import {badges, veil} from "./wall.js"
@@ -14,6 +15,10 @@ export class Focus {
     at("focus-canvas").addEventListener("resized", () => this.paint())
     at("focus-strip").addEventListener("resized", () => this.text())
     at("moment-close").addEventListener("click", () => this.moment(null))
+    at("focus-ask").addEventListener("submit", event => {
+      event.preventDefault()
+      this.ask(event.target.elements.question.value.trim())
+    })
   }
 
   open(camera) {
@@ -21,10 +26,19 @@ export class Focus {
     this.camera = camera
     this.said = null
     set(at("focus-name"), camera.id)
+    set(at("focus-answer"), "")
     at("focus-comments").replaceChildren()
     at("focus-scores").replaceChildren()
     this.paint()
     this.text()
+  }
+
+  async ask(text) {
+    const {camera} = this
+    if (!camera || !text) return
+    set(at("focus-answer"), "…")
+    const said = await question(camera.id, text).then(answer => `${text}  ${answer.text || "(nothing)"}  ${ms(answer.ms.total)}`, error => error.message)
+    if (this.camera === camera) set(at("focus-answer"), said)
   }
 
   // The picture of an alarm, beside what is live now.
@@ -51,7 +65,7 @@ export class Focus {
     set(at("focus-action"), camera.live ? camera.action : "")
     at("focus").style.setProperty("--shape", row.width && row.height ? row.width / row.height : 16 / 9)
     set(at("focus-comment"), camera.comment)
-    at("focus-comment").hidden = at("focus-comments").hidden = this.mute
+    at("focus-comment").hidden = at("focus-comments").hidden = at("focus-ask").hidden = at("focus-answer").hidden = this.mute
     at("focus-mute").hidden = !this.mute
     attribute(at("focus-canvas"), "aria-label", `The picture of ${camera.id}: ${camera.action || row.state}`)
     badges(at("focus-badges"), alarms)
