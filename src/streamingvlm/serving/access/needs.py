@@ -24,7 +24,7 @@ WAYS: tuple[tuple[str, str, str, bool], ...] = (  # methods, path, role, everyth
     ("POST", r"/api/cameras", "operate", False),
     ("DELETE", rf"/api/cameras/{NAME}", "operate", False),
     ("GET", rf"/api/cameras/{NAME}/picture\.jpg", "read", False),
-    ("POST", rf"/api/cameras/{NAME}/ask", "operate", False),
+    ("POST", rf"/api/cameras/{NAME}/ask", "read", False),
     ("GET", r"/api/results", "read", False),
     ("GET", r"/api/alarms", "read", False),
     ("GET", r"/api/alarms/[^/]+\.jpg", "read", False),
