@@ -135,7 +135,7 @@ def test_the_published_files_give_the_ledger_its_hours_and_its_conformance():
     numbers, where = ledger_inputs.apart(REFERENCE)
     assert numbers["hours.minutes"] == 120 and 0.95 < numbers["hours.kv_ratio"] < 1.05 and numbers["hours.kv_tokens_max"] < 1000
     assert numbers["conformance.chunks_agreeing"] == numbers["conformance.chunks"] > 200 and numbers["conformance.runs"] == 8
-    assert {"P0", "P1H", "P6R"} <= where.keys()
+    assert {"P0", "P1H", "P6R", "A4R"} <= where.keys() and numbers["real_eyes.tiled_map50"] > numbers["real_eyes.whole_map50"] > 0.6
     assert len(ledger_inputs.repeats(REFERENCE)["seeds"]) == 5 and len(ledger_inputs.repeats(REFERENCE)["hours"]) == 3
 
 

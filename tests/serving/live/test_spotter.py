@@ -18,10 +18,11 @@ def frames(count: int) -> list[Frame]:
 
 def test_boxes_are_shares_and_the_unsure_are_left_out():
     spotter = Spotter.__new__(Spotter)
-    spotter.eyes = lambda pictures: [Things(np.float32([[30, 60, 150, 300], [0, 0, 9, 9]]), np.float32([0.9, 0.1]), np.array([0, 5]))
+    spotter.eyes = lambda pictures: [Things(np.float32([[30, 60, 150, 300], [0, 0, 9, 9]]), np.float32([0.9, 0.2]), np.array([0, 0]))
                                      for _ in pictures]
     first, second = spotter.decide(frames(2))
     assert first["boxes"] == second["boxes"] == [{"box": [0.1, 0.2, 0.5, 1.0], "label": "person", "score": 0.9}]
+    assert first["people"] == [[0.1, 0.2, 0.5, 1.0], [0.0, 0.0, 0.03, 0.03]]  # who may be there is hidden too
     assert (first["action"], first["anomalies"], first["alarms"], first["event_score"]) == ("", {}, [], 0.0)
 
 

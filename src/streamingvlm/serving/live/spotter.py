@@ -15,6 +15,7 @@ import numpy as np
 
 from streamingvlm.base.records import Frame
 from streamingvlm.models.eyes.coco import NAMES, Coco, Things
+from streamingvlm.serving.live.analyst import MAYBE
 
 SURE = 0.5  # of a box that is handed on: of people on vtest.avi, .83 of such boxes are right, and .71 of those who are there are found
 
@@ -40,8 +41,9 @@ class Spotter:
 
 
 def _row(things: Things, shape: tuple[int, ...]) -> dict:
-    """Boxes as shares of the picture."""
+    """Boxes as shares of the picture. `people`: where somebody may be, for whoever hides them; no part of a decision."""
     shares = (things.box / np.array([shape[1], shape[0]] * 2)).round(4).tolist()
-    boxes = [{"box": box, "label": NAMES[label], "score": round(score, 3)}
-             for box, label, score in zip(shares, things.label.tolist(), things.score.tolist(), strict=True) if score > SURE]
-    return {"boxes": boxes, "action": "", "anomalies": {}, "alarms": [], "event_score": 0.0, "future": 0.0}
+    found = [(box, NAMES[label], score) for box, label, score in zip(shares, things.label.tolist(), things.score.tolist(), strict=True)]
+    boxes = [{"box": box, "label": name, "score": round(score, 3)} for box, name, score in found if score > SURE]
+    people = [box for box, name, score in found if score > MAYBE and name == "person"]
+    return {"boxes": boxes, "people": people, "action": "", "anomalies": {}, "alarms": [], "event_score": 0.0, "future": 0.0}
