@@ -82,7 +82,7 @@ def _start(folder: Path) -> subprocess.Popen:
         listening.listen(64)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | ONE_THREAD
         return subprocess.Popen([sys.executable, __file__, "serve", str(listening.fileno())], env=environment, start_new_session=True,
-                                pass_fds=[listening.fileno()])
+                                stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
 
 
 # --- the asker: no packages, a fiftieth of a second -----------------------------------------------------------------------------
@@ -119,9 +119,12 @@ def _is_open(number: int) -> bool:
 # --- the server, and a keeper for each that asks -------------------------------------------------------------------------------
 
 def serve(listening: socket.socket) -> tuple[dict, list[int]]:
-    """Answer whoever asks, for good; returns in a forked child only, with what was asked for."""
+    """Answer whoever asks, until who started this is gone, however it ended; returns in a forked child only, with what was asked for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
+        ready, _, _ = select.select([listening, 0], [], [])
+        if 0 in ready:
+            os._exit(0)
         line, _ = listening.accept()
         if "torch" not in sys.modules:
             sys.modules["rfc3987_syntax"] = None  # as `base.notebook_file` has it: two seconds of jsonschema's for nothing

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import preloaded
 import psutil
@@ -56,6 +58,18 @@ def test_signals_reach_it_and_it_ends_with_its_asker():
     asker.kill()
     asker.wait()
     assert psutil.wait_procs([child], timeout=30)[1] == []
+
+
+def test_the_servers_end_with_who_started_them():
+    code = ("import os, preloaded, time\nwith preloaded.servers():\n    os.system(preloaded.python() + ' -S -c 0')\n"
+            "    print('started', flush=True)\n    time.sleep(600)")
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                               env=os.environ | {"PYTHONPATH": str(Path(preloaded.__file__).parent)})
+    assert starter.stdout.readline() == "started\n"
+    servers = psutil.Process(starter.pid).children()
+    starter.kill()
+    starter.wait()
+    assert len(servers) == 2 and psutil.wait_procs(servers, timeout=30)[1] == []
 
 
 def test_an_option_it_does_not_know_gets_a_python_of_its_own():

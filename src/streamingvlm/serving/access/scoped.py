@@ -48,10 +48,6 @@ class Scoped:
     def picture(self, name: str) -> tuple | None:
         return self._service.picture(name) if self._grant.sees(name) else None
 
-    async def ask(self, name: str, question: str, options: tuple[str, ...] = ()) -> dict:
-        self._may("read", name)
-        return await self._service.ask(name, question, options)
-
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
         self._service.want_pictures([name for name in names if self._grant.sees(name)], seconds)
 
@@ -68,6 +64,10 @@ class Scoped:
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         self._may("operate", name)
         await self._service.push(name, pts_s, captured_at, picture, width, height)
+
+    async def ask(self, name: str, question: str, options: tuple[str, ...]) -> dict:
+        self._may("read", name)
+        return await self._service.ask(name, question, options)
 
     def stats(self) -> dict:
         return self._service.stats()

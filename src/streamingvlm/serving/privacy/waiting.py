@@ -87,6 +87,8 @@ class Waiting:
 
     def still(self, index: int, pixels: np.ndarray) -> Redacted:
         """[H, W, C] uint8 of frame `index`, in any size; waits a moment for the frames behind it. Hidden altogether where nothing is known of it."""
+        if self.redactor.hide in {"nothing", "everything"}:
+            return self.redactor(pixels, None)
         with self._lock:
             known = next((one for one in reversed(self._known) if one.index == index), None)
             if known is not None and known.boxes is not None:

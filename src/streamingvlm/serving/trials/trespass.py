@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 
+from streamingvlm.serving.access import needs
+
 REFUSALS = {400, 401, 403, 404, 405, 411, 413, 414, 429}
 PARAMETER = {"{name}": "door", "{resource}": "door~s1", "{path}": "app.js"}
 HEALTH = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -103,7 +105,7 @@ def _lower(everything: list[tuple[str, str]], keys: Keys) -> Iterator[Attempt]:
     """Good tokens that are not enough: for this, for that camera."""
     for method, path in everything:
         door = method if method in {"WS", "gRPC"} else "HTTP"
-        if method in {"POST", "DELETE"} or path.endswith("Analyse"):
+        if (need := needs.of(method, path)) is None or need.role != "read":
             yield Attempt(door, method, path, "it may only read", (("Authorization", keys.all_reader),))
         if path in {"/api/records", "/api/audit"}:
             yield Attempt(door, method, path, "it may only operate", (("Authorization", keys.operator),))
