@@ -47,7 +47,7 @@ def test_it_ends_as_python_ends(code, status, said):
 
 
 def test_signals_reach_it_and_it_ends_with_its_asker():
-    code = ("import os, time\nprint(os.getpid(), flush=True)\ntry: time.sleep(600)\n"
+    code = ("import os, time\ntry:\n  print(os.getpid(), flush=True)\n  time.sleep(600)\n"
             "except KeyboardInterrupt: print('heard', flush=True)\ntime.sleep(600)")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C, and so would its children
     asker = subprocess.Popen([preloaded.python(), "-c", code], stdout=subprocess.PIPE, text=True)

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from streamingvlm.media.sources.protocol import Change, Picture, watched
 from streamingvlm.media.sources.webrtc import WebRTCSource
+from streamingvlm.serving.access.door import Door
 from streamingvlm.serving.api import whip
 from streamingvlm.serving.api.listen import listening
 
@@ -71,7 +72,7 @@ def test_a_browser_pushes_and_may_come_again(tmp_path):
 
 async def _push_twice(service: OneCamera, browser: Browser) -> None:
     app = FastAPI()
-    app.state.service = service
+    app.add_middleware(Door, service=service, gate=None)
     app.include_router(whip.router)
     async with listening(app, "127.0.0.1", 0) as address:
         await asyncio.to_thread(browser.open, f"{address}/docs")  # a page of this origin
