@@ -70,6 +70,21 @@ def watched(page):
         assert [said for said in page.complaints if " 422 " not in said and " 409 " not in said] == [], "the console complains"
 
 
+def test_a_phone_sees_all_of_it_by_day_and_by_night(watched):
+    page, *_ = watched
+    grounds = []
+    try:
+        for dark in (False, True):
+            page.screen(390, 844, dark=dark, phone=True)
+            page.until(f"matchMedia('(prefers-color-scheme: dark)').matches === {str(dark).lower()} && innerWidth === 390")
+            assert page("document.documentElement.scrollWidth") <= 390, "nothing is pushed out of the screen"
+            assert page("[...document.querySelectorAll('#wall .tile')].every(one => one.getBoundingClientRect().right <= 391)")
+            grounds.append(page("getComputedStyle(document.body).backgroundColor"))
+    finally:
+        page.screen(1280, 800)
+    assert grounds[0] != grounds[1]
+
+
 def test_pictures_move_under_their_boxes_and_keys_lead_through_the_cameras(watched):
     page, call, service = watched
     page.until("document.querySelector('#summary').textContent.startsWith('3 of 3 live')")
