@@ -10,7 +10,7 @@ import pytest
 from streamingvlm.base import machine
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
-from streamingvlm.evaluation import claims, ledger_inputs, ledger_text
+from streamingvlm.evaluation import claims, ledger_text
 
 IDS = ["P0", "P0R", "P1", "P1H", "P2", "P3", "P4", "P5", "P6", "P6R", "P7a", "P7b", "P8", "P9", "P10", *(f"P{i}" for i in range(11, 17)),
        *(f"A{i}" for i in range(1, 5)), "A4R", *(f"A{i}" for i in range(5, 17))]
@@ -164,18 +164,19 @@ def test_flat_at_nothing_is_not_stable_quality():
 REFERENCE = repository_root(Path(__file__).parent) / "reports" / "reference"
 
 
-def test_overlap_is_not_reproduced_and_sft_is_held_against_its_last_quarter_on_the_published_seeds():
-    """The five seeds' own file, with a run in which the last quarter is better without overlap and without SFT."""
+def test_overlap_that_seeds_cannot_tell_is_not_reproduced_and_sft_is_held_against_its_last_quarter():
+    """Seeds whose mean is for overlap and whose interval is not, and a run in which the last quarter is better without overlap and without SFT."""
     contrary = {f"{OF}.last_quarter.score": 0.53, "ablation.streaming.tiled.last_quarter.score": 0.72,
                 "ablation.streaming.base.last_quarter.score": 0.69, "ablation.streaming.tiled.last_quarter.who": 0.96}
-    ledger = rows({**GOOD, **contrary}, ledger_inputs.repeats(REFERENCE))
+    seeds = [{f"{OF}.score": ours, "ablation.streaming.tiled.score": tiled, "ablation.streaming.base.score": base}
+             for ours, tiled, base in ((0.95, 0.80, 0.50), (0.85, 0.90, 0.60), (0.90, 0.80, 0.40), (0.88, 0.85, 0.70), (0.87, 0.86, 0.60))]
+    ledger = rows({**GOOD, **contrary}, {"seeds": seeds, "hours": REPEATS["hours"]})
     assert ledger["P7b"]["verdict"] == claims.NOT_REPRODUCED and "3 of 3 checks failed" in ledger["P7b"]["why"]
     decisive = next(one for one in ledger["P7b"]["numbers"] if one["decisive"])
     assert decisive["spread"]["n"] == 5 and decisive["value"] > 0 > decisive["value"] - decisive["spread"]["half_width"]
     assert decisive["holds"] is False, "above zero on average is not above zero"
     assert ledger["P7a"]["verdict"] == claims.PARTLY and "0.53, without SFT 0.69" in ledger["P7a"]["why"]
     assert next(one for one in ledger["P7a"]["numbers"] if one["decisive"])["holds"], "SFT itself: beyond its interval"
-    assert ledger["P1H"]["verdict"] == claims.PARTLY and "0.81, in the first 0.86" in ledger["P1H"]["why"], "two hours: scores fall a little"
 
 
 def test_overlap_that_helps_in_every_seed_and_quarter_is_reproduced():
