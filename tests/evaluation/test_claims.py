@@ -3,13 +3,11 @@
 import json
 import math
 import re
-from pathlib import Path
 
 import pytest
 
 from streamingvlm.base import machine
 from streamingvlm.base.errors import UserError
-from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import claims, ledger_text
 
 IDS = ["P0", "P0R", "P1", "P1H", "P2", "P3", "P4", "P5", "P6", "P6R", "P7a", "P7b", "P8", "P9", "P10", *(f"P{i}" for i in range(11, 17)),
@@ -159,9 +157,6 @@ def test_all_of_full_attentions_failings_absent_is_not_reproduced():
 def test_flat_at_nothing_is_not_stable_quality():
     flat = dict.fromkeys((f"{OF}.first_quarter.who", f"{OF}.last_quarter.who"), 0.0)
     assert rows({**GOOD, **flat})["P7a"]["verdict"] == claims.NOT_MEASURED
-
-
-REFERENCE = repository_root(Path(__file__).parent) / "reports" / "reference"
 
 
 def test_overlap_that_seeds_cannot_tell_is_not_reproduced_and_sft_is_held_against_its_last_quarter():
