@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from browser import FOUND, NONE, Browser
 from helpers import CACHE, STREAM, VIDEO, chunk, one_sentence
-from video_files import make
 
 from streamingvlm.base import config
 from streamingvlm.base.records import Answer
@@ -29,20 +28,6 @@ from streamingvlm.streaming.stream import Streamer
                                               (" 1.25\twho?", 1.25)])
 def test_a_time_is_read_as_it_is_written(words, at_s):
     assert asking.due(words, "--ask") == asking.Due(at_s, "who?") and asking.due(words, "--tell") == asking.Due(at_s, "who?", wish=True)
-
-
-@pytest.fixture(scope="module")
-def model(vlm, tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    vlm.save(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def film(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return make(tmp_path / "film.mp4", 90, size=(112, 56))
 
 
 def test_a_bad_time_is_one_sentence_and_nothing_is_written(film, model, capfd):

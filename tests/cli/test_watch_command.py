@@ -16,7 +16,7 @@ import pytest
 from helpers import CACHE, STREAM, VIDEO, chunk, one_sentence
 from PIL import Image
 from rich.console import Console
-from video_files import make, number
+from video_files import number
 
 from streamingvlm.base import config
 from streamingvlm.base.records import Comment
@@ -109,20 +109,6 @@ def test_frames_a_second_fall_when_the_model_is_late():
 
 
 # --- the command ---
-
-
-@pytest.fixture(scope="module")
-def model(vlm, tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    vlm.save(folder)
-    return str(folder)
-
-
-@pytest.fixture
-def film(tmp_path, monkeypatch) -> Path:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return make(tmp_path / "film.mp4", 90, size=(112, 56))
 
 
 def test_watch_says_what_run_says(film, model, capfd):

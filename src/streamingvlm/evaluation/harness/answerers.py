@@ -1,4 +1,5 @@
-"""Who is asked: a stream that watched the video up to now, or the same model given its last frames alone. Both are `run.Answerer`s.
+"""Who is asked: a stream that watched the video up to now, or the same model given its last frames alone. Both are `run.Answerer`s,
+the stream a `run.Commentator` too.
 
 A stream answers from what it has seen in whole chunks: a question at 12.4 s is asked behind second 12, so nothing that comes after the question is
 ever shown, and up to a chunk before it is missing. A question before the end of the first chunk is asked of a chunk that is cut there. Knows
@@ -105,6 +106,3 @@ class LastFrames:
         self.streamer.forced_token = lambda round, step: None
         self.streamer.start("", prompt)
         return self.streamer.step("video", chunk).text
-
-    def commentary(self, video: Path, row: dict) -> str:
-        raise NotImplementedError("Four frames are no commentary.")

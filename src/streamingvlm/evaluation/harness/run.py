@@ -4,7 +4,8 @@
     for item in ask(benchmark, found.good, "stream", answerer, answers, folder, found.lost): ...
     marks(benchmark, found.good, answers, "stream")
 
-What cannot be asked is never silently left out: it is in `lost`, with its reason. Knows no model: who answers is an `Answerer`.
+What cannot be asked is never silently left out: it is in `lost`, with its reason. Knows no model: who answers is an `Answerer`, who comments a
+`Commentator`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Answerer(Protocol):
         """What it says to `prompt` after the video from `start_s` to `ask_at_s` (None: to its end), and nothing behind that."""
         ...
 
+
+class Commentator(Protocol):
+    """Who says something of its own as it watches."""
+
     def commentary(self, video: Path, row: dict) -> str:
         """JSON of [[start_s, end_s, text], ...]: what it says of the stretch of video that is a stream row."""
         ...
@@ -56,7 +61,7 @@ def in_order(items: Sequence[Item]) -> list[Item]:
     return sorted(items, key=lambda item: (item.video, item.start_s, math.inf if item.ask_at_s is None else item.ask_at_s))
 
 
-def ask(benchmark: Benchmark, items: Sequence[Item], way: str, answerer: Answerer, answers: Answers, folder: Path,
+def ask(benchmark: Benchmark, items: Sequence[Item], way: str, answerer: Answerer | Commentator, answers: Answers, folder: Path,
         lost: list[tuple[Item, str]], prompt: Callable[[Item], str]) -> Iterator[Item]:
     """Ask what `answers` does not have yet, and yield each question of `items` when it is done with. A video that fails on the way is left, and its
     other questions are added to `lost`."""
@@ -78,7 +83,7 @@ def ask(benchmark: Benchmark, items: Sequence[Item], way: str, answerer: Answere
                 yield item
 
 
-def _said(answerer: Answerer, item: Item, folder: Path, prompt: Callable[[Item], str]) -> str:
+def _said(answerer: Answerer | Commentator, item: Item, folder: Path, prompt: Callable[[Item], str]) -> str:
     if item.kind == COMMENTARY:
         return answerer.commentary(folder / item.video, item.row)
     return answerer.answer(folder / item.video, item.start_s, item.ask_at_s, prompt(item), ANSWERS if item.kind == YES_NO else item.options)
