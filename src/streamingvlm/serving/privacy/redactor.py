@@ -110,14 +110,18 @@ def clipped(box: Box, height_px: int, width_px: int) -> tuple[int, int, int, int
 
 def _mosaic(out: np.ndarray, place: tuple[int, int, int, int], cell: int) -> None:
     """Means of cells of the picture's own grid, over all cells that `place` touches, in place."""
-    left, top = place[0] // cell * cell, place[1] // cell * cell
-    right, bottom = min(-(-place[2] // cell) * cell, out.shape[1]), min(-(-place[3] // cell) * cell, out.shape[0])
-    part = out[top:bottom, left:right]
-    rows, columns = np.arange(0, bottom - top, cell), np.arange(0, right - left, cell)
-    sums = np.add.reduceat(np.add.reduceat(part.astype(np.uint32), rows, 0), columns, 1)  # [rows, columns, C]
-    high, wide = np.diff(np.append(rows, bottom - top)), np.diff(np.append(columns, right - left))
+    rows, columns = _edges(place[1], place[3], out.shape[0], cell), _edges(place[0], place[2], out.shape[1], cell)
+    part = out[rows[0] : rows[-1], columns[0] : columns[-1]]
+    sums = np.add.reduceat(np.add.reduceat(part.astype(np.uint32), rows[:-1] - rows[0], 0), columns[:-1] - columns[0], 1)  # [rows, columns, C]
+    high, wide = np.diff(rows), np.diff(columns)
     means = (sums // (high[:, None] * wide)[..., None]).astype(np.uint8)
-    out[top:bottom, left:right] = means.repeat(high, 0).repeat(wide, 1)
+    part[:] = means.repeat(high, 0).repeat(wide, 1)
+
+
+def _edges(start_px: int, stop_px: int, size_px: int, cell_px: int) -> np.ndarray:
+    """Where the cells that this range touches begin and end. The last of a picture takes what is left over: a cell of one pixel would show it."""
+    grid = np.append(np.arange(0, max(size_px - cell_px, 0) + 1, cell_px), size_px)
+    return grid[np.searchsorted(grid, start_px, "right") - 1 : np.searchsorted(grid, stop_px, "left") + 1]
 
 
 def as_jpeg(pixels: np.ndarray) -> bytes:
