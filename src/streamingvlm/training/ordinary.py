@@ -2,8 +2,9 @@
 
     ordinary, report = learned({"gate": embeddings}, seed=0)              # [T, 256] each
 
-Of each camera's time the first 70 % is learned from and kept, the next 15 % says when to stop, the last 15 % how surprising ordinary seconds are. As with
-the city's memory, every recursion's answer is trained, on differences to the embedding now. Letters: B windows, T pictures of one, E hidden size.
+Of each camera's time the first 70 % is learned from and kept, the next 15 % says when to stop, the last 15 % how surprising ordinary seconds are. As
+with the city's memory, every recursion's answer is trained, on differences to the embedding now.
+Letters: B windows, T pictures of one, E hidden size.
 """
 
 from __future__ import annotations
