@@ -43,13 +43,15 @@ Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a 
 pattern:640x360@30, city:1/8 (made up). More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
 inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP), privacy: {hide: people | faces | both | everything |
 nothing}, keep: {records_s, events_s, pictures_s}. A section `service:` may set port, host, grpc_port, budget_ms, io_workers, max_cameras,
-utilisation, store, keep_s, model, commentator, commentary, title, access, batch, precision."""
+utilisation, store, keep_s, model, commentator, commentary, title, access, batch, precision, learned."""
 DATA = """What a service keeps: `card` prints what CAMERAS (the YAML file) says is seen, hidden and kept; `export` writes the records and pictures of
 a camera or a time into a folder OUT; `delete` deletes them for good. The last two take --store, as `service.store` names it. What a running service
 has in memory it forgets by `DELETE /api/records`, which deletes the same."""
 TOKEN = """Who may come in to a service whose cameras.yaml has a section `access:`. A token is shown once, when it is made; its hash is kept in FILE,
 which the running service reads again each second. Programs send it as `Authorization: Bearer TOKEN`, a browser asks for it as a password.
 Roles: read (look at everything of its cameras), operate (also add and remove cameras and push to them), administer (also delete and audit)."""
+LEARN = """Watch the cameras of CAMERAS for a while and learn what is usual there, from a pretrained ViT's embedding a second (`make real-eyes`
+fetches it), without labels: `serve --eyes coco --learned FOLDER` then scores how unusual each second is. Keeps no picture. Files are read once."""
 BENCHMARK = """Stream a public benchmark's videos through a model, ask each question at its time, and score the answers twice: by the benchmark's own
 rule and strictly; beside it what the last four frames alone answer. Data is yours to download. A run that was ended goes on where it was."""
 DOCTOR = "Look at Python, packages, GPU, decoders, data, model and room. Exits with 1 if there is a problem, else with 0."
@@ -63,6 +65,7 @@ COMMANDS = {  # name -> where it is, what it does in a line
     "data": ("service.keeping_command", "print what a service keeps of whom, hand it over, delete it"),
     "token": ("service.keeping_command", "make, list and revoke tokens for a service that others can reach"),
     "score": ("footage.score_command", "score boxes on your own footage against your own ground truth"),
+    "learn": ("footage.learn_command", "learn what is usual on your own cameras, to be told what is not"),
     "benchmark": ("benchmark_command", "stream a public benchmark through a model and score its answers"),
 }
 
@@ -111,6 +114,7 @@ def parser() -> Parser:
     serve.add_argument("file", type=Path, nargs="?", metavar="CAMERAS", help="a YAML file")
     serve.add_argument("--demo", action="store_true", help="a made-up city, filmed live by eight cameras over RTSP on this machine")
     serve.add_argument("--eyes", choices=("coco",), help="look for COCO's 80 things with the pretrained detector that `make real-eyes` fetches")
+    serve.add_argument("--learned", type=Path, metavar="FOLDER", help="with --eyes: what `streamingvlm learn` wrote, to be told what is unusual")
     serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
     serve.add_argument("--profile", metavar="NAME", help="edge, workstation or cloud (configs/profiles), or a file: what CAMERAS does not say itself")
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
@@ -121,6 +125,7 @@ def parser() -> Parser:
     _token(commands)
     _data(commands)
     _score(commands)
+    _learn(commands)
     _benchmark(commands)
     doctor = commands.add_parser("doctor", help=COMMANDS["doctor"][1], allow_abbrev=False, description=DOCTOR,
                                  epilog="example: streamingvlm doctor --json")
@@ -137,6 +142,13 @@ def _score(commands) -> Parser:
                               epilog="example: streamingvlm score --truth gt.txt --video film.avi --tiles 3x2 --every 4")
     score_command.options(one)
     return one
+
+
+def _learn(commands) -> None:
+    from streamingvlm.cli.footage import learn_command
+
+    learn_command.options(commands.add_parser("learn", help=COMMANDS["learn"][1], allow_abbrev=False, description=LEARN,
+                                              epilog="example: streamingvlm learn cameras.yaml --minutes 30"))
 
 
 def _benchmark(commands) -> Parser:

@@ -37,6 +37,10 @@ def serve(args: argparse.Namespace) -> None:
     if args.eyes and (args.demo or settings.service.model):
         raise UserError("--eyes looks at real cameras in the place of a model: leave out --demo and `service.model`.")
     changes = {key: value for key, value in (("port", args.port), ("host", args.host)) if value is not None}
+    if args.learned:
+        if not args.eyes:
+            raise UserError("--learned is for what looks at real cameras: say `--eyes coco` too.")
+        changes["learned"] = str(args.learned)
     if args.eyes:  # who only spots things has nothing to tell that the commentator knows
         changes |= {"model": str(_eyes(args.eyes)), "commentary": False}
     settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})

@@ -83,7 +83,7 @@ class Service(BaseModel):
     """What all cameras share. `port` 0: any that is free; `grpc_port` none: no gRPC. `store`: a database URL or a file; empty: nothing is kept.
     `keep_s`: how long. `model`, `commentator`: folders; empty: those of this clone. `io_workers`: processes that read cameras. `utilisation`: share
     of the machine's time up to which cameras are taken in while it runs; those of the file are always. `batch`: streams in one forward, at most.
-    `precision`: of the model's linear layers."""
+    `precision`: of the model's linear layers. `learned`: a folder that `streamingvlm learn` wrote, for `--eyes`."""
 
     model_config = STRICT
     title: str = Field("StreamingVLM", max_length=100)
@@ -101,6 +101,7 @@ class Service(BaseModel):
     commentary: bool = True
     batch: int = Field(16, ge=1, le=16)
     precision: Literal["float32", "int8", "int8w"] = "float32"
+    learned: str = ""
     access: Access | None = None
 
 

@@ -33,8 +33,8 @@ DETECTOR_SHAPE = (300, 300, 3)  # [H, W, C]: the whole picture, squeezed, as the
 LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
 
 
-def load(folder: Path, precision: str = "float32") -> Analyst | Asked | Spotter:
-    """The analyst of a packaged model. UserError where the folder holds none."""
+def load(folder: Path, precision: str = "float32", learned: str = "") -> Analyst | Asked | Spotter:
+    """The analyst of a packaged model. `learned`: what a detector knows of its cameras besides. UserError where a folder holds none."""
     if (folder / "tokenizer.json").is_file():
         from streamingvlm.serving.live.baseline import Asked
 
@@ -42,7 +42,7 @@ def load(folder: Path, precision: str = "float32") -> Analyst | Asked | Spotter:
     if (folder / "model.json").is_file():
         from streamingvlm.serving.live.spotter import Spotter
 
-        return Spotter(folder)
+        return Spotter(folder, Path(learned) if learned else None)
     network = networks.load(folder)
     if precision != "float32":
         compress.apply(network, precision)
@@ -51,10 +51,10 @@ def load(folder: Path, precision: str = "float32") -> Analyst | Asked | Spotter:
     return Analyst(network, table.rules(folder))
 
 
-def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision: str = "float32") -> None:
+def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision: str = "float32", learned: str = "") -> None:
     """Run until told to stop, or the other end is gone."""
     try:
-        analyst = load(folder, precision)
+        analyst = load(folder, precision, learned)
         connection.send(("ready", curve(analyst, pools[0].shape)))
         while (message := connection.recv()) != STOP:
             if message[0] == "forget":

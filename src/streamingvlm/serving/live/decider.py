@@ -60,9 +60,9 @@ class Decider:
     batch, at most."""
 
     def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None, largest: int = LARGEST,
-                 precision: str = "float32"):
+                 precision: str = "float32", learned: str = ""):
         self.pools, self.told, self.record, self.largest = pools, told, record, largest
-        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools, precision), self._message, self._gone)
+        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools, precision, learned), self._message, self._gone)
         self.scheduler: Scheduler | None = None
         self.curve: dict[int, float] = {}  # as the model's process measured it
         self.ready: asyncio.Future | None = None

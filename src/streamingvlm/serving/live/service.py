@@ -55,7 +55,7 @@ class Service:
         self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
         self.recorder = recorder
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
-                               settings.batch, settings.precision)
+                               settings.batch, settings.precision, settings.learned)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.tasks: set[asyncio.Task] = set()
         self.begun = time.monotonic()
