@@ -55,7 +55,7 @@ class Covered(waiting.Waiting):
     """The service's own waiting room, whose pictures are masks: what the redactor would leave of a picture is where its mosaic changed nothing."""
 
     def __init__(self, hold_s: float, ahead: int):
-        super().__init__("people", hold_s, lambda header, covered: self.out.__setitem__(header["index"], covered), ahead)
+        super().__init__("people", hold_s, lambda header, covered: self.out.__setitem__(header["index"], covered), ahead=ahead)
         self.out: dict[int, np.ndarray] = {}
         self.redactor = Mask()
 
@@ -66,9 +66,9 @@ class Mask(Redactor):
     def __init__(self):
         super().__init__("people")
 
-    def __call__(self, pixels, people, faces=()):
+    def __call__(self, pixels, boxes):
         stripes = (np.indices(pixels.shape[:2]).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
-        return (self.hidden(stripes, people) != stripes).any(2)  # [H, W]
+        return (self.hidden(stripes, boxes) != stripes).any(2)  # [H, W]
 
 
 @torch.inference_mode()

@@ -201,3 +201,15 @@ def test_newest_alarm_pictures_are_at_hand_under_the_name_in_the_record():
     names = [results.since(results.publish(alarm("door", frame), stored(b"%d" % frame)) - 1)[0][0]["picture"] for frame in range(200)]
     assert jpeg_of(results.picture(names[-1])) == b"199" and results.picture(names[0]) is None
     assert [(name, jpeg_of(picture)) for name, picture in heard] == [(name, b"%d" % frame) for frame, name in enumerate(names)]
+    results.forget("door")
+    assert results.picture(names[-1]) is None, "a camera that was taken away leaves no picture"
+
+
+def test_what_is_erased_is_gone_and_the_rest_stays():
+    results = Results()
+    for frame in range(6):
+        results.publish(decision("door", frame))
+        results.publish(alarm("yard", frame), stored(b"x"))
+    middle = results.since(0)[0][6]["at"]
+    assert results.erase(["yard"]) == 6 and [one["frame"] for one in results.since(0)[0]] == list(range(6))
+    assert not results._pictures and results.erase(start=middle + 60) == 0 and results.erase(end=middle + 60) == 6 and results.since(0)[0] == []

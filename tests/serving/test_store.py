@@ -173,6 +173,10 @@ def test_a_full_disk_is_one_sentence_and_what_waits_is_written_when_there_is_roo
     status = store.status()
     assert "full" in status["error"] and "they wait" in status["error"] and status["error"].count(". ") == 0 and status["lost"]
     assert status["waiting"] <= 200 + module.BATCH
+    store.flush = lambda: Store.flush(store, 0.05)
+    with pytest.raises(UserError, match="Nothing was deleted"):
+        store.erase()  # what waits would be written behind it
+    del store.flush
     room = store._engine.raw_connection()
     room.cursor().execute("PRAGMA max_page_count=1000000")
     room.close()

@@ -41,7 +41,7 @@ CAMERAS is a YAML file; two lines are enough:
 
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
 pattern:640x360@30, city:1/8 (made up). More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
-inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP), privacy: {hide: people | faces | both | everything |
+inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP), privacy: {hide: people | faces | everything |
 nothing}, keep: {records_s, events_s, pictures_s}. A section `service:` may set port, host, grpc_port, budget_ms, io_workers, max_cameras,
 utilisation, store, keep_s, model, commentator, commentary, title, access, batch, precision, learned."""
 DATA = """What a service keeps: `card` prints what CAMERAS (the YAML file) says is seen, hidden and kept; `export` writes the records and pictures of

@@ -30,7 +30,7 @@ class Privacy(BaseModel):
     """What of a camera's pictures is hidden before anything is stored or sent, and for how long somebody who is not found again stays hidden."""
 
     model_config = STRICT
-    hide: Literal[HIDE] = "people"
+    hide: Literal[tuple(HIDE)] = "people"
     hold_s: float = Field(1.0, ge=0, le=60)
 
 

@@ -17,17 +17,10 @@ from typing import Protocol
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving import cameras as config
-from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of
+from streamingvlm.serving.privacy.redactor import HIDE, Redacted, jpeg_of
 from streamingvlm.serving.privacy.retention import Keep
 
 PAGE = 1000
-HIDDEN = {
-    "people": "people, by the model's own boxes; all of the picture where it did not look",
-    "faces": "faces: the head of who stands near, all of who is far away; all of the picture where the model did not look",
-    "both": "people and faces; all of the picture where nothing looked",
-    "nothing": "nothing",
-    "everything": "everything: the picture is a coarse mosaic",
-}
 HEAD = """# Data card of {title}
 
 What this service sees, hides and keeps, and who can have it: printed by the service itself, of its own settings.
@@ -104,7 +97,7 @@ def card(settings: config.Service, watched: Iterable[config.Camera], stored: Map
     for camera in watched:
         keep = kept(settings, camera) if settings.store else None
         times = [_days(seconds) for seconds in (keep.records_s, keep.events_s, keep.pictures_s)] if keep else ["not stored"] * 3
-        rows.append(f"| {camera.name} | {HIDDEN[camera.privacy.hide]} | {' | '.join(times)} |\n")
+        rows.append(f"| {camera.name} | {HIDE[camera.privacy.hide]} | {' | '.join(times)} |\n")
     pictures = "only alarms' are stored" if settings.store else "none are stored"
     now = [_told(name, tables) for name, tables in sorted((stored or {}).items())]
     return "".join([HEAD.format(title=settings.title), *rows, FACTS.format(pictures=pictures, who=_who(settings)), *now])

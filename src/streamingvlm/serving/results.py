@@ -165,6 +165,8 @@ class Results:
             for held in (self._caches, self._order):
                 for key in [key for key in held if key[0] == stream]:
                     del held[key]
+            for name in [name for name, (of, _) in self._pictures.items() if of == stream]:
+                del self._pictures[name]
             self.late.pop(stream, None)
 
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
@@ -172,11 +174,16 @@ class Results:
         count = 0
         with self._lock:
             for (stream, _), kept in self._caches.items():
-                for record in [one for one in kept.records if (streams is None or stream in streams) and (start is None or one["at"] >= start)
-                               and (end is None or one["at"] < end)]:
-                    kept.records.remove(record)
-                    self._pictures.pop(record.get("picture"), None)
-                    count += 1
+                if streams is not None and stream not in streams:
+                    continue
+                stays = []
+                for record in kept.records:
+                    if (start is None or record["at"] >= start) and (end is None or record["at"] < end):
+                        self._pictures.pop(record.get("picture"), None)
+                        count += 1
+                    else:
+                        stays.append(record)
+                kept.records[:] = stays
         return count
 
     def depths(self) -> list[int]:

@@ -76,10 +76,12 @@ class Store:
     def flush(self, seconds: float = 5.0) -> bool:
         """Whether all that was taken so far is written, or given up, within this time."""
         until = time.monotonic() + seconds
-        while self.status()["waiting"] and time.monotonic() < until:
+        while waiting := self.status()["waiting"]:
+            if time.monotonic() > until:
+                break
             self._woken.set()
             time.sleep(0.01)
-        return not self.status()["waiting"]
+        return not waiting
 
     def close(self) -> None:
         """Write what waits, if that goes quickly; the rest is counted as lost."""
@@ -118,7 +120,8 @@ class Store:
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
         """Delete the records of these cameras in [start, end), pictures too, so that nothing of them is left in the database's files -> how many.
         What waits to be written is written before. UserError where it can't be done."""
-        self.flush()
+        if not self.flush():
+            raise UserError(f"Nothing was deleted at {self.place}: what waits to be written can't be, and would come behind. Try again.")
         try:
             with self._engine.begin() as connection:
                 count = erased(connection, streams, start, end)

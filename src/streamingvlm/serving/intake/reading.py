@@ -38,10 +38,10 @@ STILL_PX = 1280  # the longer side of an alarm's picture
 
 class Reading:
     """`send(kind, name, ...)` hands a message to the service, `wake()` tells whoever releases that something may be due sooner, `count(pictures)`
-    adds to what came in."""
+    adds to what came in, `draw(job)` has a picture drawn and sent in a thread of its own."""
 
     def __init__(self, camera: Camera, epoch: int, index: int, shape: tuple[int, int, int], send: Callable[..., None], wake: Callable[[], None],
-                 count: Callable[[int], None], more: Mapping[str, Callable]):
+                 count: Callable[[int], None], draw: Callable[[Callable[[], None]], None], more: Mapping[str, Callable]):
         self.camera, self.name, self.shape, self.send, self.wake, self.count = camera, camera.name, shape, send, wake, count
         self.jumps = 0  # times that a sender's clock went back without a new connection
         self.first_epoch, self.epoch, self.index = epoch, epoch, index
@@ -52,9 +52,12 @@ class Reading:
         self.times: deque[float] = deque(maxlen=32)  # pts of the newest pictures
         self.shown: deque[tuple[int, av.VideoFrame | np.ndarray]] = deque(maxlen=math.ceil((camera.delay_s + KEPT_S) * camera.fps))
         self.wanted_until = self.preview_at = 0.0
-        self.waiting = Waiting(camera.privacy.hide, camera.privacy.hold_s, lambda header, picture: self.send("picture", self.name, header, picture))
+        self.waiting = Waiting(camera.privacy.hide, camera.privacy.hold_s, self._show, draw)
         self.thread = threading.Thread(target=self._run, name=camera.name, daemon=True)
         self.thread.start()
+
+    def _show(self, header: dict, picture: Redacted) -> None:
+        self.send("picture", self.name, self.first_epoch, header, picture)
 
     def end(self) -> None:
         """Stop reading; what is in the buffer is let go, and whoever pushes is hung up on."""

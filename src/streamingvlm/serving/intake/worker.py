@@ -4,7 +4,7 @@ Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("decided", n
 ("want", {name: until}), ("offer", ticket, name, sdp),
 ("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
 Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
-("changed", name, Change), ("picture", name, {stream, frame, pts_s, width, height}, Redacted), ("answer", ticket, result),
+("changed", name, Change), ("picture", name, first epoch, {stream, frame, pts_s, width, height}, Redacted), ("answer", ticket, result),
 ("refused", ticket, kind, reason).
 
 Each frame that came in is sent on as a frame or as lost; those in a buffer are neither yet. Knows no scheduler and no model.
@@ -12,9 +12,11 @@ Each frame that came in is sent on as a frame or as lost; those in a buffer are 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 from streamingvlm.base.errors import UserError
@@ -26,6 +28,8 @@ from streamingvlm.serving.intake.reading import Reading
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import Slots
 
+log = logging.getLogger(__name__)
+UNDRAWN = 64  # pictures that wait to be drawn
 TICK_S = 0.25  # the releasing thread sleeps so long at most
 
 
@@ -36,6 +40,8 @@ class Cameras:
         self.connection, self.slots, self.came, self.more = connection, slots, came, dict(more)
         self.readings: dict[str, Reading] = {}
         self.sending, self.woken, self.ended = threading.Lock(), threading.Event(), False
+        self.drawing = ThreadPoolExecutor(1, "pictures")  # the thread that takes messages must not wait for a pipe that nobody empties until it did
+        self.undrawn = threading.Semaphore(UNDRAWN)
 
     def send(self, *message) -> None:
         try:
@@ -44,13 +50,24 @@ class Cameras:
         except (OSError, ValueError):  # the service is gone, and so will be this process
             self.ended = True
 
+    def draw(self, job: Callable[[], None]) -> None:
+        """Do it, after those before it; where too many wait it is left out: a preview, and there will be others."""
+        if self.undrawn.acquire(blocking=False):
+            self.drawing.submit(job).add_done_callback(self._drawn)
+
+    def _drawn(self, done: Future) -> None:
+        self.undrawn.release()
+        if error := done.exception():
+            log.error("A picture could not be drawn.", exc_info=error)
+
     def add(self, camera: Camera, epoch: int, index: int, row: int) -> None:
         self.remove(camera.name)
 
         def count(pictures: int) -> None:
             self.came[row] += pictures
 
-        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, count, self.more)
+        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, count, self.draw,
+                                             self.more)
 
     def remove(self, name: str) -> None:
         if reading := self.readings.pop(name, None):

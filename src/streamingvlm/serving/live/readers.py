@@ -130,8 +130,10 @@ class Readers:
             case ("lost", name, cause, count, epoch, released) if epoch >= self.first.get(name, math.inf):
                 self.heard_of[name] += count
                 self.heard.lost(name, cause, count, released)
-            case (("changed" | "picture") as kind, name, *what) if name in self.cameras:
-                getattr(self.heard, kind)(name, *what)
+            case ("changed", name, change) if change.epoch >= self.first.get(name, math.inf):
+                self.heard.changed(name, change)
+            case ("picture", name, epoch, header, picture) if epoch >= self.first.get(name, math.inf):
+                self.heard.picture(name, header, picture)
             case ("answer", ticket, result) if self._open(ticket):
                 self.asked[ticket].set_result(result)
             case ("refused", ticket, kind, reason) if self._open(ticket):

@@ -32,7 +32,8 @@ class _Person:
 
 
 class Held:
-    """One camera's. `hold_s`: how long who is not found again stays hidden, and how long the last look of the detector counts."""
+    """One camera's. `hold_s`: how long who is not found again stays hidden. The last look of the detector counts so long, HOLD_S at most:
+    who came since is in no box."""
 
     def __init__(self, hold_s: float = HOLD_S):
         self.hold_s, self.people, self.ran_at = hold_s, [], -math.inf
@@ -52,7 +53,7 @@ class Held:
 
     def at(self, at_s: float) -> list[Box] | None:
         """All boxes that may hold somebody at `at_s`; None where the detector's last look was later, or too long ago."""
-        if not 0 <= at_s - self.ran_at <= self.hold_s:
+        if not 0 <= at_s - self.ran_at <= min(self.hold_s, HOLD_S):
             return None
         return [grown(person.box, _moved(person, at_s), _reach(person, at_s)) for person in self.people if at_s - person.at_s <= self.hold_s]
 

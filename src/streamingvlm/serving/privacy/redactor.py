@@ -14,7 +14,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-HIDE = ("people", "faces", "both", "nothing", "everything")
+HIDE = {  # `privacy.hide` -> what a person is told of it
+    "people": "people, by the model's own boxes; all of the picture where it did not look",
+    "faces": "faces: the head of who stands near, all of who is far away; all of the picture where the model did not look",
+    "everything": "everything: the picture is a coarse mosaic",
+    "nothing": "nothing",
+}
 ACROSS = 4  # cells along the longer side of what is hidden
 WHOLE = 8  # the same of a whole picture
 LEAST_PX = 4
@@ -59,35 +64,33 @@ def stored(jpeg: bytes) -> Redacted:
 
 
 class Redactor:
-    """`hide`: people, faces, both (of either detector), nothing, or everything whatever a detector says."""
+    """`hide`: one of HIDE."""
 
     def __init__(self, hide: str):
         if hide not in HIDE:
             raise ValueError(f"no such thing to hide: {hide}")
         self.hide = hide
 
-    def __call__(self, pixels: np.ndarray, people: Sequence[Box] | None, faces: Sequence[Box] = ()) -> Redacted:
-        """[H, W, C] uint8 RGB and where people and faces may be -> what may be stored or sent. `people` None: the detector did not run."""
-        return Redacted(as_jpeg(self.hidden(pixels, people, faces)), _KEY)
+    def __call__(self, pixels: np.ndarray, boxes: Sequence[Box] | None) -> Redacted:
+        """[H, W, C] uint8 RGB and what is to be hidden of it -> what may be stored or sent. `boxes` None: the detector did not run."""
+        return Redacted(as_jpeg(self.hidden(pixels, boxes)), _KEY)
 
-    def hidden(self, pixels: np.ndarray, people: Sequence[Box] | None, faces: Sequence[Box] = ()) -> np.ndarray:
+    def hidden(self, pixels: np.ndarray, boxes: Sequence[Box] | None) -> np.ndarray:
         """The pixels of it; the ones handed in stay as they are."""
         if self.hide == "nothing":
             return pixels
         out = np.array(pixels)
-        if people is None or self.hide == "everything":
+        if boxes is None or self.hide == "everything":
             _mosaic(out, (0, 0, out.shape[1], out.shape[0]), max(LEAST_PX, -(-max(out.shape[:2]) // WHOLE)))
             return out
-        for box in self.boxes(people, faces, out.shape[0], out.shape[1]):
+        for box in boxes:
             if (place := clipped(box, out.shape[0], out.shape[1])) is not None:
                 _mosaic(out, place, max(LEAST_PX, -(-max(place[2] - place[0], place[3] - place[1]) // ACROSS)))
         return out
 
-    def boxes(self, people: Sequence[Box], faces: Sequence[Box], height_px: int, width_px: int) -> list[Box]:
-        """What is to be hidden of a picture of this size."""
-        if self.hide == "faces":
-            return [*(head(box, height_px, width_px) for box in people), *faces]
-        return [*people, *(faces if self.hide == "both" else ())]
+    def boxes(self, people: Sequence[Box], size_px: tuple[int, int] | None) -> list[Box]:
+        """What is to be hidden of the people found in a picture of this height and width; None: it is not known yet."""
+        return [head(box, *size_px) for box in people] if self.hide == "faces" and size_px else [tuple(box) for box in people]
 
 
 def head(box: Box, height_px: int, width_px: int) -> Box:
