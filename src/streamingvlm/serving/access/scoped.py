@@ -34,7 +34,9 @@ class Scoped:
 
     async def add(self, camera: dict) -> dict:
         self._may("operate")
-        name, address = camera.get("name", camera.get("id")), camera.get("url")
+        if {"privacy", "keep"} & camera.keys():  # what is hidden, and what is deleted when, is not an operator's to say
+            self._may("administer")
+        name, address = camera.get("name"), camera.get("url")
         if not isinstance(name, str) or not self._grant.sees(name):
             raise Denied(403, "This token is not of a camera of that name.")
         if isinstance(address, str):
