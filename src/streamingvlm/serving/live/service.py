@@ -104,7 +104,7 @@ class Service:
         if len(self.watched) >= self.settings.max_cameras:
             raise Conflict(f"There are {len(self.watched)} cameras, as many as `service.max_cameras` allows: remove one first.")
         kinds.source(told.url, more=self.more)
-        self._add(told)
+        self._add(told, self.settings.access.sources if self.settings.access else None)
         watched = self.watched[told.name]
         if watched.state == "failed":
             del self.watched[told.name]
@@ -192,13 +192,14 @@ class Service:
         else:
             self.policies.pop(camera.name.casefold(), None)
 
-    def _add(self, camera: config.Camera) -> None:
+    def _add(self, camera: config.Camera, sources: tuple[str, ...] | None = None) -> None:
+        """`sources`: the rules of where it may lead, of one that comes over the network."""
         self.watched[camera.name] = Watched(camera, time.time())
         live = kinds.source(camera.url, more=self.more).live
         budget_ms = camera.budget_ms or self.settings.budget_ms
         self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
         if self.watched[camera.name].state != "failed":
-            self.readers.add(camera)
+            self.readers.add(camera, sources)
 
     def _record(self, row: Row) -> None:
         """A disk that is full ends the recording, not the service."""
