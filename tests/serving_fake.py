@@ -38,14 +38,14 @@ class FakeService:
         return list(self.watched.values())
 
     async def add(self, camera: dict) -> dict:
-        if set(camera) != {"id", "url"}:
-            raise UserError("A camera has `id` and `url`.")
-        if camera["id"] in self.watched:
-            raise Conflict(f"There is a camera {camera['id']!r} already; choose another name.")
+        if not {"name", "url"} <= set(camera) <= {"name", "url", "privacy", "keep"}:
+            raise UserError("A camera has `name` and `url`.")
+        if camera["name"] in self.watched:
+            raise Conflict(f"There is a camera {camera['name']!r} already; choose another name.")
         if camera["url"] == "bug":
             raise ZeroDivisionError("a secret of the inside")
-        self.watched[camera["id"]] = self._camera(camera["id"])
-        return self.watched[camera["id"]]
+        self.watched[camera["name"]] = self._camera(camera["name"])
+        return self.watched[camera["name"]]
 
     async def remove(self, name: str) -> None:
         self._known(name)

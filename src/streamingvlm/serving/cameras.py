@@ -151,6 +151,12 @@ def parse(told: object, source: str = "cameras.yaml") -> Settings:
     return settings
 
 
+def merged(usual: dict, told: dict) -> dict:
+    """What is told, and where it says nothing what is usual; of a section (`privacy`, `keep`) key by key."""
+    both = {key: merged(usual[key], value) for key, value in told.items() if isinstance(value, dict) and isinstance(usual.get(key), dict)}
+    return usual | told | both
+
+
 def parse_camera(told: object, source: str = "camera") -> Camera:
     """Check one camera, as the API is told of it."""
     return _checked(Camera, told, source)

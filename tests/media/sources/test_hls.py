@@ -14,9 +14,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources import pattern, playlist
-from streamingvlm.media.sources.hls import Hls
-from streamingvlm.media.sources.protocol import Change, Picture, watched
+from streamingvlm.media.sources.hls import Hls, Segments
+from streamingvlm.media.sources.protocol import Change, Picture, SourceError, watched
 
 FPS, EACH = 20, 8  # pictures a second, and in a segment of 0.4 s
 STEP_S = EACH / FPS
@@ -311,3 +312,27 @@ def test_a_reader_that_fell_behind_goes_on_at_the_newest(filmed):
     assert numbers == sorted(set(numbers)) and max(b - a for a, b in itertools.pairwise(numbers)) > EACH
     last = pictures(items)[-1]
     assert last.received_at - last.captured_at < 4 * STEP_S + 2
+
+
+MEDIA = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n{}#EXTINF:0.4,\n{}\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize("lists", [
+    {"live.m3u8": (302, "{other}/list.m3u8")}, {"live.m3u8": (200, "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{other}/list.m3u8\n")},
+    {"live.m3u8": (200, MEDIA.format("", "{other}/a.ts"))}, {"live.m3u8": (200, MEDIA.format('#EXT-X-MAP:URI="{other}/a.ts"\n', "b.ts"))},
+    {"live.m3u8": (200, MEDIA.format("", "b.ts")), "b.ts": (302, "{other}/a.ts")}], ids=["redirect", "variant", "segment", "map", "segment redirect"])
+def test_what_may_not_be_asked_is_not_asked_whoever_names_it(lists, tmp_path):
+    camera = Camera(tmp_path)
+    with camera.serving() as address:
+        other = address.rpartition("/")[0].replace("127.0.0.1", "localhost").replace("/cam", "/other")
+        camera.faults = {"list.m3u8": (200, MEDIA.format("", "a.ts").encode()), "a.ts": (200, b"a"), "b.ts": (200, b"b")}
+        camera.faults |= {name: (status, text.replace("{other}", other).encode()) for name, (status, text) in lists.items()}
+
+        def check(asked: str) -> None:
+            if "localhost" in asked:
+                raise UserError("It is not among the sources.")
+
+        with pytest.raises(SourceError, match="not among") as refused:
+            list(Segments(address, 5.0, threading.Event(), check=check))
+        assert refused.value.fatal and not any(path.startswith("/other") for path in camera.asked)
+        assert list(Segments(address, 5.0, threading.Event())) and any(path.startswith("/other") for path in camera.asked), "unchecked it is followed"

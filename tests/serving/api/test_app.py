@@ -39,10 +39,10 @@ WRONG = [  # method, path, headers, body, status, what the sentence has to name
     ("POST", "/api/cameras", {"Content-Type": "application/json"}, b"{", 422, "JSON"),
     ("POST", "/api/cameras", {"Content-Type": "application/json"}, b"[1]", 422, "body"),
     ("POST", "/api/cameras", {"Content-Type": "application/json"}, b"\xff\xfe", 422, "JSON"),
-    ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"id": "roof", "path": "x"}', 422, "`url`"),
-    ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"id": "door", "url": "x"}', 409, "already"),
-    ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"id": "roof", "url": "bug"}', 500, "log"),
-    ("POST", "/api/cameras", {"Content-Type": "text/plain"}, b'{"id": "roof", "url": "x"}', 422, "body"),
+    ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"name": "roof", "path": "x"}', 422, "`url`"),
+    ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"name": "door", "url": "x"}', 409, "already"),
+    ("POST", "/api/cameras", {"Content-Type": "application/json"}, b'{"name": "roof", "url": "bug"}', 500, "log"),
+    ("POST", "/api/cameras", {"Content-Type": "text/plain"}, b'{"name": "roof", "url": "x"}', 422, "body"),
     ("DELETE", "/api/cameras/roof", {}, b"", 404, "roof"),
     ("POST", "/api/cameras/roof/ask", JSON, b'{"question": "who?"}', 404, "roof"),
     ("POST", "/api/cameras/yard/ask", JSON, b'{"question": "who?"}', 409, "Nobody comments"),
@@ -111,7 +111,7 @@ def test_cameras_come_and_go_and_are_looked_at():
     async def run():
         service = FakeService()
         async with running(service) as (client, _):
-            added = await client.post("/api/cameras", json={"id": "roof", "url": "pattern:"}, headers={"Origin": str(client.base_url)})
+            added = await client.post("/api/cameras", json={"name": "roof", "url": "pattern:"}, headers={"Origin": str(client.base_url)})
             assert added.status_code == 201 and added.json()["id"] == "roof"
             seen = await client.get("/api/cameras/roof/picture.jpg")
             assert seen.content == JPEG and seen.headers["content-type"] == "image/jpeg" and service.looked_at == ["roof"]

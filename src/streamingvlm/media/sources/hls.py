@@ -15,10 +15,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources import playlist
 from streamingvlm.media.sources.decoding import Decoder
 from streamingvlm.media.sources.playlist import Playlist, Segment
@@ -41,19 +42,19 @@ OPTIONS = {"probesize": "200000", "analyzeduration": "300000", "fpsprobesize": "
 
 
 class Hls:
-    """`answer_s`: how long one answer of the server may take."""
+    """`answer_s`: how long one answer of the server may take. `check`: UserError for an address that is not to be asked; a playlist may name any."""
 
     live = True
 
-    def __init__(self, address: str, answer_s: float = ANSWER_S):
-        self.address, self.answer_s = address, answer_s
+    def __init__(self, address: str, answer_s: float = ANSWER_S, check: Callable[[str], None] | None = None):
+        self.address, self.answer_s, self.check = address, answer_s, check
         self.label = redacted(address)
         self.going_on: int | None = None  # the segment that the next connection begins with: where the stream began anew
 
     def connect(self, stop: threading.Event) -> Iterator[Picture]:
         import av
 
-        joined = Joined(Segments(self.address, self.answer_s, stop, self.going_on), stop)
+        joined = Joined(Segments(self.address, self.answer_s, stop, self.going_on, self.check), stop)
         try:
             if not joined.begins():
                 return
@@ -95,8 +96,10 @@ class Due:
 class Segments:
     """The segments of an address from the newest on, or from number `begin` if it is still there, fetched (`Ahead` iterates it in a thread)."""
 
-    def __init__(self, address: str, answer_s: float, stop: threading.Event, begin: int | None = None):
-        parts, self.begin = urlsplit(address), begin
+    def __init__(self, address: str, answer_s: float, stop: threading.Event, begin: int | None = None,
+                 check: Callable[[str], None] | None = None):
+        parts, self.begin, self.check = urlsplit(address), begin, check
+        self.opener = urllib.request.build_opener(_Redirects(self._may_ask))
         host = parts.netloc.rpartition("@")[2]
         self.address, self.host, self.answer_s, self.stop = parts._replace(netloc=host).geturl(), parts.hostname, answer_s, stop
         name = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
@@ -157,15 +160,24 @@ class Segments:
                 self.stop.wait(wait_s)
         return b""
 
+    def _may_ask(self, address: str) -> None:
+        """Each address that is asked, wherever it was named. Raises `SourceError`."""
+        if urlsplit(address).scheme not in {"http", "https"}:
+            raise SourceError("It names addresses that are not of the web.")
+        if self.check:
+            try:
+                self.check(address)
+            except UserError as error:
+                raise SourceError(str(error), fatal=True) from None
+
     def _fetch(self, address: str, limit: int, part: tuple[int, int] | None = None) -> tuple[str, bytes]:
         """-> where it was found at last, and what it is. `Missing`, or `SourceError` for all else that goes wrong."""
-        if urlsplit(address).scheme not in {"http", "https"}:
-            raise SourceError("Its playlist names addresses that are not of the web.")
+        self._may_ask(address)
         request = urllib.request.Request(address, headers={"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {})
         if self.proof and urlsplit(address).hostname == self.host:
             request.add_unredirected_header("Authorization", self.proof)  # for no other host
         try:
-            with urllib.request.urlopen(request, timeout=self.answer_s) as answer:
+            with self.opener.open(request, timeout=self.answer_s) as answer:
                 data = answer.read(limit)
                 if part and answer.status == 200:  # it knows no ranges
                     data = data[part[0] : sum(part)]
@@ -175,6 +187,15 @@ class Segments:
             raise _refusal(error.code) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise SourceError(_unreachable(error)) from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def __init__(self, check: Callable[[str], None]):
+        self.check = check
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        self.check(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class Missing(SourceError):

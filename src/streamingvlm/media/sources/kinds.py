@@ -23,8 +23,10 @@ Make = Callable[[str], Source]
 ADDRESSES = "rtsp://…, rtsps://…, https://….m3u8, file:clip.mp4?loop=1, a file's path, pattern:640x360@30, city:1/8, or webrtc: to push to"
 
 
-def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | None = None) -> Source:
-    """`transport`: tcp or udp, of RTSP. Raises `UserError` for an address that names no source; whether anything answers there shows later."""
+def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | None = None,
+           check: Callable[[str], None] | None = None) -> Source:
+    """`transport`: tcp or udp, of RTSP. `check`: see `Hls`. Raises `UserError` for an address that names no source; whether anything answers there
+    shows later."""
     scheme = address.partition(":")[0].lower() if re.match(r"[A-Za-z][\w+.-]+:", address) else ""
     if transport not in TRANSPORTS:
         raise UserError(f"RTSP comes by {' or '.join(TRANSPORTS)}, not by {transport!r}: change `transport`.")
@@ -33,7 +35,7 @@ def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | N
     if scheme in {"rtsp", "rtsps"}:
         return Rtsp(_with_host(address), transport)
     if scheme in {"http", "https"}:
-        return Hls(_playlist(address))
+        return Hls(_playlist(address), check=check)
     if scheme == "pattern":
         return pattern(address)
     if address == "webrtc:":

@@ -18,11 +18,9 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving import cameras as config
@@ -31,6 +29,7 @@ from streamingvlm.serving.access.audit import Audit
 from streamingvlm.serving.access.limits import Limit
 from streamingvlm.serving.access.needs import Need
 from streamingvlm.serving.access.sources import Allowed
+from streamingvlm.serving.service import NotFound
 
 log = logging.getLogger(__name__)
 REFRESH_S, TIDY_S = 1.0, 3600.0
@@ -70,7 +69,8 @@ class Gate:
         self.rows: dict[str, tokens.Token] = self.tokens.rows()
         self._proved: OrderedDict[bytes, str] = OrderedDict()  # digest of a token -> its id
         self._sessions: OrderedDict[bytes, str] = OrderedDict()
-        self._over: list[tuple[Grant, Callable]] = []  # what is to be ended with a token
+        self._over: dict[str, tuple[Grant, str, Callable]] = {}  # camera -> what is to be ended with a token
+        self._ending: set[asyncio.Task] = set()
         self._turn = asyncio.Event()
 
     async def admit(self, text: str | None, need: Need | None, address: str, session: str | None = None) -> Grant:
@@ -137,10 +137,14 @@ class Gate:
         while self.valid(grant):
             await self._turn.wait()
 
-    def with_end(self, grant: Grant, end: Callable) -> None:
-        """Await `end()` when the token is over: for what goes on by itself."""
-        self._over.append((grant, end))
-        del self._over[: -4 * SESSIONS]
+    def with_end(self, grant: Grant, camera: str, session: str, end: Callable[[str], Awaitable]) -> None:
+        """Await `end(session)` when the token is over: for what goes on by itself. A camera has one session at a time, the newest."""
+        self._over[camera] = (grant, session, end)
+
+    def without_end(self, camera: str, session: str | None = None) -> None:
+        """It has ended already, or whatever there was of the camera."""
+        if camera in self._over and session in {None, self._over[camera][1]}:
+            del self._over[camera]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Gate]:
@@ -157,12 +161,14 @@ class Gate:
         tidied = self.clock()
         while True:
             await asyncio.sleep(REFRESH_S)
-            await self.refresh()
-            await asyncio.to_thread(self.audit.flush, False)
-            if self.clock() - tidied > TIDY_S:
-                tidied = self.clock()
-                with suppress(SQLAlchemyError):
+            try:
+                await self.refresh()
+                await asyncio.to_thread(self.audit.flush, False)
+                if self.clock() - tidied > TIDY_S:
+                    tidied = self.clock()
                     await asyncio.to_thread(self.audit.tidy)
+            except Exception:  # whatever it is: nobody's token would ever be over again
+                log.exception("Looking after tokens and the audit log failed; it goes on in a second.")
 
     async def refresh(self) -> None:
         """Read the tokens again, and end what was begun with those that are over. While they can't be read, those known stay."""
@@ -172,11 +178,19 @@ class Gate:
             log.warning("%s", error)
         self._turn.set()
         self._turn = asyncio.Event()
-        over = [end for grant, end in self._over if not self.valid(grant)]
-        self._over = [(grant, end) for grant, end in self._over if self.valid(grant)]
-        for end in over:
-            with suppress(UserError):  # it had ended before
-                await end()
+        for camera in [camera for camera, (grant, *_) in self._over.items() if not self.valid(grant)]:
+            task = asyncio.ensure_future(self._end(camera, *self._over.pop(camera)))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _end(self, camera: str, grant: Grant, session: str, end: Callable[[str], Awaitable]) -> None:
+        try:
+            await end(session)
+        except NotFound:
+            pass  # it had ended before
+        except Exception as error:
+            log.warning("What %s began at camera %s could not be ended with its token, and is tried again: %s", grant.name, camera, error)
+            self._over.setdefault(camera, (grant, session, end))
 
 
 def loopback(host: str) -> bool:

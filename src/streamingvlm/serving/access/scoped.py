@@ -34,7 +34,9 @@ class Scoped:
 
     async def add(self, camera: dict) -> dict:
         self._may("operate")
-        name, address = camera.get("name", camera.get("id")), camera.get("url")
+        if {"privacy", "keep"} & camera.keys():  # what is hidden, and what is deleted when, is not an operator's to say
+            self._may("administer")
+        name, address = camera.get("name"), camera.get("url")
         if not isinstance(name, str) or not self._grant.sees(name):
             raise Denied(403, "This token is not of a camera of that name.")
         if isinstance(address, str):
@@ -44,6 +46,7 @@ class Scoped:
     async def remove(self, name: str) -> None:
         self._may("operate", name)
         await self._service.remove(name)
+        self._gate.without_end(name)
 
     def picture(self, name: str) -> tuple | None:
         return self._service.picture(name) if self._grant.sees(name) else None
@@ -54,12 +57,13 @@ class Scoped:
     async def offer(self, name: str, sdp: str) -> tuple[str, str]:
         self._may("operate", name)
         resource, answer = await self._service.offer(name, sdp)
-        self._gate.with_end(self._grant, lambda: self._service.hang_up(resource))
+        self._gate.with_end(self._grant, name, resource, self._service.hang_up)
         return resource, answer
 
     async def hang_up(self, resource: str) -> None:
         self._may("operate", resource.rpartition("~")[0])
         await self._service.hang_up(resource)
+        self._gate.without_end(resource.rpartition("~")[0], resource)
 
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         self._may("operate", name)

@@ -60,7 +60,7 @@ async def cameras(request: Request) -> list[dict]:
 
 @router.post("/api/cameras", status_code=201)
 async def add(request: Request, camera: Annotated[dict, Body()]) -> dict:
-    """Watch one more camera: {"id", "url", …} as in cameras.yaml."""
+    """Watch one more camera: {"name", "url", …} as in cameras.yaml."""
     return await of(request).add(camera)
 
 

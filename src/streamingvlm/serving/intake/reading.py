@@ -38,14 +38,15 @@ STILL_PX = 1280  # the longer side of an alarm's picture
 
 class Reading:
     """`send(kind, name, ...)` hands a message to the service, `wake()` tells whoever releases that something may be due sooner, `count(pictures)`
-    adds to what came in, `draw(job)` has a picture drawn and sent in a thread of its own."""
+    adds to what came in, `draw(job)` has a picture drawn and sent in a thread of its own, `check(address)` refuses what its source leads to."""
 
     def __init__(self, camera: Camera, epoch: int, index: int, shape: tuple[int, int, int], send: Callable[..., None], wake: Callable[[], None],
-                 count: Callable[[int], None], draw: Callable[[Callable[[], None]], None], more: Mapping[str, Callable]):
+                 count: Callable[[int], None], draw: Callable[[Callable[[], None]], None], more: Mapping[str, Callable],
+                 check: Callable[[str], None] | None = None):
         self.camera, self.name, self.shape, self.send, self.wake, self.count = camera, camera.name, shape, send, wake, count
         self.jumps = 0  # times that a sender's clock went back without a new connection
         self.first_epoch, self.epoch, self.index = epoch, epoch, index
-        self.source = kinds.source(camera.url, transport=camera.transport, more=more)
+        self.source = kinds.source(camera.url, transport=camera.transport, more=more, check=check)
         self.buffer, self.pace = JitterBuffer(camera.delay_s), Pace(camera.fps)
         self.lock, self.stop, self.credit = threading.Lock(), threading.Event(), threading.Semaphore(CREDIT)
         self.losses: Counter[str] = Counter()

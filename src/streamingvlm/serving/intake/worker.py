@@ -1,6 +1,7 @@
 """The process that reads a share of the cameras: a thread a camera from its source to the jitter buffer, one that releases what is due.
 
-Messages in: ("add", Camera, epoch, index, row), ("remove", name), ("decided", name, epoch, index, pts_s, people or None),
+Messages in: ("add", Camera, epoch, index, row, rules of where it may lead or None), ("remove", name),
+("decided", name, epoch, index, pts_s, people or None),
 ("want", {name: until}), ("offer", ticket, name, sdp),
 ("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
 Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
@@ -21,6 +22,7 @@ from multiprocessing.connection import Connection
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame
+from streamingvlm.serving.access.sources import Allowed
 from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed
@@ -60,14 +62,14 @@ class Cameras:
         if error := done.exception():
             log.error("A picture could not be drawn.", exc_info=error)
 
-    def add(self, camera: Camera, epoch: int, index: int, row: int) -> None:
+    def add(self, camera: Camera, epoch: int, index: int, row: int, sources: tuple[str, ...] | None) -> None:
         self.remove(camera.name)
 
         def count(pictures: int) -> None:
             self.came[row] += pictures
 
-        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, count, self.draw,
-                                             self.more)
+        check = None if sources is None else Allowed(sources).check
+        self.readings[camera.name] = Reading(camera, epoch, index, self.slots.shape, self.send, self.woken.set, count, self.draw, self.more, check)
 
     def remove(self, name: str) -> None:
         if reading := self.readings.pop(name, None):
@@ -97,8 +99,8 @@ class Cameras:
     def read(self, message: tuple) -> None:
         """Do what the service says."""
         match message:
-            case ("add", camera, epoch, index, row):
-                self.add(camera, epoch, index, row)
+            case ("add", *what):
+                self.add(*what)
             case ("remove", name):
                 self.remove(name)
             case ("decided", name, *what) if name in self.readings:

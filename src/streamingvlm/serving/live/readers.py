@@ -55,6 +55,7 @@ class Readers:
                                lambda message, k=k: self._message(k, message), lambda code, k=k: self._gone(k, code))
                         for k, pool in enumerate(self.pools)]
         self.cameras: dict[str, tuple[Camera, int]] = {}
+        self.sources: dict[str, tuple[str, ...] | None] = {}  # the rules of where a camera's pictures may come from, None: from anywhere
         self.newest: dict[str, tuple[int, int]] = {}  # epoch and index of a camera's last frame: a new process goes on behind them
         self.first: dict[str, int] = {}  # the first epoch of a camera: what is older is of one that had its name
         self.heard_of: Counter[str] = Counter()  # pictures of a camera that its process told of, as frames or as lost
@@ -70,10 +71,10 @@ class Readers:
         self.stopped = True
         await asyncio.gather(*(worker.stop() for worker in self.workers))
 
-    def add(self, camera: Camera) -> None:
+    def add(self, camera: Camera, sources: tuple[str, ...] | None) -> None:
         load = [sum(at == k for _, at in self.cameras.values()) for k in range(len(self.workers))]
         at = load.index(min(load))
-        self.cameras[camera.name] = (camera, at)
+        self.cameras[camera.name], self.sources[camera.name] = (camera, at), sources
         self.newest[camera.name] = self.before.pop(camera.name, (-1, -1))
         self.first[camera.name] = self.newest[camera.name][0] + 1
         self._send(camera, at)
@@ -82,14 +83,14 @@ class Readers:
         epoch, index = self.newest[camera.name]
         row = next(row for row in self.free_rows if row not in self.rows.values())
         self.rows[camera.name], self.heard_of[camera.name], self.came[row] = row, 0, 0
-        self.workers[at].send(("add", camera, epoch + 1, index + 1, row))
+        self.workers[at].send(("add", camera, epoch + 1, index + 1, row, self.sources[camera.name]))
 
     def remove(self, name: str) -> None:
         _, at = self.cameras.pop(name)
         self.before[name] = self.newest.pop(name)
         if len(self.before) > REMEMBERED:
             del self.before[next(iter(self.before))]
-        del self.first[name], self.rows[name], self.heard_of[name]
+        del self.first[name], self.rows[name], self.heard_of[name], self.sources[name]
         self.workers[at].send(("remove", name))
 
     def decided(self, stamp: Stamp, people: list | None) -> None:

@@ -49,6 +49,7 @@ class Service:
                  more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None):
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
+        self.policies: dict[str, dict] = {}  # what of a name's pictures is hidden and how long they stay, where that was ever said
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
@@ -75,6 +76,7 @@ class Service:
         self.decider.admit(None)
         for camera in cameras:
             self._add(camera)
+            self._taken(camera)
         self.decider.admit(self.settings.utilisation)
 
     def check(self, cameras: Iterable[config.Camera]) -> None:
@@ -94,20 +96,21 @@ class Service:
         return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
 
     async def add(self, camera: dict) -> dict:
-        """One camera more, as in `cameras.yaml`. UserError for what is wrong with it, Conflict where its name is taken, or there is no room
-        or no time for it."""
-        told = config.parse_camera(camera)
+        """One camera more, as in `cameras.yaml`; what it does not say of `privacy` and `keep` is as it was for the last one of its name. UserError
+        for what is wrong with it, Conflict where its name is taken, or there is no room or no time for it."""
+        told = config.parse_camera(config.merged(self.policies.get(str(camera.get("name")).casefold(), {}), camera))
         if told.name.casefold() in {name.casefold() for name in self.watched}:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
         if len(self.watched) >= self.settings.max_cameras:
             raise Conflict(f"There are {len(self.watched)} cameras, as many as `service.max_cameras` allows: remove one first.")
         kinds.source(told.url, more=self.more)
-        self._add(told)
+        self._add(told, self.settings.access.sources if self.settings.access else None)
         watched = self.watched[told.name]
         if watched.state == "failed":
             del self.watched[told.name]
             self.results.forget(told.name)
             raise Conflict(watched.reason)
+        self._taken(told)
         return watched.row(self._counts(told.name))
 
     async def remove(self, name: str) -> None:
@@ -179,15 +182,24 @@ class Service:
         except KeyError:  # it was not admitted
             return events.Counts()
 
-    def _add(self, camera: config.Camera) -> None:
-        self.watched[camera.name] = Watched(camera, time.time())
+    def _taken(self, camera: config.Camera) -> None:
+        """It is watched, so its policy holds, also for what is stored under its name and for whoever gets the name after it."""
         if self.store:
             self.store.keeps[camera.name] = kept(self.settings, camera)
+        told = camera.model_dump(include={"privacy", "keep"}, exclude_defaults=True)
+        if told:
+            self.policies[camera.name.casefold()] = told
+        else:
+            self.policies.pop(camera.name.casefold(), None)
+
+    def _add(self, camera: config.Camera, sources: tuple[str, ...] | None = None) -> None:
+        """`sources`: the rules of where it may lead, of one that comes over the network."""
+        self.watched[camera.name] = Watched(camera, time.time())
         live = kinds.source(camera.url, more=self.more).live
         budget_ms = camera.budget_ms or self.settings.budget_ms
         self.decider.add(camera.name, events.Settings(budget_ms, camera.priority, camera.mode, live, fps=camera.fps))
         if self.watched[camera.name].state != "failed":
-            self.readers.add(camera)
+            self.readers.add(camera, sources)
 
     def _record(self, row: Row) -> None:
         """A disk that is full ends the recording, not the service."""
