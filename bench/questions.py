@@ -24,7 +24,6 @@ from streamingvlm.worlds.match import practice
 from streamingvlm.worlds.match.game import EVENTS, Match
 
 SEEDS = 700_000  # of these matches alone
-CLIP_S = 8
 
 
 def answers(folder: Path, args: argparse.Namespace, cfg: params.Config) -> Iterator[dict]:
@@ -34,7 +33,7 @@ def answers(folder: Path, args: argparse.Namespace, cfg: params.Config) -> Itera
         match = Match(seed, args.seconds, True)
         row, video = match.row(f"asked-{seed}", ""), practice.drawn_video(match, cfg.video, EVENTS)
         at_s = questions.times(row, args.every)
-        yield from questions.on_clips(vlm, row, video, cfg, [(max(0, int(at) - CLIP_S), int(at)) for at in at_s])
+        yield from questions.on_clips(vlm, row, video, cfg, [(max(0, int(at) - questions.CLIP_S), int(at)) for at in at_s], ways=args.ways.split(","))
         yield from questions.examine(vlm, row, args.policies.split(","), cfg, video.chunks, at_s, ways=args.ways.split(","))
 
 

@@ -115,6 +115,9 @@ def test_positions_are_contiguous_under_streaming_and_grow_under_growing(vlm):
     for before, now in itertools.pairwise(moments):
         places = {cell.number: cell.position for cell in now.cells}
         assert all(places.get(cell.number, cell.position) == cell.position for cell in before.cells)
+        joined = places.keys() - {cell.number for cell in before.cells}
+        assert min(min(places[number]) for number in joined) == positions(before).max() + 1, "they go on behind the largest"
+    assert len(np.unique(positions(moments[-1]))) < furthest[-1], "and what left has left holes"
 
 
 def test_what_is_computed_again(vlm):

@@ -118,7 +118,10 @@ def _streaming(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Pl
 
 
 def growing(planner: Planner) -> Planner:
-    """What `planner` keeps, at the positions it had."""
+    """What `planner` keeps, at the positions it had: what leaves, leaves a hole, and new tokens go on behind the largest position ever used.
+
+    Two names for one thing: the paper's native RoPE (its released code's `append`), and the gaps of serving engines that evict and move nothing. A
+    key keeps its rotation in both, and attention sees differences of positions alone, so there is no third row between contiguous and growing."""
     def plan(cache: Retention, extents: Sequence[Extent], upcoming: int) -> Plan | None:
         kept = planner(cache, extents, upcoming)
         return kept and replace(kept, reposition=False)

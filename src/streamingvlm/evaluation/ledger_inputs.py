@@ -72,7 +72,7 @@ def measured(numbers: dict, lines: Sequence[dict], compress_ms: Sequence[dict], 
     """The flat dict of metric -> number: qualities from metrics.json, timings from those contract lines that are of the long stream and of the
     model trained to stream, and the noise of those timings."""
     long, lines = lines, [line for line in lines if line["pass"] == "alone"]
-    values = flat({name: numbers[name] for name in ("ablation", "winrate", "compress", "city", "live") if name in numbers})
+    values = flat({name: numbers[name] for name in ("ablation", "winrate", "asked", "compress", "city", "live") if name in numbers})
     for policy in numbers["ablation"]:
         values |= timing_summary(lines, policy, cfg)
     values["stream.minutes"] = sum(line["policy"] == "streaming" for line in lines) * cfg.video.chunk_s / 60

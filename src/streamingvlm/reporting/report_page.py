@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Event F1 stands last: nearly every cache has it at 1, so it tells little apart.
 QUALITIES = {"who": "right names", "score": "exact scores", "increment": "score given the last", "event_f1": "event F1"}
+ASKED = {"side": "side", "last": "last event", "who_scored": "last scorer", "score": "score", "teams": "teams", "first_scorer": "first scorer",
+         "goals": "goals"}  # what is asked, and its column
 BASELINES = {"ablation": ("streaming", "overlapped"), "compress": ("float32",)}  # whose time another's is held against, noise or not
 # Below reports/, in the order of the page, and what each shows; one sentence with its numbers is its title.
 FIGURES = {
@@ -164,7 +166,7 @@ def gather(root: Path) -> dict:
     cfg, ms = config.load(root / "params.yaml"), _optional(paths.reports / "timings.json", root)
     return {
         **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures}, "band": band(paths),
-        "numbers": numbers, "qualities": QUALITIES, "ms": ms, "noisy": _noisy(ms), "windows": round(cfg.data.long_s / cfg.sft.window_s),
+        "numbers": numbers, "qualities": QUALITIES, "question_kinds": ASKED, "ms": ms, "noisy": _noisy(ms), "windows": round(cfg.data.long_s / cfg.sft.window_s),
         "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json", root), "compared": ledger_inputs.compare(root).splitlines(),
         "notebooks": [path.stem for path in sorted((paths.reports / "notebooks").glob("*.ipynb"))],
     }

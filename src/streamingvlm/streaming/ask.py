@@ -108,7 +108,7 @@ def ask_round(streamer: Stream, question: Question, name: str = "") -> Round[Ans
         likelihoods: dict[str, float] = {}
         with fork.clock("decode"):
             if question.options:
-                likelihoods, compared = yield from _weigh(fork, state, question)
+                likelihoods, compared = yield from weigh(fork, state, question)
                 text, tokens = max(likelihoods, key=likelihoods.__getitem__), compared
             else:
                 said = yield from fork._speak(state)
@@ -153,8 +153,9 @@ def clip(chunks: Sequence[Pixels]) -> Pixels:
     return torch.cat([patches for patches, _ in same]), (sum(grid[0] for _, grid in same), *size)
 
 
-def _weigh(fork: Stream, state: State, question: Question) -> Round[tuple[dict[str, float], int]]:
-    """-> the log likelihood of each option, and how many tokens had to be compared."""
+def weigh(fork: Stream, state: State, question: Question) -> Round[tuple[dict[str, float], int]]:
+    """Behind a question, at `state` -> the log likelihood of each option, and how many tokens had to be compared. What is read for it stays in the
+    cache of `fork`, which is to be thrown away."""
     talk, options = fork.dialogue, [option.strip() for option in question.options]
     if question.constrained == "letter":
         spelled = state.logits.log_softmax(-1)  # [V]

@@ -1,6 +1,6 @@
 """What lesson 5 leaves behind once all is scored: metrics for DVC, timings, the claim ledger, the first picture of the report, W&B. Scores nothing.
 
-    numbers = publish.metrics(paths, ablation, winrate)               # reports/metrics.json; the figures of training and compression
+    numbers = publish.metrics(paths, ablation, winrate, asked)        # reports/metrics.json; the figures of training and compression
     ledger = publish.ledger(cfg, paths, params, row, numbers)         # reports/timings.json, claims.*; latency and band in reports/timings
 """
 
@@ -24,7 +24,7 @@ TIMED = ("streaming", "full", "overlap")  # whose latency is drawn
 SAMPLE = 60  # seconds of each policy that go to W&B as a table
 
 
-def metrics(paths: Paths, ablation: dict, winrate: dict) -> dict:
+def metrics(paths: Paths, ablation: dict, winrate: dict, asked: dict) -> dict:
     """Every quality number of the run, as reports/metrics.json has them, and the figures of training and compression drawn again."""
     history = [json.loads(line) for line in (paths.sft / "history.jsonl").read_text().splitlines()]
     compressed = json.loads((paths.compress / "table.json").read_text())
@@ -32,7 +32,7 @@ def metrics(paths: Paths, ablation: dict, winrate: dict) -> dict:
     figures.compress(compressed, paths.figures)
     numbers = {"ablation": ablation, "sft": json.loads((paths.sft / "held_out.json").read_text()),
                "compress": {entry["variant"]: {key: value for key, value in entry.items() if key != "variant"} for entry in compressed},
-               "winrate": winrate, "city": json.loads((paths.city_model / "city.json").read_text()),
+               "winrate": winrate, "asked": asked, "city": json.loads((paths.city_model / "city.json").read_text()),
                "live": json.loads((paths.live / "live.json").read_text())}
     files.write_json(numbers, paths.reports / "metrics.json")
     return numbers

@@ -51,6 +51,18 @@ def test_clips_are_asked_as_an_offline_model_is(vlm, monkeypatch):
     assert all(prompt.count("<|video_pad|>") == 3 * 4 and ROW["previous_text"] in prompt for prompt in prompts)
 
 
+def test_a_clip_s_options_are_weighed_behind_the_same_prompt(vlm):
+    video = practice.drawn_video(Match(5, 9), config.Video(fps=2.0, chunk_s=1.0, max_pixels=56 * 56), MATCH.labels)
+    lines = list(questions.on_clips(vlm, ROW, video, CFG, [(1, 4)], ways=questions.WAYS))
+    truth = {question.kind: question for question in MATCH.questions(ROW, 4.0, 1.0)}
+    assert [(line["kind"], line["way"]) for line in lines] == [(kind, way) for kind in truth for way in ("free", "chosen")]
+    assert all(line["said"] in truth[line["kind"]].options for line in lines if line["way"] == "chosen")
+    found = questions.shares({"student": "base", **line} for line in lines)["clip"]["base"]
+    assert found["chosen"]["asked"] == found["free"]["asked"] == len(truth) and found["free"]["chance"] == 0
+    assert list(found["free"]["kinds"]) == list(truth)
+    assert found["chosen"]["accuracy"] == pytest.approx(sum(found["chosen"]["kinds"].values()) / len(truth), abs=1e-3)
+
+
 def test_a_model_that_knows_is_right_and_what_is_counted_adds_up(vlm, monkeypatch):
     """With the truth put into its mouth every answer counts; with anything else none does."""
     for said, accuracy in ((lambda truth: truth, 1.0), (lambda truth: truth + " left", 0.0)):

@@ -3,6 +3,7 @@
     lines = list(examine(vlm, row, ("streaming", "full"), cfg, chunks, times(row, every_s=60)))
     lines += on_clips(vlm, row, drawn, cfg, [(0, 8), (20, 28)])     # the same model as an offline one: short clips, no stream
     table(lines)        # a cell per policy, way and kind: how many, accuracy, chance, ms to the first token
+    held_out(folder, row, cfg, root)   # all of it for one match of the lab and the model of one folder: a job for `base.workers`
 
 What is true comes from the task. Each question is asked three ways: `free`, in the model's own words, right when they are the answer, word for word;
 `chosen`, the likeliest of the options; `again`, free with the newest seconds shown once more. A stream is asked alone, between two chunks, and goes
@@ -13,17 +14,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import median
+from pathlib import Path
+from statistics import fmean, median
 
 from torch import Tensor
 
 from streamingvlm.base import config
 from streamingvlm.base.records import Chunk
 from streamingvlm.context import policy
+from streamingvlm.data import labelled
 from streamingvlm.data.labelled import LabelledVideo
+from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM
-from streamingvlm.streaming.ask import clip
+from streamingvlm.streaming import ask
 from streamingvlm.streaming.batching import Round, run_batched
 from streamingvlm.streaming.stream import Streamer, stream_side_by_side
 from streamingvlm.training import offline
@@ -34,6 +38,7 @@ from streamingvlm.worlds.task import Question, Task
 FREE, CHOSEN, AGAIN = WAYS = ("free", "chosen", "again")
 CLIP = "clip"  # stands where a policy would: no stream at all
 AGAIN_S = 8.0  # the newest seconds that `again` shows once more
+CLIP_S, EVERY_S = 8, 15.0  # of `held_out`: how long a clip is, and how often all is asked
 MAX_TOKENS = 12  # of a free answer
 
 
@@ -72,27 +77,45 @@ def _ask(streamer: Streamer, question: Question, ways: Sequence[str], rounds: in
                "kv_tokens": answer.kv_tokens, "ttft_ms": answer.ms["ttft"], "total_ms": answer.ms["total"]}
 
 
-def on_clips(vlm: VLM, row: dict, video: LabelledVideo, cfg: config.Config, clips: Sequence[tuple[int, int]], task: Task = MATCH) -> Iterator[dict]:
-    """Ask about clips of chunks [start, stop) as offline models are asked: the clip as one video, its title, one question -> a line each."""
+def on_clips(vlm: VLM, row: dict, video: LabelledVideo, cfg: config.Config, clips: Sequence[tuple[int, int]], task: Task = MATCH,
+             ways: Sequence[str] = (FREE,)) -> Iterator[dict]:
+    """Ask about clips of chunks [start, stop) as offline models are asked: the clip as one video, its title, one question -> a line for each of
+    `ways`, which are FREE and CHOSEN: `again` would show what is shown already."""
     streamer = Streamer(vlm, policy.get("full"), cfg.cache, cfg.video, dataclasses.replace(cfg.stream, max_new_tokens=MAX_TOKENS))
     for start, stop in clips:
-        packed = clip([to_patches(chunk.frames) for chunk in video.chunks[start:stop]])
+        packed = ask.clip([to_patches(chunk.frames) for chunk in video.chunks[start:stop]])
         seen = vlm.encode([packed])[0]  # [N, E]
         title, _ = task.told(video, start, stop)
         for question in task.questions(row, stop * cfg.video.chunk_s, start * cfg.video.chunk_s):
-            spans = offline.clip(streamer.dialogue, video, start, stop, title, [(question.text, question.answer)])
-            streamer.start()
-            streamer.spans = [span for span in spans if span.role not in LEARNED]
-            said = streamer.dialogue.decode(run_batched(vlm, [_answered(streamer, {start: seen})])[0]).strip()
-            asked = {"stream": row["id"], "at_s": stop * cfg.video.chunk_s, "policy": CLIP, "way": FREE, "kind": question.kind}
-            yield {**asked, "answer": question.answer, "said": said, "right": said == question.answer, "chance": 0.0,
-                   "kv_tokens": streamer.kv.length, "ttft_ms": 0.0, "total_ms": 0.0}
+            prompt = [span for span in offline.clip(streamer.dialogue, video, start, stop, title, [(question.text, question.answer)])
+                      if span.role not in LEARNED]
+            for way in (way for way in ways if way != AGAIN):
+                streamer.start()
+                streamer.spans = prompt[:]
+                said = run_batched(vlm, [_answered(streamer, {start: seen}, question, way)])[0]
+                asked = {"stream": row["id"], "at_s": stop * cfg.video.chunk_s, "policy": CLIP, "way": way, "kind": question.kind}
+                yield {**asked, "answer": question.answer, "said": said, "right": said == question.answer,
+                       "chance": 1 / len(question.options) if way == CHOSEN else 0.0, "kv_tokens": streamer.kv.length, "ttft_ms": 0.0, "total_ms": 0.0}
 
 
-def _answered(streamer: Streamer, vision: dict[int, Tensor]) -> Round[list[int]]:
+def _answered(streamer: Streamer, vision: dict[int, Tensor], question: Question, way: str) -> Round[str]:
     """A stream that is one prompt, read and answered."""
     state = yield from streamer._feed(streamer.spans, vision)
-    return (yield from streamer._speak(state))
+    if way == CHOSEN:
+        likelihoods, _ = yield from ask.weigh(streamer, state, ask.Question(question.text, question.options))
+        return max(likelihoods, key=likelihoods.__getitem__)
+    return streamer.dialogue.decode((yield from streamer._speak(state))).strip()
+
+
+def held_out(folder: Path, row: dict, cfg: config.Config, root: Path) -> list[dict]:
+    """One row's questions to the model in `folder`, free and chosen: about clips of CLIP_S before each moment, and at the same moments while it
+    streams under `streaming`."""
+    vlm, ways = loading.load(folder, loading.pick_device(cfg.run.device)), (FREE, CHOSEN)
+    video, at_s = labelled.load(row, cfg.video, root), times(row, EVERY_S)
+    stops = [int(at / cfg.video.chunk_s) for at in at_s]
+    length = round(CLIP_S / cfg.video.chunk_s)
+    return [*on_clips(vlm, row, video, cfg, [(max(0, stop - length), stop) for stop in stops], ways=ways),
+            *examine(vlm, row, ("streaming",), cfg, video.chunks, at_s, ways=ways)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,3 +140,16 @@ def table(lines: Iterable[dict]) -> list[Cell]:
     mean = lambda own, key: sum(line[key] for line in own) / len(own)  # noqa: E731
     return [Cell(*key, len(own), round(mean(own, "right"), 4), round(mean(own, "chance"), 4),
                  *(round(median(line[name] for line in own), 3) for name in ("ttft_ms", "total_ms"))) for key, own in groups.items()]
+
+
+def shares(lines: Iterable[dict]) -> dict:
+    """policy -> student -> way -> {asked, accuracy, chance, kinds: {kind: accuracy}} of lines that name their `student`."""
+    groups: dict[tuple[str, str, str], list[dict]] = {}
+    for line in lines:
+        groups.setdefault((line["policy"], line["student"], line["way"]), []).append(line)
+    out: dict = {}
+    for (policy_, student, way), own in groups.items():
+        kinds = {kind: round(fmean(line["right"] for line in own if line["kind"] == kind), 4) for kind in dict.fromkeys(line["kind"] for line in own)}
+        found = {"asked": len(own), "accuracy": round(fmean(line["right"] for line in own), 4), "chance": round(fmean(line["chance"] for line in own), 4)}
+        out.setdefault(policy_, {}).setdefault(student, {})[way] = found | {"kinds": kinds}
+    return out
