@@ -166,7 +166,8 @@ def gather(root: Path) -> dict:
     cfg, ms = config.load(root / "params.yaml"), _optional(paths.reports / "timings.json", root)
     return {
         **_verdicts(rows), **_provenance(root, outs), "figures": figures, "shown": {one["path"]: one["id"] for one in figures}, "band": band(paths),
-        "numbers": numbers, "qualities": QUALITIES, "question_kinds": ASKED, "ms": ms, "noisy": _noisy(ms), "windows": round(cfg.data.long_s / cfg.sft.window_s),
+        "numbers": numbers, "qualities": QUALITIES, "question_kinds": ASKED,
+        "ms": ms, "noisy": _noisy(ms), "windows": round(cfg.data.long_s / cfg.sft.window_s),
         "seeds": _optional(paths.reports / "reference" / "ablation_seeds.json", root), "compared": ledger_inputs.compare(root).splitlines(),
         "notebooks": [path.stem for path in sorted((paths.reports / "notebooks").glob("*.ipynb"))],
     }

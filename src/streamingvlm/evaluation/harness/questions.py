@@ -94,8 +94,9 @@ def on_clips(vlm: VLM, row: dict, video: LabelledVideo, cfg: config.Config, clip
                 streamer.spans = prompt[:]
                 said = run_batched(vlm, [_answered(streamer, {start: seen}, question, way)])[0]
                 asked = {"stream": row["id"], "at_s": stop * cfg.video.chunk_s, "policy": CLIP, "way": way, "kind": question.kind}
-                yield {**asked, "answer": question.answer, "said": said, "right": said == question.answer,
-                       "chance": 1 / len(question.options) if way == CHOSEN else 0.0, "kv_tokens": streamer.kv.length, "ttft_ms": 0.0, "total_ms": 0.0}
+                chance = 1 / len(question.options) if way == CHOSEN else 0.0
+                yield {**asked, "answer": question.answer, "said": said, "right": said == question.answer, "chance": chance,
+                       "kv_tokens": streamer.kv.length, "ttft_ms": 0.0, "total_ms": 0.0}
 
 
 def _answered(streamer: Streamer, vision: dict[int, Tensor], question: Question, way: str) -> Round[str]:
@@ -148,8 +149,9 @@ def shares(lines: Iterable[dict]) -> dict:
     for line in lines:
         groups.setdefault((line["policy"], line["student"], line["way"]), []).append(line)
     out: dict = {}
-    for (policy_, student, way), own in groups.items():
-        kinds = {kind: round(fmean(line["right"] for line in own if line["kind"] == kind), 4) for kind in dict.fromkeys(line["kind"] for line in own)}
-        found = {"asked": len(own), "accuracy": round(fmean(line["right"] for line in own), 4), "chance": round(fmean(line["chance"] for line in own), 4)}
-        out.setdefault(policy_, {}).setdefault(student, {})[way] = found | {"kinds": kinds}
+    for (place, student, way), own in groups.items():
+        right = {kind: [line["right"] for line in own if line["kind"] == kind] for kind in dict.fromkeys(line["kind"] for line in own)}
+        found = {key: round(fmean(line[name] for line in own), 4) for key, name in (("accuracy", "right"), ("chance", "chance"))}
+        found |= {"asked": len(own), "kinds": {kind: round(fmean(each), 4) for kind, each in right.items()}}
+        out.setdefault(place, {}).setdefault(student, {})[way] = found
     return out
