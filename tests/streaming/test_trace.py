@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from streamingvlm.base import config
 from streamingvlm.base.errors import UserError
 from streamingvlm.context import dialogue, policy
 from streamingvlm.models.qwen25.pixels import to_patches
-from streamingvlm.reporting import cache_figures
+from streamingvlm.reporting import cache_figures, explorer
 from streamingvlm.streaming import trace
 from streamingvlm.streaming.stream import Streamer
 from streamingvlm.streaming.trace import GROUPS, SINK, VISION, WINDOW, WORDS, AttentionRecorder
@@ -194,8 +195,22 @@ def test_the_explorer_follows_its_switches(vlm):
 @pytest.mark.filterwarnings("ignore:Glyph")  # a random model speaks characters that no font has
 def test_the_films_are_the_same_bytes_twice(vlm, tmp_path: Path):
     films = {name: record(vlm, name) for name in ("streaming", "full")}
-    for draw in (cache_figures.cache, cache_figures.attention):
+    for draw in (cache_figures.cache, cache_figures.attention, cache_figures.positions):
         once, again = draw(films, tmp_path / "a"), draw(films, tmp_path / "b")
         assert once.read_bytes() == again.read_bytes() and once.read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="two recorded streams"):
         cache_figures.cache({"streaming": films["streaming"]}, tmp_path)
+
+
+def test_the_page_without_a_kernel_holds_every_cell_of_every_second(vlm, tmp_path: Path):
+    films, frames, truth = {"growing": record(vlm, "growing")}, [chunk(k).frames[-1] for k in range(CHUNKS)], ["</script>"] * CHUNKS
+    explorer.write(tmp_path / "page.html", "left < right", films, {"growing": "holes stay"}, frames, truth)
+    text = (tmp_path / "page.html").read_text()
+    assert "<title>left &lt; right</title>" in text and text.count("</script>") == 2 and "http" not in text.replace("http-equiv", "")
+    facts = json.loads(text.partition('id="facts">')[2].partition("</script>")[0])
+    assert facts["truth"] == truth and len(facts["frames"]) == CHUNKS
+    for moment, shown in zip(films["growing"], facts["films"]["growing"], strict=True):
+        assert [(cell[0], GROUPS[cell[1]], cell[3]) for cell in shown["cells"]] == [(c.text, c.group, max(c.position)) for c in moment.cells]
+        assert {i for i, cell in enumerate(shown["cells"]) if cell[5]} == {i for i, c in enumerate(moment.cells) if c.number in moment.leaves}
+    with pytest.raises(UserError, match="as many frames"):
+        explorer.page("", films, {}, frames[1:], truth)

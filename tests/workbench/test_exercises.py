@@ -164,7 +164,9 @@ def an_sft(monkeypatch) -> dict:
     talk = Dialogue(tokenizer.build(game.WORDS))
     lesson = practice.blind_video(game.Match(3, 30), config.Video(), game.EVENTS)
     spans = windowing.window_spans(talk, lesson, 0, 3, config.Retention())
-    return {"windowing": windowing, "talk": talk, "bulk": [lesson], "batch": windowing.collate(talk, [(lesson, spans)], look=False)}
+    shares = {"clock": 0.9, "previous text": 0.8, "turns": 0.6}
+    return {"windowing": windowing, "talk": talk, "bulk": [lesson], "batch": windowing.collate(talk, [(lesson, spans)], look=False),
+            "share_right": shares.__getitem__}
 
 
 def a_compression(monkeypatch) -> dict:
@@ -257,7 +259,7 @@ def base_share() -> float:
 LESSONS = {
     "00_tour": (tour, [(2 * 2 * 4, 8), (1 + 5 + 1, 17), ({"full", "window", "no_text"}, {"full"})]),
     "01_subset": (a_subset, [([2, 3, 4], [3, 3, 4]), (["none", "goal right"], ["goal right", "goal right"]), (6 / 8, 1 / 2)]),
-    "02_sft": (an_sft, [([2, 1], [1, 1]), (lambda: learned_share(3), 1.0), (lambda: tokens_said(29), 40)]),
+    "02_sft": (an_sft, [([2, 1], [1, 1]), (lambda: learned_share(3), 1.0), (lambda: tokens_said(29), 40), ("turns", "clock")]),
     "03_compress": (a_compression, [(base_share, 1.0), (lambda: by_hand_bytes(base_share()), 4_561_824), (0.6, 0.5)]),
     "04_stream": (a_stream, [(3 * 4 * 2 * 32 * 4, 1024), (2**34 / (34 * 3072) / 3600, 1.0), ("prefill", "decode")]),
     "05_evaluate": (an_evaluation, [(2 / 3, 1 / 2), (4, 2), (35, 12)]),

@@ -1,4 +1,4 @@
-"""Still pictures of what `inside` recorded: the cache as a film, one row a second, and where the attention went. PNG only, the same bytes each time.
+"""Still pictures of what `inside` recorded: the cache as a film, positions, and where the attention went. PNG only, the same bytes each time.
 
     film.cache({"streaming": moments, "full": others}, root / "reports/inside")
 """
@@ -55,6 +55,23 @@ def attention(films: Mapping[str, Sequence[Moment]], folder: Path, name: str = "
             axis.set(title=policy, xlabel="second of the stream", xlim=(-0.5, len(moments) - 0.5), ylim=(0, 1))
             axis.spines[["top", "right"]].set_visible(False)
         figure.axes[0].set_ylabel("share of the attention")
+        _legend(figure)
+    return Path(folder) / f"{name}.png"
+
+
+def positions(films: Mapping[str, Sequence[Moment]], folder: Path, name: str = "positions") -> Path:
+    """Where each cached token stands on RoPE's time axis, second by second: a column a second, a mark a token. A panel for each of two films, at one
+    scale, so that contiguous positions stay where they are and growing ones climb and leave holes."""
+    with canvas(Path(folder) / f"{name}.png", 11, 4.6) as figure:
+        for axis, (policy, moments) in zip(figure.subplots(1, 2, sharey=True), _two(films, name), strict=True):
+            for group in reversed(GROUPS):  # what there is most of at the bottom
+                marks = [(second, cell.position[0]) for second, moment in enumerate(moments) for cell in moment.cells if cell.group == group]
+                if marks:
+                    axis.scatter(*zip(*marks, strict=True), s=14, marker="_", linewidths=1.4, color=COLORS[group])
+            most = max(cell.position[0] for moment in moments for cell in moment.cells)
+            axis.set(title=f"{policy}: positions up to {most:.0f}", xlabel="second of the stream", xlim=(-0.7, len(moments) - 0.3))
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.axes[0].set_ylabel("position (time axis of RoPE)")
         _legend(figure)
     return Path(folder) / f"{name}.png"
 

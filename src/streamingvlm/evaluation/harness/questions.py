@@ -22,6 +22,7 @@ from torch import Tensor
 from streamingvlm.base import config
 from streamingvlm.base.records import Chunk
 from streamingvlm.context import policy
+from streamingvlm.context.dialogue import Span
 from streamingvlm.data import labelled
 from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25 import loading
@@ -90,17 +91,22 @@ def on_clips(vlm: VLM, row: dict, video: LabelledVideo, cfg: config.Config, clip
             prompt = [span for span in offline.clip(streamer.dialogue, video, start, stop, title, [(question.text, question.answer)])
                       if span.role not in LEARNED]
             for way in (way for way in ways if way != AGAIN):
-                streamer.start()
-                streamer.spans = prompt[:]
-                said = run_batched(vlm, [_answered(streamer, {start: seen}, question, way)])[0]
+                said = answered(streamer, prompt, {start: seen}, question, way)
                 asked = {"stream": row["id"], "at_s": stop * cfg.video.chunk_s, "policy": CLIP, "way": way, "kind": question.kind}
                 chance = 1 / len(question.options) if way == CHOSEN else 0.0
                 yield {**asked, "answer": question.answer, "said": said, "right": said == question.answer, "chance": chance,
                        "kv_tokens": streamer.kv.length, "ttft_ms": 0.0, "total_ms": 0.0}
 
 
+def answered(streamer: Streamer, prompt: Sequence[Span], vision: dict[int, Tensor], question: Question, way: str = FREE) -> str:
+    """What is answered behind a prompt alone, FREE or CHOSEN. `prompt`: spans up to where the assistant speaks, the question's words in them;
+    `vision`: the tokens [N, E] of each round that shows something. The stream that `streamer` was is gone."""
+    streamer.start()
+    streamer.spans = list(prompt)
+    return run_batched(streamer.vlm, [_answered(streamer, vision, question, way)])[0]
+
+
 def _answered(streamer: Streamer, vision: dict[int, Tensor], question: Question, way: str) -> Round[str]:
-    """A stream that is one prompt, read and answered."""
     state = yield from streamer._feed(streamer.spans, vision)
     if way == CHOSEN:
         likelihoods, _ = yield from ask.weigh(streamer, state, ask.Question(question.text, question.options))
