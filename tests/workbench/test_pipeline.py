@@ -86,7 +86,8 @@ def test_every_stage_leaves_what_it_promises(scratch):
               "reports/figures/quality.png", "reports/figures/quality.html", "reports/figures/filmstrip.png",
               "artifacts/city/rows.parquet", "artifacts/city-model/city.json", "reports/city/wall.mp4", "reports/timings/city.json",
               "artifacts/live/live.json", "reports/live/capacity.png", "reports/live/load.html", "reports/timings/live.json",
-              "reports/inside/film.png", "reports/inside/attention.png", "reports/inside/player.html", "reports/inside/positions.png", "reports/inside/explorer.html", "artifacts/stream/questions.jsonl",
+              "reports/inside/film.png", "reports/inside/attention.png", "reports/inside/player.html",
+              "reports/inside/positions.png", "reports/inside/explorer.html", "artifacts/stream/questions.jsonl",
               *(f"reports/notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb"))}
     assert wanted <= names, wanted - names
     assert not [name for name in names if name.endswith(".part")]

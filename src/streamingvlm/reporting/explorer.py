@@ -47,8 +47,8 @@ def _moment(moment: Moment) -> dict:
     """What was said, and of each cached token [text, group, position in time, its largest on any axis, second it entered, whether it leaves next,
     share of the attention in 1/1000]."""
     looks = moment.looks.mean(axis=0)  # [S]
-    cells = [[cell.text, GROUPS.index(cell.group), round(cell.position[0]), round(max(cell.position)), cell.entered, int(cell.number in moment.leaves),
-              round(1000 * float(look))] for cell, look in zip(moment.cells, looks, strict=True)]
+    cells = [[cell.text, GROUPS.index(cell.group), round(cell.position[0]), round(max(cell.position)), cell.entered,
+              int(cell.number in moment.leaves), round(1000 * float(look))] for cell, look in zip(moment.cells, looks, strict=True)]
     return {"said": moment.comment.text, "cells": cells}
 
 
