@@ -33,6 +33,16 @@ def test_the_words_say_what_happens_and_the_score_adds_up(seed, seconds, evaluat
     assert game.held_out(match.teams) == evaluation == game.held_out(match.teams[::-1])
 
 
+def test_the_sport_can_be_made_harder_by_its_rules_and_without_them_is_what_it_was():
+    easy, hard = Match(5, 90), Match(5, 90, rules=game.Rules(goals_a_game=2, reveal_s=0.8, noise=60))
+    assert easy == Match(5, 90, rules=game.Rules()) and easy.teams == hard.teams
+    assert max(max(second.score) for second in hard.timeline) == 2 < max(max(second.score) for second in easy.timeline)
+    k = next(k for k, (a, b) in enumerate(zip(easy.timeline, hard.timeline, strict=True)) if a.event == b.event != "none")
+    assert easy.shows(k + 0.5) == easy.timeline[k].event and hard.shows(k + 0.5) == "none" and hard.shows(k + 0.8) == hard.timeline[k].event
+    spread = [float(np.ptp(next(iter(rendering.draw(match)))[:16, 60:90].astype(int), axis=(0, 1)).max()) for match in (easy, hard)]
+    assert spread[0] <= 2 * 8 < spread[1]
+
+
 def test_a_new_game_is_seen_to_start_at_once_and_only_then():
     match = Match(5, 400)
     over = [k for k, second in enumerate(match.timeline) if second.words[-1:] == ("game",)]

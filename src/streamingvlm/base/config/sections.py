@@ -20,6 +20,9 @@ class Data:
     eval_matches: int
     eval_s: int
     long_s: int
+    goals_a_game: int = 5
+    reveal_s: float = 0.4
+    noise: int = 8
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ class Run:
 
 # The least value that makes sense, by section.key
 AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.eval_matches": 1, "data.eval_s": 1, "data.long_s": 1,
+            "data.goals_a_game": 1, "data.reveal_s": 0.1, "data.noise": 2,
             "video.max_pixels": CELL_PX**2, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
             "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
             "sft.accumulate": 1, "sft.lora_rank": 1, "sft.batch": 1, "sft.checkpoint_every": 1, "stream.top_k": 0, "stream.temperature": 0,
@@ -162,7 +166,8 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
 ABOVE_ZERO = {"live.budget_ms", "video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
 # No number may be larger than any of these; what is absurd would else end in the middle of a run, in somebody else's words
 AT_MOST = {"run.threads": 4096, "video.fps": 100_000, "video.chunk_s": 3600, "video.max_pixels": 1 << 26, "stream.max_new_tokens": 100_000,
-           "stream.repetition_penalty": 1000, "sft.lr": 1000, "sft.anneal_lr": 1000}
+           "stream.repetition_penalty": 1000, "sft.lr": 1000, "sft.anneal_lr": 1000,
+           "data.goals_a_game": 5, "data.reveal_s": 0.9, "data.noise": 255}
 LARGEST, FRAMES_AT_MOST = 2**31 - 1, 3600  # frames of one chunk: they are in memory together
 
 ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds", "all_text"), "run.device": ("auto", "cpu", "cuda"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from streamingvlm.base import config, workers
 from streamingvlm.media import writer
 from streamingvlm.worlds.match import rendering
-from streamingvlm.worlds.match.game import FPS, Match
+from streamingvlm.worlds.match.game import FPS, Match, Rules
 
 LONG = "long"
 SPLITS = ("train", "clean", "eval", LONG)  # of matches; real clips are a split of their own
@@ -16,11 +16,13 @@ SPLITS = ("train", "clean", "eval", LONG)  # of matches; real clips are a split 
 
 def matches(data: config.Data) -> list[tuple[str, str, Match]]:
     """(split, name, match) of every match the params ask for; evaluation plays with team pairs that training never sees."""
-    train = [("train", f"match-{i:03d}", Match(data.seed * 10_000 + i, data.train_s)) for i in range(data.train_matches)]
-    clean = [("clean", f"clean-{i:03d}", Match(data.seed * 10_000 + 3_000 + i, data.train_s, plain=True)) for i in range(data.clean_matches)]
-    held = [("eval", f"eval-{i:03d}", Match(data.seed * 10_000 + i, data.eval_s, True)) for i in range(data.eval_matches)]
+    rules = Rules(data.goals_a_game, data.reveal_s, data.noise)
+    train = [("train", f"match-{i:03d}", Match(data.seed * 10_000 + i, data.train_s, rules=rules)) for i in range(data.train_matches)]
+    clean = [("clean", f"clean-{i:03d}", Match(data.seed * 10_000 + 3_000 + i, data.train_s, plain=True, rules=rules))
+             for i in range(data.clean_matches)]
+    held = [("eval", f"eval-{i:03d}", Match(data.seed * 10_000 + i, data.eval_s, True, rules=rules)) for i in range(data.eval_matches)]
     met = {frozenset(match.teams) for _, _, match in held}
-    longs = [Match(data.seed * 10_000 + 5_000 + i, data.long_s, True) for i in range(100)]
+    longs = [Match(data.seed * 10_000 + 5_000 + i, data.long_s, True, rules=rules) for i in range(100)]
     fresh = next((match for match in longs if frozenset(match.teams) not in met), longs[0])  # a pair of its own while there is one
     return [*train, *clean, *held, (LONG, LONG, fresh)]
 

@@ -26,7 +26,7 @@ SIDES = ("left", "right")
 KINDS = ("hit", "goal", "save", "out")
 EVENTS = ("none", "kickoff", *(f"{kind} {side}" for kind in KINDS for side in SIDES))  # the labels of one second
 POINTS_A_GAME = 5
-REVEAL_S = 0.4  # until then a second looks the same whatever happens in it
+REVEAL_S = 0.4
 # How each kind of event is said, the likeliest way first. The side comes before the name: the words carry the reasoning from one to the other.
 PHRASES = {
     "kickoff": ("new game 0 - 0", "they start at 0 - 0"),
@@ -78,6 +78,17 @@ def parse(text: str) -> Said:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What makes the sport harder. `goals_a_game`: it ends with so many of one side, POINTS_A_GAME at most, which is as far as questions count;
+    `reveal_s`: until then a second looks the same whatever happens in it, so a viewer must look later than that; `noise`: the loudest grain of a
+    camera, in 8-bit steps."""
+
+    goals_a_game: int = POINTS_A_GAME
+    reveal_s: float = REVEAL_S
+    noise: int = 8
+
+
+@dataclass(frozen=True)
 class Match:
     """One match. `seed` decides teams, looks and every event; `evaluation` picks teams and colours from those held out. `plain`: everything is
     said in the likeliest way. `lively`: three times as many goals, for practice."""
@@ -87,6 +98,7 @@ class Match:
     evaluation: bool = False
     plain: bool = False
     lively: bool = False
+    rules: Rules = Rules()
 
     def rng(self, what: int) -> np.random.Generator:
         """The match's own source of chance for one purpose, so that more of one thing changes nothing else."""
@@ -110,7 +122,7 @@ class Match:
             kind = "kickoff" if starts else str(drawn)
             score = [0, 0] if starts else score
             score[side] += kind == "goal"
-            starts = max(score) == POINTS_A_GAME
+            starts = max(score) == self.rules.goals_a_game
             event = kind if kind in {"none", "kickoff"} else f"{kind} {SIDES[side]}"
             out.append(Second(event, self._say(kind, side, way, score) + ("game",) * starts, tuple(score)))
         return out
@@ -138,7 +150,7 @@ class Match:
     def shows(self, t_s: float) -> str:
         """The event that can be seen at this moment; "none" before it is revealed."""
         k = int(t_s + 1e-9)
-        return self.timeline[k].event if t_s - k >= REVEAL_S - 1e-9 else "none"
+        return self.timeline[k].event if t_s - k >= self.rules.reveal_s - 1e-9 else "none"
 
     def _label(self, t_s: float) -> dict:
         (x, y), camera = self.ball(t_s), self.camera(int(t_s + 1e-9))
@@ -165,7 +177,7 @@ class Match:
     def ball(self, t_s: float) -> np.ndarray:
         """The ball's place on the pitch, (x, y) px."""
         k = int(t_s + 1e-9)
-        share = min(1.0, (t_s - k) / REVEAL_S)
+        share = min(1.0, (t_s - k) / self.rules.reveal_s)
         return self._waypoints[k] * (1 - share) + self._waypoints[k + 1] * share
 
     @cached_property

@@ -1,6 +1,6 @@
 """The arena's picture: draws a `Match` frame by frame. Knows pixels; decides nothing that happens.
 
-A mark shows each event from REVEAL_S of its second on: a white paddle (hit), a lit goal (goal), a blue goal (save), a red border on its half
+A mark shows each event from `rules.reveal_s` of its second on: a white paddle (hit), a lit goal (goal), a blue goal (save), a red border on its half
 (out), a white ring (kickoff). The score and the names are nowhere in the picture.
 """
 
@@ -30,7 +30,7 @@ def draw(match: Match) -> Iterator[np.ndarray]:
     colours = [teams[i] for i in rng.choice(len(teams), 2, replace=False)]
     empty = np.broadcast_to(field, (SIZE_PX, SIZE_PX, 3)).copy()
     empty[:, SIZE_PX // 2 - 1 : SIZE_PX // 2 + 1] += 40
-    loud = int(rng.integers(2, 9))  # sensor noise, a new plate each second: cheap to encode
+    loud = int(rng.integers(2, match.rules.noise + 1))  # sensor noise, a new plate each second: cheap to encode
     grain = rng.integers(-loud, loud + 1, size=(8, SIZE_PX, SIZE_PX, 1), dtype=np.int16)
     for k in range(match.seconds):
         zoom, right, down, bright = match.camera(k)
