@@ -23,6 +23,8 @@ from streamingvlm.reporting import report_page
 ROOT = repository_root(Path(__file__).parent)
 SCORES = {"event_accuracy": 0.9, "event_f1": 0.8, "who": None, "score": 0.7, "increment": 0.6}
 NUMBERS = {"ablation": {"streaming": {"overlapped": SCORES | {"first_quarter": SCORES, "last_quarter": SCORES, "kv_tokens": 214}}},
+           "asked": {"clip": {"base": {way: {"asked": 91, "accuracy": right, "chance": 0.13, "kinds": {"side": 0.25, "goals": 1.0}}
+                                       for way, right in (("free", 0.5), ("chosen", 0.75))}}},
            "compress": {"int8": SCORES | {"zeros": 0.0, "bytes": 1_500_000, "memory_bytes": 1_400_000}}}
 LINES = [{"stream": "long", "student": "overlapped", "pass": "alone", "policy": "streaming", "chunk": k, "kv_tokens": 40, "memory_mb": 500.0,
           "ms": {"total": 10.0 + k % 3}} for k in range(40)]
@@ -163,10 +165,14 @@ def test_a_figure_says_its_own_facts_and_tables_say_what_they_are(made):
     assert all(attrs.get("scope") for attrs in found.all("th"))
 
 
+def test_questions_stand_by_what_is_asked(made):
+    text = "".join(index(made).text.partition("Questions about held-out matches")[2].split())
+    assert "firstscorergoalsclipbase910.5000.7500.1300.250–––––1.000" in text
+
+
 def test_what_was_not_measured_is_said(root):
     text = seen(root).text
-    assert "Win rates: not measured." in text and "Questions: not measured." in text
-    assert "Over several seeds: not measured" in text and "There is nothing to compare with" in text
+    assert "Win rates: not measured." in text and "Over several seeds: not measured" in text and "There is nothing to compare with" in text
     assert text.count("not measured") > 5 and "–" in text and not re.search(r"\bnan\b", text, re.IGNORECASE)
     (root / "reports/timings.json").write_text(json.dumps({"ablation": {"streaming": {"overlapped": {"chunk_ms_p50": 12.34}}}}))
     (root / "reports/timings/wall.json").write_text('{"evaluate": 61.25}')
