@@ -27,6 +27,7 @@ from types import SimpleNamespace
 
 import common
 import torch
+from torch import Tensor
 from transformers import DynamicCache
 
 from streamingvlm.base.timing import Stopwatch
@@ -35,18 +36,41 @@ from streamingvlm.context.cache import rotate
 from streamingvlm.context.dialogue import ids_of, rearrange
 from streamingvlm.context.policy import Extent
 from streamingvlm.models.qwen25.pixels import to_patches
+from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming.stream import Streamer
 
 STAGES = {"evict": ("evict",), "encode + prefill": ("encode", "prefill"), "decode": ("decode",)}
 
 
-class Plain:
+class Loop:
+    """transformers' own forward of one model onto a `DynamicCache`. `positions` [3, S] of what it holds."""
+
+    def __init__(self, vlm: VLM):
+        self.hf, self.rope = vlm.hf, vlm.rope
+        self.cache, self.positions = DynamicCache(), torch.zeros(3, 0, dtype=torch.long, device=vlm.device)
+
+    def forward(self, ids: Tensor, positions: Tensor, **pixels: Tensor) -> Tensor:
+        """New ids [1, T] at positions [3, T] -> the likeliest next id."""
+        self.positions = torch.cat((self.positions, positions), dim=1)
+        out = self.hf(input_ids=ids, position_ids=positions[:, None], past_key_values=self.cache, use_cache=True, logits_to_keep=1, **pixels)
+        return out.logits[0, -1].argmax()
+
+    def keep(self, index: Tensor, positions: Tensor) -> None:
+        """Keep the tokens at `index` [S], their keys turned to where they now stand, `positions` [3, S]."""
+        cos, sin = self.rope.angles(positions - self.positions[:, index])
+        for layer in self.cache.layers:
+            layer.keys = rotate(layer.keys[:, :, index], cos, sin)
+            layer.values = layer.values[:, :, index]
+        self.positions = positions
+
+
+class Plain(Loop):
     """One stream on transformers' own forward. `like`: a Streamer at its start, for its prompt, policy and windows."""
 
     def __init__(self, like: Streamer, tokens: int):
-        self.like, self.hf, self.device, self.tokens = like, like.vlm.hf, like.vlm.device, tokens
+        super().__init__(like.vlm)
+        self.like, self.device, self.tokens = like, like.vlm.device, tokens
         self.spans, self.round, self.query = like.spans[:], 0, like.query
-        self.cache, self.positions = DynamicCache(), torch.zeros(3, 0, dtype=torch.long, device=self.device)  # [3, S]
         self.clock = Stopwatch(self.device)
 
     @torch.inference_mode()
@@ -62,16 +86,10 @@ class Plain:
                 said.append(word.item())
                 if len(said) == self.tokens:
                     break
-                word = self._forward(word.view(1, 1), self.positions[:, -1:] + 1)
+                word = self.forward(word.view(1, 1), self.positions[:, -1:] + 1)
         self.spans += self.like.dialogue.answer(self.round, said)
         self.round += 1
         return SimpleNamespace(ms=self.clock.read())
-
-    def _forward(self, ids, positions, **pixels):
-        """New ids [1, T] at positions [3, T] -> the likeliest next id."""
-        self.positions = torch.cat((self.positions, positions), dim=1)
-        out = self.hf(input_ids=ids, position_ids=positions[:, None], past_key_values=self.cache, use_cache=True, logits_to_keep=1, **pixels)
-        return out.logits[0, -1].argmax()
 
     def _evict(self) -> None:
         plan = self.like.policy.plan(self.like.retention, [Extent(s.role, s.round, len(s.ids)) for s in self.spans], self.round)
@@ -80,11 +98,7 @@ class Plain:
         self.spans, index = rearrange(self.spans, plan.pieces)
         index = torch.from_numpy(index[index < self.positions.shape[1]]).to(self.device)  # the last word has no keys yet
         new = torch.from_numpy(self.like.dialogue.positions(self.spans)[:, : len(index)]).to(self.device)
-        cos, sin = self.like.vlm.rope.angles(new - self.positions[:, index])
-        for layer in self.cache.layers:
-            layer.keys = rotate(layer.keys[:, :, index], cos, sin)
-            layer.values = layer.values[:, :, index]
-        self.positions = new
+        self.keep(index, new)
 
     def _read(self, chunk):
         """The frames and the user's turn -> the first word."""
@@ -94,7 +108,7 @@ class Plain:
         cached = self.positions.shape[1]
         ids = torch.tensor([ids_of(self.spans)[cached:]], device=self.device)
         positions = torch.from_numpy(self.like.dialogue.positions(self.spans)[:, cached:]).to(self.device)
-        return self._forward(ids, positions, pixel_values_videos=patches.to(self.device, self.like.vlm.dtype),
+        return self.forward(ids, positions, pixel_values_videos=patches.to(self.device, self.like.vlm.dtype),
                              video_grid_thw=torch.tensor([grid], device=self.device))
 
 
