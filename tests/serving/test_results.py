@@ -213,3 +213,17 @@ def test_what_is_erased_is_gone_and_the_rest_stays():
     middle = results.since(0)[0][6]["at"]
     assert results.erase(["yard"]) == 6 and [one["frame"] for one in results.since(0)[0]] == list(range(6))
     assert not results._pictures and results.erase(start=middle + 60) == 0 and results.erase(end=middle + 60) == 6 and results.since(0)[0] == []
+
+
+def test_a_picture_is_erased_also_where_its_alarm_is_kept_no_more_and_nobody_who_reads_slowly_is_sent_what_was_erased():
+    async def run():
+        results = Results(kept=1)
+        async with results.subscribe() as late:
+            for picture in (stored(b"x"), None):
+                results.publish(alarm("door", 1), picture)
+            results.publish(alarm("yard", 1), stored(b"y"))
+            old, yard = (record["picture"] for record in (late.waiting[0], late.waiting[2]))
+            assert results.erase(["door"]) == 1 and results.picture(old) is None and jpeg_of(results.picture(yard)) == b"y"
+            assert (await late.__anext__())["stream"] == "yard" and not late.waiting
+
+    asyncio.run(run())

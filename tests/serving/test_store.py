@@ -186,6 +186,24 @@ def test_a_full_disk_is_one_sentence_and_what_waits_is_written_when_there_is_roo
     store.close()
 
 
+def test_what_is_just_being_taken_from_the_queue_still_waits(tmp_path):
+    """Else an erasure begins in that moment, and the record is written behind it."""
+    store, seen = Store(str(tmp_path / "records.sqlite")), []
+    take = store._waiting.get_nowait
+
+    def watched():
+        item = take()
+        seen.append(store.status()["waiting"])
+        return item
+
+    store._waiting.get_nowait = watched
+    results = Results()
+    results.listen(store.write)
+    results.publish(decision("door", 0))
+    assert store.flush(20) and seen and min(seen) > 0
+    store.close()
+
+
 def test_a_postgresql_that_ends_its_connections_loses_nothing(postgresql):
     store = Store(postgresql)
     store.erase()

@@ -92,7 +92,7 @@ class Results:
         self.late: dict[str, int] = {}  # stream -> results that came behind a newer one, and were not published
         self._caches: dict[tuple[str, str], _Kept] = {}
         self._order: dict[tuple[str, str], int] = {}
-        self._pictures: OrderedDict[str, tuple[str, Redacted]] = OrderedDict()  # name -> stream, picture
+        self._pictures: OrderedDict[str, tuple[Record, Redacted]] = OrderedDict()  # name -> its alarm, picture
         self._listeners: list[Listener] = []
         self._lost_listeners: list[LostListener] = []
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
@@ -116,7 +116,7 @@ class Results:
             record = Record({"seq": self.newest, "at": round(time.time(), 3)} | record)
             if picture is not None:
                 record["picture"] = str(self.newest)
-                self._pictures[record["picture"]] = record["stream"], picture
+                self._pictures[record["picture"]] = record, picture
                 if len(self._pictures) > PICTURES:
                     self._pictures.popitem(last=False)
             self._caches.setdefault(key, _Kept(self.kept)).add(record)
@@ -156,8 +156,8 @@ class Results:
 
     def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
         """An alarm's picture by the name in its record, if it is of one of these streams; only the newest are kept here."""
-        stream, picture = self._pictures.get(name, ("", None))
-        return picture if streams is None or stream in streams else None
+        record, picture = self._pictures.get(name, (None, None))
+        return picture if record is not None and (streams is None or record["stream"] in streams) else None
 
     def forget(self, stream: str) -> None:
         """A stream was taken away: one of its name that comes later begins anew."""
@@ -165,26 +165,27 @@ class Results:
             for held in (self._caches, self._order):
                 for key in [key for key in held if key[0] == stream]:
                     del held[key]
-            for name in [name for name, (of, _) in self._pictures.items() if of == stream]:
+            for name in [name for name, (record, _) in self._pictures.items() if record["stream"] == stream]:
                 del self._pictures[name]
             self.late.pop(stream, None)
 
     def erase(self, streams: Collection[str] | None = None, start: float | None = None, end: float | None = None) -> int:
-        """Let go what is kept here of these streams, of [start, end) seconds since 1970, pictures too -> how many records."""
-        count = 0
+        """Let go what is kept here of these streams, of [start, end) seconds since 1970, pictures too, and what of it still waits for somebody who
+        reads -> how many records."""
+        def stays(record: Record) -> bool:
+            if record["type"] == "missed" or (streams is not None and record["stream"] not in streams):
+                return True
+            return (start is not None and record["at"] < start) or (end is not None and record["at"] >= end)
+
         with self._lock:
-            for (stream, _), kept in self._caches.items():
-                if streams is not None and stream not in streams:
-                    continue
-                stays = []
-                for record in kept.records:
-                    if (start is None or record["at"] >= start) and (end is None or record["at"] < end):
-                        self._pictures.pop(record.get("picture"), None)
-                        count += 1
-                    else:
-                        stays.append(record)
-                kept.records[:] = stays
-        return count
+            before = sum(len(kept.records) for kept in self._caches.values())
+            for kept in self._caches.values():
+                kept.records[:] = filter(stays, kept.records)
+            for name in [name for name, (record, _) in self._pictures.items() if not stays(record)]:  # its alarm may have had to go before it
+                del self._pictures[name]
+            for reader in list(self._subscriptions):
+                reader.page, reader.waiting = deque(filter(stays, reader.page)), deque(filter(stays, reader.waiting))
+            return before - sum(len(kept.records) for kept in self._caches.values())
 
     def depths(self) -> list[int]:
         """Records that wait for each of those who listen."""

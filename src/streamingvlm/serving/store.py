@@ -70,8 +70,7 @@ class Store:
 
     def status(self) -> dict:
         """place (without a password), written, lost, waiting, and what is wrong just now or None."""
-        waiting = self._waiting.qsize() + len(self._batch)
-        return {"place": self.place, "written": self.written, "lost": self.lost, "waiting": waiting, "error": self.error}
+        return {"place": self.place, "written": self.written, "lost": self.lost, "waiting": self._waiting.unfinished_tasks, "error": self.error}
 
     def flush(self, seconds: float = 5.0) -> bool:
         """Whether all that was taken so far is written, or given up, within this time."""
@@ -161,6 +160,8 @@ class Store:
                 self._batch.append(self._waiting.get_nowait())
             if not self._batch or not self._written(self._batch):
                 return
+            for _ in self._batch:
+                self._waiting.task_done()
             self._batch = []
 
     def _written(self, batch: list[Item]) -> bool:

@@ -180,6 +180,15 @@ def test_heads_are_cut_before_they_are_held_so_that_none_leaves_its_box():
             assert pixels[int(0.75 * size) : int(0.85 * size), int(0.42 * size) : int(0.48 * size)].std() > 50, "legs are no faces"
 
 
+def test_how_large_people_stand_in_the_pictures_is_not_known_of_a_new_connection():
+    """`faces`: who is tall in large pictures has a head; in small ones they are hidden whole, also by what is decided before the first of them."""
+    waiting, person = Waiting("faces", 1.0, lambda header, picture: None), (0.4, 0.1, 0.6, 0.9)
+    waiting.picture(0, 0.0, {"index": 0}, noise(400, 400, 0), 0.0)
+    waiting.forget()
+    waiting.decided(1, 0.0, [person])
+    assert all(edge <= mine for edge, mine in zip(waiting.held.people[0].box[:2], person[:2], strict=True)) and waiting.held.people[0].box[3] >= 0.9
+
+
 def test_pictures_are_drawn_where_they_are_told_to_be_and_in_order():
     jobs, out = [], []
     waiting = Waiting("people", 1.0, lambda header, picture: out.append(header["index"]), jobs.append)

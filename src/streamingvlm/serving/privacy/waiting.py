@@ -116,6 +116,7 @@ class Waiting:
             self._waiting.clear()
             self._known.clear()
             self.held.forget()
+            self.size_px = None
 
     def _take(self, ready: Callable[[_Picture], bool]) -> list[_Picture]:
         """The oldest of those that are ready, as far as all before them are."""
