@@ -14,6 +14,8 @@ import argparse
 import ast
 import json
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 from streamingvlm.base import files
@@ -46,8 +48,15 @@ def beside(module: Path) -> set[Path]:
     return {path for path in others if f'"{path.name}"' in text or path.stem == module.stem}
 
 
-def needed(notebook: Path, source: Path) -> list[str]:
-    """All files of the package that decide what a notebook's stage writes, sorted."""
+def of_module(name: str, source: Path) -> tuple[set[str], set[str]]:
+    """What a module imports, and the files beside it that it reads, as paths below `source`."""
+    path = source / name
+    found = imports(ast.parse(path.read_text(encoding="utf-8")), source, top_only=True)
+    return found, {str(other.relative_to(source)) for other in beside(path)}
+
+
+def needed(notebook: Path, source: Path, known: Callable[[str], tuple[set[str], set[str]]]) -> list[str]:
+    """All files of the package that decide what a notebook's stage writes, sorted. `known`: `of_module`, by a module's name."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     left, seen = [RUNNER, *imports(ast.parse(code), source, top_only=False)], set()
@@ -55,8 +64,8 @@ def needed(notebook: Path, source: Path) -> list[str]:
         name = left.pop()
         if name not in seen:
             seen.add(name)
-            left += imports(ast.parse((source / name).read_text(encoding="utf-8")), source, top_only=True)
-    seen |= {str(path.relative_to(source)) for name in seen for path in beside(source / name)}
+            left += known(name)[0]
+    seen |= {path for name in seen for path in known(name)[1]}
     return sorted(seen - SHOWN - (set() if notebook.stem in REPORTING else REPORTED))
 
 
@@ -65,12 +74,14 @@ def wanted(root: Path) -> dict[str, list[str]]:
     from ruamel.yaml import YAML
 
     stages, out = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"], {}
+    source = root / "src" / PACKAGE
+    known = cache(partial(of_module, source=source))  # ten notebooks share most of their modules
     for notebook in sorted((root / "notebooks").glob("*.ipynb")):
         stage = notebook.stem.partition("_")[2]
         if stage not in stages:
             raise UserError(f"dvc.yaml has no stage `{stage}` for notebooks/{notebook.name}: add one (the docstring of workbench/ says how).")
         other = [dep for dep in stages[stage]["deps"] if not dep.startswith(f"src/{PACKAGE}/")]
-        out[stage] = other + [f"src/{PACKAGE}/{name}" for name in needed(notebook, root / "src" / PACKAGE)]
+        out[stage] = other + [f"src/{PACKAGE}/{name}" for name in needed(notebook, source, known)]
     return out
 
 

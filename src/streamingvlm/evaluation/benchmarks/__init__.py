@@ -10,7 +10,7 @@ To add a benchmark, write one file here:
 1. `read(folder)`: `harness.reading.entries` opens the published file, `Entry.text`, `.options`, ... take its fields and name the one that is missing;
    give `Item`s in the published order, options without letters, the video's path below the folder (`reading.video`), the second of the question.
 2. `mark(turns)`: the answers to one question -> `Mark`s: `own` by the published rule, reproduced to the letter, None where it leaves a question out;
-   `strict` by `harness.extract`.
+   `strict` by `harness.extract`. Where all questions have options, `extract.by_letter(own)` is all of it.
 3. `BENCHMARKS = (Benchmark(name, about, needs, rule, read, mark, overall=...),)`, and where the benchmark has them `fill` (its own prompt text, from
    the user's copy), `follow_up` (a question that hangs on an answer), `rescore` (predictions that its repository ships).
    Commentary has items of the kind COMMENTARY, each with its stream row, and is judged against another's (`harness.duel`).

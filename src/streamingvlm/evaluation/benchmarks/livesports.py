@@ -12,14 +12,13 @@ QA reads the annotation file with `video_id, question_id, q_type, OCR, question,
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.data import formats
 from streamingvlm.evaluation import judge
 from streamingvlm.evaluation.harness import extract, reading
-from streamingvlm.evaluation.harness.protocol import COMMENTARY, Benchmark, Item, Mark, Turn, state
+from streamingvlm.evaluation.harness.protocol import COMMENTARY, Benchmark, Item
 from streamingvlm.evaluation.harness.reading import Entry
 
 CC_FILES = ("LiveSports-3K-CC.json", "LiveSports-3K-CC*.json", "LiveSports-3K-CC*.csv")
@@ -50,13 +49,6 @@ def _question(folder: Path, entry: Entry) -> Item:
                 entry.letter("answer", len(options)), entry.text("q_type"), "OCR" if entry.whole("OCR", 2) else "no OCR", start_s=start_s or 0.0)
 
 
-def mark(turns: Sequence[Turn]) -> list[Mark]:
-    (turn,) = turns
-    item, said = turn.item, turn.response
-    found = extract.letter(said, item.options)
-    return [Mark(item.id, item.video, item.task, item.group, float(said[:1] == item.answer), float(found == item.answer), state(said, found))]
-
-
 def verdicts(path: Path) -> judge.Result:
     """Shipped verdicts, from the model's point of view: {video_event_id, ab_winner, ba_winner}, the model shown first in `ab`."""
     try:
@@ -75,5 +67,5 @@ BENCHMARKS = (
     Benchmark("livesports-cc", "LiveSports-3K, commentary of 1,702 events, judged against another's", "LiveSports-3K-CC.json, and videos/",
               "the share of the judge's votes, both orders", read_cc, lambda turns: [], verdicts=verdicts),
     Benchmark("livesports-qa", "LiveSports-3K, questions with four options, asked after the event", "LiveSports-3K-QA.json, and videos/",
-              "the first character of the answer is the letter", read_qa, mark),
+              "the first character of the answer is the letter", read_qa, extract.by_letter(lambda said, item: said[:1] == item.answer)),
 )

@@ -9,11 +9,10 @@ over the number of options, so that no run differs from another. (Another toolki
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from streamingvlm.evaluation.harness import extract, reading
-from streamingvlm.evaluation.harness.protocol import LETTERS, Benchmark, Item, Mark, Turn, state
+from streamingvlm.evaluation.harness.protocol import LETTERS, Benchmark, Item
 from streamingvlm.evaluation.harness.reading import Entry
 
 FILES = ("lvb_val.json", "validation-*.parquet", "data/validation-*.parquet", "**/validation-*.parquet")
@@ -35,23 +34,15 @@ def _item(folder: Path, entry: Entry) -> Item:
                 LETTERS[entry.whole("correct_choice", len(options))], entry.text("question_category"), f"{entry.whole('duration_group')} s")
 
 
-def mark(turns: Sequence[Turn]) -> list[Mark]:
-    (turn,) = turns
-    item, said = turn.item, turn.response
-    found = extract.letter(said, item.options)
-    return [Mark(item.id, item.video, item.task, item.group, own(said, item.answer, len(item.options)), float(found == item.answer),
-                 state(said, found))]
-
-
-def own(said: str, answer: str, options: int) -> float:
+def own(said: str, item: Item) -> float:
     """The published rule; of a guess, what it is worth."""
     said = said.strip()
     for phrase in STRIPPED:
         said = said.replace(phrase, "")
     found = re.search("[ABCDE]", said)
-    return float(found[0] == answer) if found else 1 / options
+    return float(found[0] == item.answer) if found else 1 / len(item.options)
 
 
 BENCHMARKS = (Benchmark("longvideobench", "LongVideoBench, validation, without subtitles: 1,337 questions, asked after the video",
                         "lvb_val.json, and videos/", "the first of the letters A to E in the answer, some phrases stripped; none: a guess", read,
-                        mark),)
+                        extract.by_letter(own)),)

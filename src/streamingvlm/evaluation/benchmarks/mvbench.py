@@ -9,12 +9,11 @@ of the mean.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.harness import extract, reading
-from streamingvlm.evaluation.harness.protocol import LETTERS, Benchmark, Item, Mark, Turn, state
+from streamingvlm.evaluation.harness.protocol import LETTERS, Benchmark, Item
 from streamingvlm.evaluation.harness.reading import Entry
 
 SOURCES = {  # task -> the folders that its videos are in, below video: as in the notebook, and as on the hub
@@ -51,18 +50,11 @@ def _item(folder: Path, entry: Entry, task: str) -> Item:
                 task, "MVBench", start_s=start_s)
 
 
-def mark(turns: Sequence[Turn]) -> list[Mark]:
-    (turn,) = turns
-    item, said = turn.item, turn.response
-    found = extract.letter(said, item.options)
-    return [Mark(item.id, item.video, item.task, item.group, float(own(said, item.answer)), float(found == item.answer), state(said, found))]
-
-
-def own(said: str, answer: str) -> bool:
+def own(said: str, item: Item) -> bool:
     """The published rule, its faults too."""
-    first, right = said.lower().split(" ")[0], f"({answer.lower()})"
+    first, right = said.lower().split(" ")[0], f"({item.answer.lower()})"
     return first.replace(".", "") in right or right in first
 
 
 BENCHMARKS = (Benchmark("mvbench", "MVBench: twenty tasks of 200 short clips, asked after the clip", "json/TASK.json, and video/",
-                        "the first word is part of \"(a)\", or \"(a)\" part of it: an empty answer is right", read, mark),)
+                        "the first word is part of \"(a)\", or \"(a)\" part of it: an empty answer is right", read, extract.by_letter(own)),)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.harness import extract, reading
-from streamingvlm.evaluation.harness.protocol import CHOICE, COUNT, LETTERS, YES_NO, Benchmark, Item, Mark, Templates, Turn, state
+from streamingvlm.evaluation.harness.protocol import CHOICE, COUNT, LETTERS, YES_NO, Benchmark, Item, Mark, Templates, Turn, marked
 from streamingvlm.evaluation.harness.reading import Entry
 
 GROUPS = {"backward": ("EPM", "ASI", "HLD"), "realtime": ("OCR", "ACR", "ATR", "STU", "FPD", "OJR"), "forward": ("REC", "SSR", "CRR")}
@@ -79,8 +79,7 @@ def mark(turns: Sequence[Turn]) -> list[Mark]:
     item, said = turn.item, turn.response
     found = {CHOICE: lambda: extract.letter(said, item.options or MOST_OPTIONS), COUNT: lambda: extract.number(said),
              YES_NO: lambda: extract.yes_no(said)}[item.kind]()
-    strict = found is not None and str(found) == item.answer
-    return [Mark(item.id, item.video, item.task, item.group, float(own(item.kind, said, item.answer)), float(strict), state(said, found))]
+    return [marked(turn, own(item.kind, said, item.answer), found)]
 
 
 def own(kind: str, said: str, answer: str) -> bool:

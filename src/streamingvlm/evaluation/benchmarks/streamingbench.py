@@ -75,16 +75,9 @@ def fill(item: Item, templates: Templates) -> str:
     return templates["PROMPT_TEMPLATE"].format(*told, item.question, *lettered(item.options).split("\n"))
 
 
-def mark(turns: Sequence[Turn]) -> list[Mark]:
-    (turn,) = turns
-    item, said = turn.item, turn.response
-    found = extract.letter(said, item.options)
-    return [Mark(item.id, item.video, item.task, item.group, float(own(said, item.answer)), float(found == item.answer), state(said, found))]
-
-
-def own(said: str, answer: str) -> bool:
+def own(said: str, item: Item) -> bool:
     """The published rule of a choice."""
-    return said[:1] == answer
+    return said[:1] == item.answer
 
 
 def follow_up(turn: Turn) -> Item | None:
@@ -119,7 +112,7 @@ ABOUT = {"real": "real-time understanding, 2,500 questions in 10 tasks", "omni":
          "sqa": "questions that hang on those before, 250"}
 BENCHMARKS = (
     *(Benchmark("streamingbench" if name == "real" else f"streamingbench-{name}", f"StreamingBench, {about}", f"questions_{name}.json, and videos/",
-                FIRST, reader(name), mark, fill=fill) for name, about in ABOUT.items()),
+                FIRST, reader(name), extract.by_letter(own), fill=fill) for name, about in ABOUT.items()),
     Benchmark("streamingbench-proactive", "StreamingBench, outputs that are to come by themselves: 250, polled every second",
               "questions_proactive.json, and videos/", "the first yes anywhere in an answer within 2 s; the output anywhere in the next answer",
               reader("proactive"), mark_proactive, fill=fill, follow_up=follow_up),

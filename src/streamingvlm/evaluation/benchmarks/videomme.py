@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.harness import extract, reading
-from streamingvlm.evaluation.harness.protocol import Benchmark, Item, Mark, Turn, state
+from streamingvlm.evaluation.harness.protocol import Benchmark, Item, Mark, Turn
 from streamingvlm.evaluation.harness.reading import Entry
 
 FILES = ("videomme/test-00000-of-00001.parquet", "test-00000-of-00001.parquet", "videomme/*.parquet", "Video-MME.json", "videomme.json")
@@ -36,23 +35,16 @@ def _item(folder: Path, entry: Entry) -> Item:
                 entry.letter("answer", len(options)), entry.text("task_type"), entry.text("duration"))
 
 
-def mark(turns: Sequence[Turn]) -> list[Mark]:
-    (turn,) = turns
-    item, said = turn.item, turn.response
-    read_as, found = own(said), extract.letter(said, item.options)
-    value = None if read_as == "" else float(read_as == item.answer)
-    return [Mark(item.id, item.video, item.task, item.group, value, float(found == item.answer), state(said, found))]
-
-
-def own(said: str) -> str:
-    """The letter by the published rule, or nothing."""
+def own(said: str, item: Item) -> bool | None:
+    """The published rule; None where it finds no letter."""
     said = said.strip()
     for phrase in STRIPPED:
         said = said.replace(phrase, "")
-    if len(said.split()) > 10 and not re.search("[ABCD]", said):
-        return ""
     found = re.search("[ABCD]", said)
-    return found[0] if found else ""
+    return found[0] == item.answer if found else None
+
+
+mark = extract.by_letter(own)
 
 
 def rescore(path: Path) -> list[Mark]:

@@ -6,9 +6,9 @@ The rules that benchmarks publish are in their own files; where those are wrong,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from streamingvlm.evaluation.harness.protocol import LETTERS
+from streamingvlm.evaluation.harness.protocol import LETTERS, Item, Mark, Turn, marked
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 LABEL = r"(?i:(?:the|my|final|best|correct|right|answer|option|choice|is|would be)[\s:*]+)*"
@@ -38,6 +38,14 @@ def letter(response: str, options: Sequence[str] | int) -> str | None:
     if rest.strip() and _plain(rest) == _plain(texts[LETTERS.index(chosen)]):
         return chosen
     return chosen if re.match(rf"{EDGE}(?:[.):\],]|$)", rest) and not others else None
+
+
+def by_letter(own: Callable[[str, Item], float | None]) -> Callable[[Sequence[Turn]], list[Mark]]:
+    """The `mark` of a benchmark whose questions have options and are asked once. `own`: what an answer is worth by its rule; None leaves it out."""
+    def mark(turns: Sequence[Turn]) -> list[Mark]:
+        (turn,) = turns
+        return [marked(turn, own(turn.response, turn.item), letter(turn.response, turn.item.options))]
+    return mark
 
 
 def number(response: str) -> int | None:

@@ -92,6 +92,13 @@ class Benchmark:
     min_words: int = 1
 
 
+def marked(turn: Turn, own: float | None, read: str | int | None) -> Mark:
+    """The mark of one answer: `own` by the benchmark's rule, and strictly by what the strict reading made of it (`read`)."""
+    item = turn.item
+    return Mark(item.id, item.video, item.task, item.group, None if own is None else float(own), float(read is not None and str(read) == item.answer),
+                state(turn.response, read))
+
+
 def state(response: str, read: object) -> str:
     """answered, empty or unparsed; `read`: what the strict reading made of it."""
     return "empty" if not response.strip() else "unparsed" if read is None else "answered"
