@@ -17,11 +17,13 @@ import websockets
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from serving_fake import FakeService, alarm, comment, decision
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from serving_fake import JPEG, FakeService, alarm, comment, decision
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving import cameras
 from streamingvlm.serving.access import needs
+from streamingvlm.serving.access.audit import Doing, Entry, Unwritten
 from streamingvlm.serving.access.gate import Gate, loopback, required
 from streamingvlm.serving.access.tokens import Tokens
 from streamingvlm.serving.api import rpc
@@ -239,6 +241,77 @@ def test_what_was_done_is_written_down_before_it_is_done(tmp_path):
             (tmp_path / "access.sqlite").mkdir()
             refused = await house.client.delete("/api/cameras/yard", headers=house.bearer("boss"))
             assert refused.status_code in {401, 503} and "yard" in house.service.watched
+
+    asyncio.run(run())
+
+
+def test_whatever_happens_a_row_ends_and_names_its_cameras(tmp_path):
+    house = House(tmp_path)
+
+    house.service.watched["door"]["frames"]["in_flight"] = 0  # so that nothing is waited for behind the last frame
+
+    async def broken(name: str) -> None:
+        raise ZeroDivisionError(name)
+
+    house.service.remove = broken
+
+    async def frames():
+        yield proto.FrameIn(stream="door", pts_s=1.0, jpeg=JPEG)
+
+    async def run():
+        async with house.running():
+            for camera in ({"name": "roof", "url": "bug"}, {"name": "shed", "url": "push:"}):
+                await house.client.post("/api/cameras", json=camera, headers=house.bearer("boss"))
+            assert (await house.client.delete("/api/cameras/yard", headers=house.bearer("boss"))).status_code == 500
+            with pytest.raises(Unwritten), pytest.MonkeyPatch.context() as patched:
+                patched.setattr(house.gate.audit, "change", lambda entry: (_ for _ in ()).throw(Unwritten("The disk is full.")))
+                async with house.gate.audit.during(Doing(Entry("", "", "", "", "", "")), changes=True):
+                    pytest.fail("It was done, and nobody knows.")
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{house.port}") as channel:
+                stub, told = AnalyticsStub(channel), [("authorization", f"Bearer {house.keys['operator']}")]
+                async with asyncio.timeout(20):
+                    assert [_ async for _ in stub.Analyse(frames(), metadata=told)]
+                watching = stub.Watch(proto.WatchRequest(streams=["door"], since=0), metadata=told)
+                await watching.read()
+                watching.cancel()
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await stub.Watch(proto.WatchRequest(streams=["yard"]), metadata=told).read()
+            ours = "gRPC /streamingvlm.v1.Analytics/"
+            wanted = {("boss", "POST /api/cameras", "roof", "403"), ("boss", "POST /api/cameras", "shed", "201"),
+                      ("boss", "DELETE /api/cameras/yard", "yard", "500"),
+                      ("operator", ours + "Analyse", "door", "OK"), ("operator", ours + "Watch", "", "open"),
+                      ("operator", ours + "Watch", "door", "closed"), ("operator", ours + "Watch", "", "NOT_FOUND")}
+            for _ in range(400):  # ends are written behind the answer
+                rows = {tuple(row[key] for key in ("who", "what", "cameras", "status")) for row in house.gate.audit.rows()}
+                if rows == wanted:
+                    break
+                await asyncio.sleep(0.05)
+            assert rows == wanted
+
+    asyncio.run(run())
+
+
+def test_who_may_read_watches_its_health_until_its_token_is_over(tmp_path):
+    house = House(tmp_path)
+
+    async def run():
+        async with house.running(), grpc.aio.insecure_channel(f"127.0.0.1:{house.port}") as channel:
+            stub, told = health_pb2_grpc.HealthStub(channel), [("authorization", f"Bearer {house.keys['reader']}")]
+            before = len(asyncio.all_tasks())
+            for _ in range(3):
+                watching = stub.Watch(health_pb2.HealthCheckRequest(), metadata=told)
+                assert (await asyncio.wait_for(watching.read(), 20)).status == health_pb2.HealthCheckResponse.SERVING
+                watching.cancel()
+            watching = stub.Watch(health_pb2.HealthCheckRequest(), metadata=told)
+            await asyncio.wait_for(watching.read(), 20)
+            await asyncio.to_thread(house.tokens.revoke, "reader")
+            await house.gate.refresh()
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await asyncio.wait_for(watching.read(), 20)
+            assert ended.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            async with asyncio.timeout(20):
+                while len(asyncio.all_tasks()) > before:
+                    await asyncio.sleep(0.01)
 
     asyncio.run(run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -99,7 +100,7 @@ def test_the_audit_log_folds_what_is_looked_at_and_no_change(tmp_path):
         audit.note(look)
         clock[0] += 1
     for _ in range(2):
-        audit.change(change)("204")
+        audit.change(change)(replace(change, status="204"))
     audit.flush(everything=False)
     assert len(audit.rows(end=1000.0)) == 0
     rows = audit.rows()

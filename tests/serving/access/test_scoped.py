@@ -23,16 +23,16 @@ def gate(tmp_path):
 def test_only_who_administers_says_what_is_hidden_and_kept(gate, policy):
     service, camera = FakeService(), {"name": "roof", "url": "push:"} | policy
     with pytest.raises(Denied, match="administer"):
-        asyncio.run(Scoped(service, gate, OPERATOR).add(camera))
+        asyncio.run(Scoped(service, gate, OPERATOR, set()).add(camera))
     assert "roof" not in service.watched
-    asyncio.run(Scoped(service, gate, BOSS).add(camera))
+    asyncio.run(Scoped(service, gate, BOSS, set()).add(camera))
     assert "roof" in service.watched
 
 
 def test_a_live_session_ends_with_its_token_however_many_came_and_went(gate):
     service, other = FakeService(), Grant("3", "other", "operate", None)
     gate.valid = lambda grant: grant.id != OPERATOR.id
-    mine, theirs = Scoped(service, gate, OPERATOR), Scoped(service, gate, other)
+    mine, theirs = Scoped(service, gate, OPERATOR, set()), Scoped(service, gate, other, set())
 
     async def run():
         await mine.offer("door", "mine")

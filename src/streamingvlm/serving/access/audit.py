@@ -1,7 +1,8 @@
 """Who saw and changed what: one row for each change, and for what is looked at again and again one a minute, with how often. Knows no door.
 
     audit = Audit(engine); audit.note(Entry("guard", "read", "192.0.2.7", "GET /api/cameras", "", "200")); audit.flush()
-    done = audit.change(entry); ...; done("204")      # in the table before the change is made, or it is not made
+    async with audit.during(doing := Doing(entry), changes=True):      # in the table before the change is made, or it is not made
+        ...; doing.status = "204"
     audit.rows(start, end, limit)
 
 Holds names, never a token. What cannot be written waits, a bounded number of rows of it; `lost` counts the rest.
@@ -9,10 +10,12 @@ Holds names, never a token. What cannot be written waits, a bounded number of ro
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, astuple, dataclass, replace
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Engine
@@ -40,6 +43,20 @@ class Entry:
 
     def shortened(self) -> dict:
         return {key: value.replace("\0", "")[: 4000 if key == "cameras" else AUDIT.c[key].type.length] for key, value in asdict(self).items()}
+
+
+class Unwritten(UserError):
+    """A change that can't be written down, and so is not made."""
+
+
+class Doing:
+    """What is done just now. `status`: how it ended; `cameras`: those it turned out to be about. Both may be set until it has ended."""
+
+    def __init__(self, entry: Entry, status: str = "cut off"):
+        self.entry, self.status, self.cameras = entry, status, set(filter(None, entry.cameras.split(",")))
+
+    def ended(self) -> Entry:
+        return replace(self.entry, status=self.status, cameras=",".join(sorted(self.cameras)))
 
 
 def refused(denied, address: str, what: str) -> Entry:
@@ -86,19 +103,36 @@ class Audit:
                 self._folded |= dict(back[:room])
                 self.lost += len(ready) - len(back[:room])
 
-    def change(self, entry: Entry) -> Callable[[str], None]:
-        """Write down a change before it is made -> what to call with how it ended. UserError, and so no change, where it can't be written."""
+    @asynccontextmanager
+    async def during(self, doing: Doing, changes: bool, lasts: bool = False) -> AsyncIterator[None]:
+        """Around what is done: its row has an end, however it ends. `changes`: written before it begins, or `Unwritten` and it does not begin; what
+        only looks is noted at its end, and what `lasts` at its beginning too."""
+        done = await asyncio.to_thread(self.change, doing.entry) if changes else None
+        if lasts and not changes:
+            self.note(doing.entry)
+        try:
+            yield
+        finally:
+            if done:
+                await asyncio.to_thread(done, doing.ended())
+            else:
+                self.note(doing.ended())
+
+    def change(self, entry: Entry) -> Callable[[Entry], None]:
+        """Write down a change before it is made -> what to call with how it ended. `Unwritten`, and so no change, where that can't be done."""
         row = entry.shortened() | {"at": self.clock(), "until": self.clock(), "count": 1}
         try:
             with self.engine.begin() as connection:
                 number = connection.execute(insert(AUDIT).values(row)).inserted_primary_key[0]
         except SQLAlchemyError as error:
-            raise UserError(f"This was not done, because the audit log can't be written ({reason(error)}).") from None
+            raise Unwritten(f"This was not done, because the audit log can't be written ({reason(error)}).") from None
 
-        def done(status: str) -> None:
+        def done(ended: Entry) -> None:
+            told = ended.shortened()
             try:
                 with self.engine.begin() as connection:
-                    connection.execute(update(AUDIT).where(AUDIT.c.id == number).values(status=status, until=self.clock()))
+                    connection.execute(update(AUDIT).where(AUDIT.c.id == number).values(
+                        status=told["status"], cameras=told["cameras"], until=self.clock()))
             except SQLAlchemyError:
                 self.lost += 1
 

@@ -20,9 +20,8 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streamingvlm.base.errors import UserError
 from streamingvlm.serving.access import needs
-from streamingvlm.serving.access.audit import Entry, refused
+from streamingvlm.serving.access.audit import Doing, Entry, Unwritten, refused
 from streamingvlm.serving.access.gate import Denied, Gate, Grant
 from streamingvlm.serving.access.scoped import Scoped
 from streamingvlm.serving.service import Service
@@ -53,35 +52,31 @@ class Door:
         except Denied as denied:
             self.gate.audit.note(refused(denied, address, told if denied.grant else method))
             return await refusal(denied, method)(scope, receive, send)
-        scope["service"] = Scoped(self.service, self.gate, grant)
-        entry = Entry(grant.name, grant.role, address, told, need.camera or _asked(scope), "open")
-        await self._pass(scope, receive, send, grant, entry, need.changes, token is not None and scope["path"] == "/")
+        lasts = scope["type"] == "websocket"
+        doing = Doing(Entry(grant.name, grant.role, address, told, need.camera or _asked(scope), "open"), "closed" if lasts else "cut off")
+        scope["service"] = Scoped(self.service, self.gate, grant, doing.cameras)
+        try:
+            async with self.gate.audit.during(doing, need.changes, lasts):
+                await self._pass(scope, receive, send, grant, doing, token is not None and scope["path"] == "/")
+        except Unwritten as error:
+            await JSONResponse({"error": str(error)}, 503)(scope, receive, send)
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, grant: Grant, entry: Entry, changes: bool, greets: bool) -> None:
-        said: list[str] = []
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, grant: Grant, doing: Doing, greets: bool) -> None:
+        if scope["type"] == "websocket":
+            return await self._while_valid(scope, receive, send, grant)
 
         async def heard(message: Message) -> None:
-            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-                said.append(str(message["status"]))
+            if message["type"] == "http.response.start":
+                doing.status = str(message["status"])
                 if greets:
                     MutableHeaders(scope=message).append("Set-Cookie", self._cookie(grant, scope))
-            elif message["type"] == "websocket.accept":
-                said.append("open")
             await send(message)
 
-        if changes:
-            try:
-                done = await asyncio.to_thread(self.gate.audit.change, entry)
-            except UserError as error:
-                return await JSONResponse({"error": str(error)}, 503)(scope, receive, send)
+        try:
             await self.app(scope, receive, heard)
-            return await asyncio.to_thread(done, said[0] if said else "cut off")
-        if scope["type"] == "websocket":
-            self.gate.audit.note(entry)
-            await self._while_valid(scope, receive, heard, grant)
-            return self.gate.audit.note(Entry(entry.who, entry.role, entry.address, entry.what, entry.cameras, "closed"))
-        await self.app(scope, receive, heard)
-        self.gate.audit.note(Entry(entry.who, entry.role, entry.address, entry.what, entry.cameras, said[0] if said else "cut off"))
+        except Exception:  # is answered further out
+            doing.status = "500"
+            raise
 
     async def _while_valid(self, scope: Scope, receive: Receive, send: Send, grant: Grant) -> None:
         """A socket, until it closes or its token is over."""

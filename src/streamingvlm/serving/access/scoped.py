@@ -1,6 +1,6 @@
 """The service as the bearer of one token sees it: its cameras are all there are, what its role does not allow is refused. A `service.Service`.
 
-    scoped = Scoped(service, gate, grant)      # the doors ask it as they would ask the service
+    scoped = Scoped(service, gate, grant, asked)      # the doors ask it as they would ask the service; `asked` gets the cameras that were named
 
 A camera that is not the bearer's is answered as one that does not exist. Knows no door: this holds for all of them.
 """
@@ -17,13 +17,15 @@ from streamingvlm.serving.store import Store
 
 
 class Scoped:
-    def __init__(self, service: Service, gate: Gate, grant: Grant):
-        self._service, self._gate, self._grant = service, gate, grant
+    def __init__(self, service: Service, gate: Gate, grant: Grant, asked: set[str]):
+        self._service, self._gate, self._grant, self._asked = service, gate, grant, asked
         self.settings = service.settings
-        self.results = _Results(service.results, grant)
+        self.results = _Results(service.results, grant, asked)
         self.store = _Stored(service.store, self) if service.store else None
 
     def _may(self, role: str, name: str | None = None) -> None:
+        if name is not None:
+            self._asked.add(name[:64])
         if not needs.enough(self._grant.role, role):
             raise Denied(403, f"This needs a token that may `{role}`; this one may `{self._grant.role}`.")
         if name is not None and not self._grant.sees(name):
@@ -37,6 +39,8 @@ class Scoped:
         if {"privacy", "keep"} & camera.keys():  # what is hidden, and what is deleted when, is not an operator's to say
             self._may("administer")
         name, address = camera.get("name"), camera.get("url")
+        if isinstance(name, str):
+            self._asked.add(name[:64])
         if not isinstance(name, str) or not self._grant.sees(name):
             raise Denied(403, "This token is not of a camera of that name.")
         if isinstance(address, str):
@@ -87,8 +91,8 @@ class Scoped:
 class _Results:
     """`results.Results`, of the bearer's cameras."""
 
-    def __init__(self, results: Results, grant: Grant):
-        self._results, self._grant = results, grant
+    def __init__(self, results: Results, grant: Grant, asked: set[str]):
+        self._results, self._grant, self._asked = results, grant, asked
 
     @property
     def newest(self) -> int:
@@ -99,6 +103,7 @@ class _Results:
 
     def subscribe(self, streams=None, types=None, since=None) -> Subscription:
         """A set that its owner adds to stays that set: whoever adds asks for each camera first (`parameters.chosen`)."""
+        self._asked.update(streams or ())
         return self._results.subscribe(_within(streams, self._grant), types, since)
 
     def picture(self, name: str, streams=None):

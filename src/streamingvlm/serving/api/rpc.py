@@ -47,7 +47,7 @@ NAMES = ("", "streamingvlm.v1.Analytics")
 @asynccontextmanager
 async def answering(service: Service, host: str, port: int, gate: Gate | None = None, tls: Tls | None = None) -> AsyncIterator[int]:
     """Serve inside the block -> the port. `port` 0: any that is free. `gate`: who may come in. UserError where the port is taken."""
-    before = [Calls(gate, lambda grant: Analytics(Scoped(service, gate, grant)))] if gate else []
+    before = [Calls(gate, lambda grant, asked: Analytics(Scoped(service, gate, grant, asked)))] if gate else []
     server, state = grpc.aio.server(options=OPTIONS, interceptors=before), health.aio.HealthServicer()
     proto_grpc.add_AnalyticsServicer_to_server(Analytics(service), server)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
