@@ -20,7 +20,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.serving import store as module
 from streamingvlm.serving.privacy.redactor import jpeg_of, stored
 from streamingvlm.serving.results import Results
-from streamingvlm.serving.store import Store
+from streamingvlm.serving.store import Store, parsed, shown
 
 
 def _as_somebody() -> list[str]:
@@ -263,3 +263,10 @@ def test_no_such_database_is_one_sentence_without_the_password(where):
         Store(where)
     said = str(raised.value)
     assert "hunter2" not in said and said.endswith(".") and "\n" not in said and len(said) < 300
+
+
+def test_no_part_of_a_databases_address_shows_a_password():
+    for address in ("postgresql://u:hunter2@h/d", "postgresql://h/d?user=u&password=hunter2", "postgresql://u:hunter2@h/d?sslpassword=hunter2"):
+        assert "hunter2" not in shown(parsed(address)) and "h/d" in shown(parsed(address))
+    with pytest.raises(UserError, match="`tokens`"):
+        parsed("://", "tokens")

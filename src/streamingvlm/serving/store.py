@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.media.sources.protocol import redacted
 from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of, stored
 from streamingvlm.serving.privacy.retention import Keep, counted, erased, scrubbed, tidied, within
 from streamingvlm.serving.results import Record
@@ -43,7 +44,7 @@ class Store:
 
     def __init__(self, where: str, keep_s: float = 7 * 86_400, keep_rows: int = 1_000_000, queued: int = QUEUED):
         self.url = parsed(where)
-        self.place = self.url.render_as_string(hide_password=True)
+        self.place = shown(self.url)
         self.keep_s, self.keep_rows = keep_s, keep_rows
         self.keeps: dict[str, Keep] = {}  # of cameras that have a word of their own
         self.written = self.lost = 0
@@ -212,14 +213,19 @@ def _plain(value):
     return value.replace("\0", "") if isinstance(value, str) else value
 
 
-def parsed(where: str) -> URL:
-    """A URL as it is, PostgreSQL's by psycopg; anything else is a SQLite file. UserError for neither."""
+def shown(url: URL) -> str:
+    """A database's address without what is secret in it, in its query neither."""
+    return redacted(url.render_as_string(hide_password=True))
+
+
+def parsed(where: str, what: str = "store") -> URL:
+    """A URL as it is, PostgreSQL's by psycopg; anything else is a SQLite file. UserError for neither; `what`: the key that it stood behind."""
     if "://" not in where:
         return URL.create("sqlite", database=where)
     try:
         url = make_url(where)
     except (ArgumentError, ValueError):
-        raise UserError("`store` is no database's address: write a file's name, or postgresql://user:password@host/name.") from None
+        raise UserError(f"`{what}` is no database's address: write a file's name, or postgresql://user:password@host/name.") from None
     return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgres", "postgresql"} else url
 
 
@@ -234,7 +240,7 @@ def connected(url: URL, tables: MetaData = metadata) -> Engine:
     except (NoSuchModuleError, ImportError):
         raise UserError(f"No driver for {url.drivername} is installed: use SQLite (a file's name) or postgresql://user:password@host/name.") from None
     except SQLAlchemyError as error:
-        raise UserError(f"Records can't be stored at {url.render_as_string(hide_password=True)} ({reason(error)}).") from None
+        raise UserError(f"Records can't be stored at {shown(url)} ({reason(error)}).") from None
     return engine
 
 

@@ -27,7 +27,7 @@ AUDIT = Table("audit", metadata, Column("id", BigInteger().with_variant(Integer,
 
 def opened(where: str) -> Engine:
     """An engine whose tables are there; a file that is new is its owner's alone. UserError where it can't be had."""
-    url = parsed(where)
+    url = parsed(where, "tokens")
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
         with suppress(OSError):  # `connected` says what is wrong with the place
             os.close(os.open(url.database, os.O_CREAT | os.O_WRONLY, 0o600))
