@@ -9,6 +9,7 @@ a token has one position. That is not for comfort: llama.cpp refuses to shift th
 it, and the bench asks it (`mrope_shifts`). `engine.py` compares whole chunks with frames, against transformers.
 
   ours            float32, as `run.weights: whole` has it; `ours quick`: int8 output layer, its best words by the whole weights; `ours int8`: all int8
+  ours half       the quick output layer, and float16 weights in the decoder
   transformers    its own forward and `DynamicCache`; an eviction indexes keys and values and turns the keys by the difference of positions
   llama.cpp KIND  the GGUF that this bench writes of the same weights; keys and values in float32 beside F32, in half precision beside F16 and Q8_0
 
@@ -92,7 +93,9 @@ def our_sides(args: argparse.Namespace) -> dict[str, Side]:
     quick = VLM(whole.hf, whole.tokenizer, args.decode)
     quick.quicken()
     int8 = common.build(argparse.Namespace(**{**vars(args), "int8": True}))
-    return {"ours": Ours(whole), "ours quick": Ours(quick), "ours int8": Ours(int8), "transformers": Transformers(whole)}
+    half = common.build(argparse.Namespace(**{**vars(args), "head": "quick"}))
+    half.halve()
+    return {"ours": Ours(whole), "ours quick": Ours(quick), "ours half": Ours(half), "ours int8": Ours(int8), "transformers": Transformers(whole)}
 
 
 def llama_sides(args: argparse.Namespace, hf: torch.nn.Module, folder: Path) -> dict[str, llama.Llama]:

@@ -36,7 +36,7 @@ def test_all_sides_say_the_same_words_and_ratios_are_of_turns(capsys, monkeypatc
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {name for name, share in line["same_words"].items() if share == 1} >= {"ours", "ours quick", "transformers"}
     pairs = {(row["ours"], row["theirs"]) for row in line["ratios"]}
-    assert pairs == {("ours", "transformers"), ("ours quick", "transformers"), ("ours int8", "transformers"), ("ours int8", "ours quick")}
+    assert pairs >= {("ours", "transformers"), ("ours quick", "transformers"), ("ours half", "transformers"), ("ours int8", "transformers")}
     assert all(0 < low <= middle <= high for row in line["ratios"] for middle, low, high in (row["read"], row["say"], row["total"]))
     assert line["mrope_shifts"] is None
 

@@ -1,6 +1,7 @@
 """int8 weights and pruning for any torch module: what both models' compression is made of. Knows no file format and no model.
 
 - `quantise`: every Linear becomes an `Int8Linear`, one scale per output row. As it is, it is weight-only; `pack`ed, dynamic int8 on a CPU.
+- `HalfLinear`: float16 weights, for a CPU.
 - `prune`: unstructured, row by row; `shrink`: whole neurons of every gated MLP, structured.
 - `packed`, `unpacked`: a pruned matrix as its non-zeros and a bit mask, for a file.
 """
@@ -57,6 +58,22 @@ class Int8Linear(nn.Module):
                    else torch._weight_int8pack_mm(rows, self.weight, self.scale.to(x.dtype)))
             out = out if self.bias is None else out + self.bias.to(x.dtype)
         return out.view(*x.shape[:-1], -1)
+
+
+class HalfLinear(nn.Module):
+    """A Linear with float16 weights, for a CPU: products and sums stay float32, weights are widened in registers (torch's fbgemm kernel).
+
+    Half the bytes a word reads. Weights that were trained in bfloat16 lose nothing but the smallest; any other a part in 2,000 of each at most."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        bias = None if linear.bias is None else linear.bias.detach().float()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach().float(), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).float()
+        return torch.ops.quantized.linear_dynamic_fp16(rows, self.packed).to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def linears(model: nn.Module) -> dict[str, nn.Module]:

@@ -18,6 +18,7 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from streamingvlm.context.cache import KVCache, Rope, WriteSlots, rotate
+from streamingvlm.models.compression import HalfLinear, linears
 from streamingvlm.models.qwen25.decode import Decoder, DecodeToken
 from streamingvlm.models.qwen25.fused import Block
 from streamingvlm.models.qwen25.head import QuickHead
@@ -165,6 +166,14 @@ class VLM:
         """Say words by a `QuickHead` from now on, where that is of use: on a CPU, with a layer that is not int8 already."""
         if self.device.type == "cpu" and type(self.hf.lm_head) is nn.Linear:
             self.quick = QuickHead(self.hf.lm_head)
+
+    def halve(self) -> None:
+        """Hold the decoder's weights in float16 from now on, where that is of use: on a CPU, layers that are not int8. They cannot be saved then."""
+        language_model = self.hf.model.language_model
+        for name, linear in linears(language_model).items() if self.device.type == "cpu" else ():
+            if type(linear) is nn.Linear:
+                parent, _, leaf = name.rpartition(".")
+                setattr(language_model.get_submodule(parent), leaf, HalfLinear(linear))
 
     def save(self, folder: Path) -> None:
         self.hf.save_pretrained(folder)
