@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config):
-    """Whoever runs tests here, and the worker processes that they start, are forked from an interpreter that is warm."""
+    """Whoever runs tests here, and the worker processes that they start, are forked from an interpreter that is warm.
+
+    All leave bytecode beside the sources, whatever the environment says: without it, workers rewrite the same hundred files of tests, and some
+    hundred processes each compile what they import of src/."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if not hasattr(config, "workerinput"):
         running = contextlib.ExitStack()
         running.enter_context(preloaded.servers())

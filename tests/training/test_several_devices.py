@@ -22,7 +22,7 @@ ROOT = repository_root(Path(__file__).parent)
 
 def test_two_processes_train_what_one_does_that_accumulates_two_batches(tmp_path, monkeypatch):
     (tmp_path / "data").symlink_to(ROOT / "data")
-    small = SMALL.replace("tune: full", "tune: lora")
+    small = SMALL.replace("tune: full", "tune: lora").replace("steps: 4,", "steps: 2,").replace("train_s: 24,", "train_s: 16,")
     (tmp_path / "params.yaml").write_text(small)
     (tmp_path / "twice.yaml").write_text(small.replace("accumulate: 1", "accumulate: 2"))
     folder = tmp_path / "artifacts" / "subset"

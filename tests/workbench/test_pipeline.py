@@ -45,7 +45,6 @@ class Scratch:
         path = f"{Path(self.python).parent}{os.pathsep}{os.environ['PATH']}"
         env = os.environ | {"PYTHONPATH": str(self.folder / "src"), "PATH": path, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1",
                             "STREAMINGVLM_WORKERS": workers}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)  # some sixty processes import what is in src/
         done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr

@@ -68,25 +68,25 @@ def listed(known: dict[str, Benchmark]) -> str:
 
 def rescored(chosen: Benchmark, path: Path) -> str:
     """A table of predictions, or a line on a judge's verdicts, that a repository ships."""
-    from streamingvlm.evaluation.harness import duel, summary
+    from streamingvlm.evaluation.harness import pairwise, summary
 
     if chosen.rescore is None and chosen.verdicts is None:
         raise UserError(f"There is no rescoring for {chosen.name}: its repository ships no predictions that we know of.")
     if not path.exists():
         raise UserError(f"There is no {path}: name the predictions that the repository of {chosen.name} ships.")
     if chosen.verdicts is not None:
-        return duel.told(chosen.verdicts(path))
+        return pairwise.told(chosen.verdicts(path))
     return summary.table({path.name: summary.summarise(chosen, chosen.rescore(path))})
 
 
 def run(chosen: Benchmark, args: argparse.Namespace) -> None:
     """Watch, ask, mark; leave the answers, the scores and a table."""
-    from streamingvlm.evaluation.harness import duel
+    from streamingvlm.evaluation.harness import pairwise
     from streamingvlm.evaluation.harness import run as harness
     from streamingvlm.evaluation.harness.answers import Answers
 
     job = prepare(chosen, args)
-    theirs, verdict = duel.opponent(args.against) if args.against else None, the_judge(args)
+    theirs, verdict = pairwise.opponent(args.against) if args.against else None, the_judge(args)
     items = job.items[: args.limit]
     found = harness.check(items, job.folder, lambda rows: progress.bar(rows, len(items), "videos", lambda row: row["video"]))
     print(f"{len(found.good)} of {len(items)} questions have a video to watch.", file=sys.stderr)
@@ -97,11 +97,11 @@ def run(chosen: Benchmark, args: argparse.Namespace) -> None:
         asked = harness.ask(chosen, found.good, way, answerer, answers, job.folder, found.lost, job.prompt)
         for _ in progress.bar(asked, len(found.good), f"{chosen.name}, {way}", lambda item: item.id):
             pass
-    fought = None
+    judged = None
     if theirs is not None:
         turns = [turn for item in found.good for turn in harness.turns(chosen, item, answers, STREAM)]
-        fought = duel.fight(turns, theirs, verdict, chosen.segment_s or duel.WHOLE_S, chosen.min_words, workers=8 if args.judge else 1)
-    print(report(job, found, answers, fought))
+        judged = pairwise.compare(turns, theirs, verdict, chosen.segment_s or pairwise.WHOLE_S, chosen.min_words, workers=8 if args.judge else 1)
+    print(report(job, found, answers, judged))
 
 
 def prepare(chosen: Benchmark, args: argparse.Namespace) -> Job:
@@ -159,9 +159,9 @@ def answerers(job: Job, items: list[Item], args: argparse.Namespace) -> dict[str
     return ways if args.no_baseline or any(item.kind == COMMENTARY for item in items) else ways | {LAST: LastFrames(vlm, job.cfg, job.letters)}
 
 
-def report(job: Job, found: Found, answers: Answers, fought: judge.Result | None) -> str:
+def report(job: Job, found: Found, answers: Answers, judged: judge.Result | None) -> str:
     """Write the scores beside the answers -> the table and what belongs beside it."""
-    from streamingvlm.evaluation.harness import duel, summary
+    from streamingvlm.evaluation.harness import pairwise, summary
     from streamingvlm.evaluation.harness import run as harness
 
     chosen, lost = job.benchmark, {item.id: (item, reason) for item, reason in found.lost}
@@ -170,14 +170,14 @@ def report(job: Job, found: Found, answers: Answers, fought: judge.Result | None
     wrong = {way: summary.with_lost(chosen, of, [item for item, _ in lost.values()]) for way, of in marks.items()} if lost else {}
     place = job.out.with_name(f"{job.out.stem}.scores.json")
     files.write_json({"settings": answers.settings, "revisions": answers.revisions, "hardware": machine.hardware()["text"],
-                      "own_rule": chosen.rule, "scores": scores, "win_rate": fought and fought.numbers(), "with_lost_as_wrong": wrong,
+                      "own_rule": chosen.rule, "scores": scores, "win_rate": judged and judged.numbers(), "with_lost_as_wrong": wrong,
                       "lost": [{"id": item.id, "video": item.video, "reason": reason} for item, reason in lost.values()]}, place)
     settings = ", ".join(f"{key} {value}" for key, value in answers.settings.items() if key not in (*HASHES, "benchmark"))
     counted = "; ".join(f"{way} {of['own'] or 0:.2f} own rule, {of['strict']:.2f} strict" for way, of in wrong.items())
     unjudged = [] if scores else ["Commentary is scored against another's: name it with --against."]
     return "\n".join([
         *([summary.table(scores), f"Own rule: {chosen.rule}. ±: standard error, clustered by video."] if scores else []),
-        *([duel.told(fought)] if fought else unjudged), f"{settings}; git {', '.join(answers.revisions)}.",
+        *([pairwise.told(judged)] if judged else unjudged), f"{settings}; git {', '.join(answers.revisions)}.",
         f"{len(lost)} questions could not be asked and are in no score above" + (f" (counted as wrong: {counted}):" if counted else "."),
         *(f"  {item.id}, {reason}" for item, reason in list(lost.values())[:NAMED]),
         *([f"  and {len(lost) - NAMED} more, in {place}"] if len(lost) > NAMED else []), f"Answers: {job.out}; scores: {place}."])

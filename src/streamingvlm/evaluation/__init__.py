@@ -1,6 +1,6 @@
-"""Who watches what (`runs`), who commentates better (`judge`), what is answered (`questions`; the public ones: `benchmarks`, asked and marked by
-`harness`), and what that says of the published claims (`claims`, the numbers it is given: `ledger_inputs`, its text: `ledger_text`). Knows no picture
-and no page.
+"""Who watches what (`runs`), who commentates better (`judge`), what is answered (`benchmarks`, the public ones; `harness` asks and marks them, and a
+world's own questions), and what that says of the published claims (`claims`, the numbers it is given: `ledger_inputs`, its text: `ledger_text`).
+Knows no picture and no page.
 
 Door: `runs.stream_row`, `judge.win_rate`, `benchmarks.get`, `claims.ledger`. `judge` follows the protocol of Inf-Streams-Eval, but has
 seen none of its data.

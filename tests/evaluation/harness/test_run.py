@@ -9,7 +9,7 @@ from video_files import make
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation.benchmarks import get
-from streamingvlm.evaluation.harness import duel, run, templates
+from streamingvlm.evaluation.harness import pairwise, run, templates
 from streamingvlm.evaluation.harness.answers import Answers
 from streamingvlm.evaluation.harness.protocol import COMMENTARY, YES_NO, Item, prompt
 from streamingvlm.evaluation.judge import by_score, similarity_score
@@ -132,22 +132,22 @@ def test_commentary_is_kept_and_judged_against_what_others_said(tmp_path):
     turns = [run.Turn(item, ours)]
     theirs = tmp_path / "theirs.jsonl"
     theirs.write_text(json.dumps({"video_id": "x", "event_id": 7, "begin": 0.0, "end": 10.0, "pred": "a cat"}))
-    result = duel.fight(turns, duel.opponent(theirs), by_score(similarity_score()))
-    assert result.win_rate == 1.0 and "Win rate 100.00% of 1 segments" in duel.told(result) and "0.0% of the pairs flip" in duel.told(result)
+    result = pairwise.compare(turns, pairwise.opponent(theirs), by_score(similarity_score()))
+    assert result.win_rate == 1.0 and "Win rate 100.00% of 1 segments" in pairwise.told(result) and "0.0% of the pairs flip" in pairwise.told(result)
     theirs.write_text(json.dumps({"way": "stream", "id": "x_7", "response": ours}))
-    assert duel.fight(turns, duel.opponent(theirs), by_score(similarity_score()), segment_s=5.0).count("tie") == 2
+    assert pairwise.compare(turns, pairwise.opponent(theirs), by_score(similarity_score()), segment_s=5.0).count("tie") == 2
     items = [{"end_time": k + 1, "response": "a"} for k in range(6)]
     theirs.write_text(json.dumps({"video": "v/x.mp4", "chunk_start": 0, "chunk_end": 6, "items": items}))
-    short = duel.fight(turns, duel.opponent(theirs), by_score(similarity_score()), segment_s=5.0)
+    short = pairwise.compare(turns, pairwise.opponent(theirs), by_score(similarity_score()), segment_s=5.0)
     assert (len(short.judged), short.skipped) == (1, 1), "they did not reach the end of the second segment"
-    assert duel.fight(turns, {}, by_score(similarity_score())).skipped == 1
+    assert pairwise.compare(turns, {}, by_score(similarity_score())).skipped == 1
 
 
 def test_a_word_belongs_to_the_second_in_which_it_ends():
     (item,) = commented()
     shown = []
     ours = json.dumps([[k, k + 1.0, f"word{k}"] for k in range(10)])
-    duel.fight([run.Turn(item, ours)], {"x_7": [(4.0, 5.0, "before"), (4.5, 5.01, "behind"), (9.0, 10.0, "last")]},
+    pairwise.compare([run.Turn(item, ours)], {"x_7": [(4.0, 5.0, "before"), (4.5, 5.01, "behind"), (9.0, 10.0, "last")]},
                lambda segment: shown.append(segment) or "tie", segment_s=5.0)
     assert [segment.b for segment in shown[::2]] == [("", "", "", "", "before"), ("behind", "", "", "", "last")]
     assert shown[0].a == tuple(f"word{k}" for k in range(5))
@@ -157,7 +157,7 @@ def test_a_word_belongs_to_the_second_in_which_it_ends():
 def test_what_is_no_commentary(content, tmp_path):
     (tmp_path / "x").write_text(content)
     with pytest.raises(UserError, match="holds no commentary"):
-        duel.opponent(tmp_path / "x")
+        pairwise.opponent(tmp_path / "x")
 
 
 # Templates

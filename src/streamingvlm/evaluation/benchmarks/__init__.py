@@ -13,7 +13,7 @@ To add a benchmark, write one file here:
    `strict` by `harness.extract`. Where all questions have options, `extract.by_letter(own)` is all of it.
 3. `BENCHMARKS = (Benchmark(name, about, needs, rule, read, mark, overall=...),)`, and where the benchmark has them `fill` (its own prompt text, from
    the user's copy), `follow_up` (a question that hangs on an answer), `rescore` (predictions that its repository ships).
-   Commentary has items of the kind COMMENTARY, each with its stream row, and is judged against another's (`harness.duel`).
+   Commentary has items of the kind COMMENTARY, each with its stream row, and is judged against another's (`harness.pairwise`).
 4. Its module into `MODULES` below, a JSON of cases beside the others in tests/evaluation/benchmarks/cases: answers, both scores, why.
 """
 

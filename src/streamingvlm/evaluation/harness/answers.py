@@ -31,7 +31,7 @@ class Answers:
         files.write_lines(lines if "settings" in lines[0] else [{"settings": settings}, *lines], path)
 
     def _whole_lines(self) -> list[dict]:
-        """The lines of the file; the last one is dropped where a kill left half of it. None where there is no file."""
+        """The lines of the file; the last one is dropped where a kill left half of it. Empty where there is no file."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:

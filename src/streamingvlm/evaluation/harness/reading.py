@@ -1,7 +1,7 @@
 """Published annotation files -> entries, and where a video is. A file that is not the published one: one sentence that names the missing field.
 
-    path, rows = entries(folder, ("ovo_bench_new.json", "data/ovo_bench_new.json"))
-    row.text("question"), row.number("realtime"), row.options("options")
+    for entry in entries(folder, ("ovo_bench_new.json", "data/ovo_bench_new.json")):
+        entry.text("question"), entry.number_of("realtime"), entry.options("options")
 """
 
 from __future__ import annotations

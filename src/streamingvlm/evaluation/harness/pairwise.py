@@ -1,7 +1,7 @@
 """Commentary is judged against somebody else's: what a benchmark's stretches of video were commented with, by us and by an opponent -> verdicts.
 
     pairs = [(row, ours, theirs), ...]           # chunk by chunk
-    result = fight(turns, opponent(path), judge, segment_s=100, min_words=200)
+    result = compare(turns, opponent(path), judge, segment_s=100, min_words=200)
 
 An opponent's file is one that another run left here, or what the benchmarks' repositories write: {video_id, event_id, pred} (LiveSports-3K-CC),
 {video, chunk_start, chunk_end, items: [{end_time, response}]} (Inf-Streams-Eval). A word belongs to the chunk in which it ends. A commentary without
@@ -29,7 +29,7 @@ def opponent(path: Path) -> dict[str, Said]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = [one for line in lines if (one := _said(line)) is not None]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} holds no commentary: name another run's answers, or the predictions of a benchmark's repository.") from None
+        found = []
     if not found:
         raise UserError(f"{path} holds no commentary: name another run's answers, or the predictions of a benchmark's repository.")
     return dict(found)
@@ -49,8 +49,8 @@ def own_words(response: str) -> Said:
     return [(float(start), float(end), str(text)) for start, end, text in json.loads(response)]
 
 
-def fight(turns: Sequence[Turn], theirs: Mapping[str, Said], verdict: judge.Judge, segment_s: float = WHOLE_S, min_words: int = 1,
-          workers: int = 1) -> judge.Result:
+def compare(turns: Sequence[Turn], theirs: Mapping[str, Said], verdict: judge.Judge, segment_s: float = WHOLE_S, min_words: int = 1,
+            workers: int = 1) -> judge.Result:
     """Us against them, in both orders. A stretch that they did not comment on is skipped, and counted."""
     pairs, missing = [], 0
     for turn in turns:
