@@ -31,7 +31,7 @@ import websockets
 
 from streamingvlm.base import files, machine
 
-START_S, BACK_S, ENOUGH = 120.0, 90.0, 3  # `ENOUGH`: new decisions of each camera that count as "it goes on"
+START_S, BACK_S, ENOUGH = 300.0, 120.0, 3  # `ENOUGH`: new decisions of each camera that count as "it goes on"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -139,6 +139,8 @@ async def run(folder: Path, cameras: int) -> dict:
     served, seen, rows = Served(folder, cameras), {"records": 0, "out_of_order": 0, "missed": 0, "newest": 0}, []
     try:
         started = await served.goes_on(START_S)
+        if started is None:
+            raise SystemExit(f"The service did not start: {(folder / 'log.txt').read_text()[-500:]}")
         listening = asyncio.create_task(listen(served.address, seen))
         for victim in served.below():
             rows.append(await killed(served, victim))

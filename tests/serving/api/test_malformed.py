@@ -51,7 +51,7 @@ async def told(port: int, *said: bytes, seconds: float = 10.0, ends: bool = True
             if ends:
                 writer.write_eof()
             return await reader.read()
-    except (ConnectionError, BrokenPipeError):
+    except OSError:  # it was let go while it still spoke
         return b""
     finally:
         writer.transport.abort()
@@ -134,7 +134,7 @@ def test_a_crowd_that_does_not_read_costs_no_memory_and_leaves_nothing_behind():
             await until(lambda: len(service.results.depths()) == CROWD)
             grown = []
             tracemalloc.start()
-            for frames in (range(300), range(300, 600), range(600, 900)):
+            for frames in (range(100), range(100, 200), range(200, 300)):
                 for number in frames:
                     service.results.publish(long | {"frame": number})
                     if number % 50 == 49:
