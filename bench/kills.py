@@ -1,11 +1,11 @@
-"""kill -9 of every process of a running service, one after the other, the last of them the service itself: is each frame accounted for, are results in
-order, does it go on? Measures; asserts nothing.
+"""kill -9 of every process of a running service, one after the other, the last of them the service itself: is each frame accounted for, are
+results in order, does it go on? Measures; asserts nothing.
 
     python bench/kills.py --cameras 3 --out reports/bench/kills.json
 
-The service is `streamingvlm serve` over the made-up city, with a store, and is looked at from outside: its own API, its WebSocket, the processes below
-it. What a process was is told by who is missing in `/api/stats`. Behind the service's own end its workers must be gone, and a second service on the same
-store must go on behind the first one's numbers.
+The service is `streamingvlm serve` over the made-up city, with a store, and is looked at from outside: its own API, its WebSocket, the processes
+below it. What a process was is told by who is missing in `/api/stats`. Behind the service's own end its workers must be gone, and a second service
+on the same store must go on behind the first one's numbers.
 """
 
 from __future__ import annotations

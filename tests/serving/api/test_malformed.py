@@ -1,4 +1,4 @@
-"""Whoever speaks no protocol, half of one, or one that is broken: connections end in time, memory stays, nobody else notices, and nothing is let in."""
+"""Who speaks no protocol, half of one, or a broken one: connections end in time, memory stays, nobody else notices, and nothing is let in."""
 
 from __future__ import annotations
 
