@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab sweep doctor bench conformance city-full city-base real-lm real-eyes pretrain lint lock clean
+.PHONY: help repro test lab sweep doctor bench conformance fuzz city-full city-base real-lm real-eyes pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -96,6 +96,10 @@ bench: $(STAMP)  ## measure speed on this machine, some 7 minutes (ARGS=--int8, 
 
 conformance: $(STAMP)  ## replay the recorded runs of the released code, half a minute; the ledger's claim P0 reads what it leaves
 	@$(PY) bench/conformance.py $(filter-out %/meta.json,$(wildcard tests/data/golden/*.json)) --save reports/reference/conformance.json $(ARGS)
+
+EXAMPLES ?= 300
+fuzz: $(STAMP)  ## so many new requests of each operation and broken messages at the service's doors, minutes (EXAMPLES=2000: longer)
+	@$(PY) -m pytest -n 0 tests/serving/api/test_fuzz.py tests/serving/api/test_malformed.py --examples $(EXAMPLES) $(ARGS)
 
 CITY_FULL ?= artifacts/city-full
 city-full: $(STAMP)  ## render 1.5 h of city and 1 h of sport, 1080p30 with labels: hours and gigabytes (ARGS="--seconds 4" for a share)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from streamingvlm.models.qwen25.vlm import VLM
 
 
+def pytest_addoption(parser):
+    parser.addoption("--examples", type=int, default=0, help="requests of each operation and message that fuzzing makes, new ones each time")
+
+
 def pytest_configure(config):
     """Whoever runs tests here, and the worker processes that they start, are forked from an interpreter that is warm.
 

@@ -45,7 +45,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.is_alive()
+        """By its pipe: of a process whose fork server was killed, the system tells us nothing, and it goes on."""
+        return self.connection is not None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin, or begin anew."""

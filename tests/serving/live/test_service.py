@@ -29,6 +29,7 @@ from streamingvlm.media.sources import pattern, rtsp_server
 from streamingvlm.media.sources.rtp import Encoded
 from streamingvlm.models.multicamera.network import Knobs, Network
 from streamingvlm.serving import cameras
+from streamingvlm.serving.api import described
 from streamingvlm.serving.api.app import application
 from streamingvlm.serving.api.listen import listening
 from streamingvlm.serving.api.telemetry import Telemetry
@@ -112,6 +113,8 @@ def test_cameras_are_decided_and_a_dead_one_holds_up_nobody(running):
     assert (here["state"], here["width"], here["height"]) == ("live", 96, 64) and here["latency_ms"]["p50"] > 0
     assert running.row("a")["frames"]["dropped"].get("subsampled", 0) > 0  # 8 a second, analysed at 4
     assert running.balanced()
+    described.Stats.model_validate(running.call(running.service.stats))
+    assert all(described.CameraRow.model_validate(row).id for row in running.call(running.service.cameras)), "as the API's description says"
 
 
 def test_a_file_loses_no_frame(running):
@@ -125,6 +128,7 @@ def test_results_come_in_order_and_say_what_was_dropped(running):
     for stream in ("a", "b", "film"):
         mine = [record for record in records if record["stream"] == stream]
         assert [record["frame"] for record in mine] == sorted({record["frame"] for record in mine})
+    described.Results.model_validate({"records": running.call(running.service.results.since, 0)[0], "missed": 0, "newest": 0})
     last = mine[-1]
     assert set(last["anomalies"]) == set(ANOMALIES) and last["ms"]["release"] >= last["ms"]["wait"] and last["captured_by"] == "receiver"
     assert sum(sum(record["dropped_before"].values()) for record in mine) >= 11

@@ -21,7 +21,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.serving.access.door import Door
 from streamingvlm.serving.access.gate import Denied, Gate
 from streamingvlm.serving.access.sources import Refused
-from streamingvlm.serving.api import guard, parameters, routes, sockets, whip
+from streamingvlm.serving.api import described, guard, parameters, routes, sockets, whip
 from streamingvlm.serving.api.telemetry import Telemetry
 from streamingvlm.serving.service import Busy, Conflict, NotFound, Service
 
@@ -31,7 +31,8 @@ PAGE = resources.files("streamingvlm.serving") / "page"
 
 def application(service: Service, gate: Gate | None = None) -> FastAPI:
     """All doors of HTTP to this service. `gate`: who may come in; none: whoever is on this machine."""
-    app = FastAPI(title="StreamingVLM", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app = FastAPI(title="StreamingVLM", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json",
+                  responses=described.WRONG)
     app.state.gate = gate
     app.state.telemetry = Telemetry(service)
     for part in (routes, whip, sockets):

@@ -16,11 +16,46 @@ from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from streamingvlm.base.errors import UserError
 
 MOST = 500  # connections: fewer than a process may have files open
+ASK_S = 20.0  # from a connection, or the first of a request, to the last byte of its body
 PING_S = 20.0  # a WebSocket whose other end is gone without a word is closed after two of these
+
+
+class _Patient(H11Protocol):
+    """HTTP by h11, which limits how long a request's head may be, and with an end to patience: a connection that begins a request, or its body, and
+    does not go on is closed, or a few hundred of them would keep everybody else out."""
+
+    _over: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._look()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._over:
+            self._over.cancel()
+
+    def _look(self) -> None:
+        asked = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        if asked and self._over:
+            self._over.cancel()
+            self._over = None
+        elif not asked and not self._over:
+            self._over = self.loop.call_later(ASK_S, self._close)
+
+    def _close(self) -> None:
+        self._over = None
+        if self.transport.get_protocol() is self:  # else it is a WebSocket by now
+            self.transport.close()
 
 
 @dataclass(frozen=True)
@@ -66,7 +101,7 @@ async def listening(app: ASGIApp, host: str, port: int, tls: Tls | None = None, 
     taken."""
     door = bound(host, port)
     logging.getLogger("uvicorn.error").addFilter(_fit_for_a_log)  # once, however often it is said
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=2,
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, http=_Patient, lifespan="off", timeout_graceful_shutdown=2,
                             ws_ping_interval=PING_S, ws_ping_timeout=PING_S, ws_max_size=64 * 1024, ws_max_queue=4, ws_per_message_deflate=False,
                             h11_max_incomplete_event_size=32 * 1024, limit_concurrency=MOST,
                             proxy_headers=bool(proxy), forwarded_allow_ips=proxy or None,

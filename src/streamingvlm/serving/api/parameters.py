@@ -34,8 +34,9 @@ def _finite(number: float) -> float:
     return number
 
 
-Names = Annotated[str, Field(max_length=4000), AfterValidator(_names)]
-Types = Annotated[str, Field(max_length=100), AfterValidator(_types)]
+# The patterns are for the description; the validators say what is wrong in a sentence.
+Names = Annotated[str, Field(max_length=4000, json_schema_extra={"pattern": "^[^,]+(,[^,]+)*$"}), AfterValidator(_names)]
+Types = Annotated[str, Field(max_length=100, json_schema_extra={"pattern": "^({0})(,({0}))*$".format("|".join(TYPES))}), AfterValidator(_types)]
 Moment = Annotated[float, AfterValidator(_finite)]
 Seq = Annotated[int, Field(ge=0, lt=2**53)]
 

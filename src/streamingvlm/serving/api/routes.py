@@ -10,10 +10,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import SkipValidation
 from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.api.described import METRICS, Alarm, Answer, CameraRow, Erased, Health, History, Jpeg, Results, Stats, answers
 from streamingvlm.serving.api.parameters import AlarmsQuery, Asked, AuditQuery, EraseQuery, HistoryQuery, ResultsQuery, chosen, reachable
+from streamingvlm.serving.cameras import Camera
 from streamingvlm.serving.privacy.redactor import jpeg_of
 from streamingvlm.serving.service import NotFound, Service
 
@@ -35,7 +38,7 @@ async def page() -> Response:
     return FileResponse(str(found))
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_model=None, responses=answers(Health))
 async def health(request: Request) -> Response:
     """200 while decisions can be made; what each camera does is told either way."""
     service = of(request)
@@ -46,21 +49,23 @@ async def health(request: Request) -> Response:
     return JSONResponse({"error": "The analytics process is not running: no camera gets decisions until it is back.", "cameras": states}, 503)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=METRICS)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     text, kind = request.app.state.telemetry.text(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": kind})
 
 
-@router.get("/api/cameras")
+@router.get("/api/cameras", response_model=None, responses=answers(list[CameraRow]))
 async def cameras(request: Request) -> list[dict]:
     return of(request).cameras()
 
 
-@router.post("/api/cameras", status_code=201)
-async def add(request: Request, camera: Annotated[dict, Body()]) -> dict:
-    """Watch one more camera: {"name", "url", …} as in cameras.yaml."""
+@router.post("/api/cameras", status_code=201, response_model=None, responses=answers(CameraRow, 201))
+async def add(request: Request, camera: Annotated[SkipValidation[Camera], Body()]) -> dict:
+    """Watch one more camera, as in cameras.yaml. The service checks it: its sentences hide what may be a password."""
+    if not isinstance(camera, dict):
+        raise UserError("The request's body is no JSON object.")
     return await of(request).add(camera)
 
 
@@ -69,7 +74,7 @@ async def remove(request: Request, name: str) -> None:
     await of(request).remove(name)
 
 
-@router.get("/api/cameras/{name}/picture.jpg")
+@router.get("/api/cameras/{name}/picture.jpg", response_class=Jpeg)
 async def picture(request: Request, name: str) -> Response:
     """The newest preview."""
     service = of(request)
@@ -84,13 +89,13 @@ async def picture(request: Request, name: str) -> Response:
     return Response(jpeg_of(redacted), media_type="image/jpeg", headers=JPEG | {"X-Frame": str(stamp["frame"])})
 
 
-@router.post("/api/cameras/{name}/ask")
+@router.post("/api/cameras/{name}/ask", response_model=None, responses=answers(Answer))
 async def ask(request: Request, name: str, question: Asked) -> dict:
     """Ask the commentator about a camera: {"question", "options"?} -> {"text", "at_s", "ms", …}. The commentary goes on as if nobody had."""
     return await of(request).ask(name, question.question, tuple(question.options))
 
 
-@router.get("/api/results")
+@router.get("/api/results", response_model=None, responses=answers(Results))
 async def results(request: Request, query: Annotated[ResultsQuery, Query()]) -> Response:
     """Newest records behind `since`: {"records", "missed": records that are kept no longer, "newest": the newest number there is}."""
     service = of(request)
@@ -102,7 +107,7 @@ async def results(request: Request, query: Annotated[ResultsQuery, Query()]) -> 
     return Response(f'{{"records":[{said}],"missed":{missed},"newest":{newest}}}', media_type="application/json")
 
 
-@router.get("/api/alarms")
+@router.get("/api/alarms", response_model=None, responses=answers(list[Alarm]))
 async def alarms(request: Request, query: Annotated[AlarmsQuery, Query()]) -> list[dict]:
     """The newest alarms, newest first."""
     service, streams = of(request), query.stream.split(",") if query.stream else None
@@ -113,7 +118,7 @@ async def alarms(request: Request, query: Annotated[AlarmsQuery, Query()]) -> li
     return [found[seq] for seq in sorted(found, reverse=True)[: query.limit]]
 
 
-@router.get("/api/alarms/{name}.jpg")
+@router.get("/api/alarms/{name}.jpg", response_class=Jpeg)
 async def alarm_picture(request: Request, name: str) -> Response:
     service = of(request)
     redacted = service.results.picture(name)
@@ -124,12 +129,12 @@ async def alarm_picture(request: Request, name: str) -> Response:
     return Response(jpeg_of(redacted), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400, immutable"})
 
 
-@router.get("/api/stats")
+@router.get("/api/stats", response_model=None, responses=answers(Stats))
 async def stats(request: Request) -> dict:
     return of(request).stats()
 
 
-@router.get("/api/history")
+@router.get("/api/history", response_model=None, responses=answers(History))
 async def history(request: Request, query: Annotated[HistoryQuery, Query()]) -> dict:
     """What was stored between `from` and `to` (seconds since 1970), oldest first."""
     service = of(request)
@@ -139,7 +144,7 @@ async def history(request: Request, query: Annotated[HistoryQuery, Query()]) -> 
     return {"records": await _stored(service.store.records, streams, types, query.start, query.end, query.limit, False)}
 
 
-@router.delete("/api/records")
+@router.delete("/api/records", response_model=None, responses=answers(Erased))
 async def erase(request: Request, query: Annotated[EraseQuery, Query()]) -> dict:
     """Delete for good what is stored, and kept here, of some cameras or of some time: {"deleted": records that were stored}."""
     service, streams = of(request), query.stream.split(",") if query.stream else None

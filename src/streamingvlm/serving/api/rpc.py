@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from streamingvlm.base.errors import UserError
@@ -83,6 +84,8 @@ async def _said(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
     except UserError as error:
         code = next((code for kind, code in CODES.items() if isinstance(error, kind)), grpc.StatusCode.INVALID_ARGUMENT)
         await context.abort(code, str(error))
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "A message is none of this method's: see streamingvlm.proto.")
     except (grpc.aio.AbortError, grpc.aio.UsageError):
         raise
     except Exception:

@@ -7,11 +7,12 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.serving.api.described import SDP_BODY, Sdp
 
 router = APIRouter(prefix="/whip")
 
 
-@router.post("/{name}", status_code=201)
+@router.post("/{name}", status_code=201, response_class=Sdp, openapi_extra=SDP_BODY)
 async def offer(request: Request, name: str) -> Response:
     """An SDP offer -> 201, its answer, and where the session is."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
