@@ -32,6 +32,8 @@ def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
     ({"camera": []}, "unknown key `camera`"),
     ({"cameras": [{"name": "a", "url": URL}, {"name": "a", "url": URL}]}, "two cameras are called 'a'"),
     ({"cameras": [{"name": "a", "url": URL, "dealy_s": 1}]}, "unknown key `cameras.0.dealy_s`"),
+    ({"cameras": [{"name": "a", "url": URL, "privacy": {"hid": 1}}]}, "unknown key `cameras.0.privacy.hid`; there are hide, hold_s"),
+    ({"service": {"access": {"token": "a"}}}, "unknown key `service.access.token`; there are tokens, certificate"),
     ({"cameras": [{"name": "a"}]}, "`cameras.0.url` is missing"),
     ({"cameras": [{"name": "../a", "url": URL}]}, "a letter or a digit"),
     ({"cameras": [{"name": "a", "url": URL, "delay_s": 3}]}, "less than or equal to 2"),

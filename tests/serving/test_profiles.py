@@ -23,6 +23,11 @@ def test_the_file_has_the_last_word(tmp_path):
     told = {"service": {"budget_ms": 99}, "cameras": [{"name": "gate", "url": "push:", "fps": 2}, {"name": "yard", "url": "push:"}]}
     settings = parse(profiles.under(told, profiles.named("edge")))
     assert settings.service.budget_ms == 99 and settings.service.batch == 4 and [camera.fps for camera in settings.cameras] == [2, 4]
+    strict = {"camera": {"privacy": {"hide": "everything"}}, "service": {"access": {"burst": 7}}}
+    told = {"service": {"access": {"per_s": 9}}, "cameras": [{"name": "gate", "url": "push:", "privacy": {"hold_s": 2}}]}
+    settings = parse(profiles.under(told, strict))
+    assert settings.cameras[0].privacy.hide == "everything" and settings.cameras[0].privacy.hold_s == 2, "one key of a section says nothing of others"
+    assert (settings.service.access.burst, settings.service.access.per_s) == (7, 9)
     (tmp_path / "mine.yaml").write_text("camera: {fps: 1}\n")
     assert profiles.named(str(tmp_path / "mine.yaml")) == {"camera": {"fps": 1}}
     (tmp_path / "wrong.yaml").write_text("cameras: []\n")

@@ -111,6 +111,9 @@ class Settings(BaseModel):
     cameras: tuple[Camera, ...] = ()
 
 
+SECTIONS = {"service": Service, "cameras": Camera, "access": Access, "privacy": Privacy, "keep": Keeping}
+
+
 def load(path: Path) -> Settings:
     """Read and check a file. UserError, in one sentence, for anything that is wrong with it."""
     told = read_yaml(path)
@@ -176,7 +179,8 @@ def _sentence(error: ValidationError, told: dict) -> str:
     first = error.errors(include_url=False)[0]
     where = "`" + ".".join(str(part) for part in first["loc"]) + "`"
     if first["type"] == "extra_forbidden":
-        kind = {"service": Service, "cameras": Camera}.get(str(first["loc"][0]), Camera if "url" in told else Settings)
+        sections = [part for part in first["loc"][:-1] if isinstance(part, str)]
+        kind = SECTIONS[sections[-1]] if sections else Camera if "url" in told else Settings
         return f"unknown key {where}; there are {', '.join(kind.model_fields)}."
     if first["type"] == "missing":
         return f"{where} is missing."

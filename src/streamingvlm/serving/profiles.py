@@ -11,7 +11,7 @@ from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
-from streamingvlm.serving.cameras import read_yaml
+from streamingvlm.serving.cameras import merged, read_yaml
 
 FOLDER = "configs/profiles"
 
@@ -35,6 +35,6 @@ def under(told: object, profile: dict) -> object:
     """What a cameras.yaml says, and where it says nothing what the profile says. What is no cameras.yaml stays as it is: `parse` says so."""
     if not isinstance(told, dict) or not isinstance(told.get("service", {}), dict) or not isinstance(told.get("cameras", []), list):
         return told
-    service = profile.get("service", {}) | (told.get("service") or {})
-    cameras = [profile.get("camera", {}) | camera if isinstance(camera, dict) else camera for camera in told.get("cameras") or []]
+    service = merged(profile.get("service", {}), told.get("service") or {})
+    cameras = [merged(profile.get("camera", {}), camera) if isinstance(camera, dict) else camera for camera in told.get("cameras") or []]
     return told | {"service": service, "cameras": cameras}
