@@ -1,6 +1,6 @@
 """Several replicas in the place of the model's one process: the same messages in and out (`live.analysis`), so the decider drives it as it is.
 
-    fleet = Fleet(make, pools, on_message, on_gone); fleet.start(loop); fleet.send(("run", 7, [(stamp, pool, slot)])); await fleet.stop()
+    fleet = Fleet(make, pools, on_message); fleet.start(loop); fleet.send(("run", 7, [(stamp, pool, slot)])); await fleet.stop()
 
 A stream has one home. A batch goes in parts to its streams' homes, and its answers come together. Between batches streams move: to a replica that is
 new, or from one that goes, with all that is known of them. A replica that died takes that with it: its part of the batch is decided by others, from a
@@ -10,6 +10,7 @@ fresh start (`lost` counts those streams), and frames that grow old meanwhile ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -42,7 +43,7 @@ class Far(Protocol):
 
 
 class Fleet:
-    """`make(name)` starts a replica. `on_message` as for `processes.Worker`; there is no `on_gone`: it mends itself."""
+    """`make(name)` starts a replica. `on_message` as for `processes.Worker`; nobody need hear that one is gone: it mends itself."""
 
     def __init__(self, make: Callable[[str], Awaitable[Far]], pools: Sequence[Slots], on_message: Callable[[tuple], None],
                  knobs: Knobs | None = None):
@@ -51,7 +52,7 @@ class Fleet:
         self.homes: dict[str, str] = {}
         self.wanted, self.memory, self.names = self.knobs.minimum, Memory(), itertools.count()
         self.deaths = self.lost = self.moved = 0
-        self.queued = 0  # frames that wait, as the newest batch found them
+        self.queued = 0  # frames that wait, as the scheduler last said
         self.lateness: deque[tuple[float, float]] = deque(maxlen=RECENT)  # (now, ms)
         self.turn = asyncio.Lock()  # of batches and moves
         self.tasks: set[asyncio.Task] = set()
@@ -76,11 +77,15 @@ class Fleet:
             self._task(self._forget(message[1]))
         return True
 
+    def watch(self, waiting: int, late_ms: Sequence[float]) -> None:
+        self.queued = waiting
+        self.lateness.extend((time.monotonic(), ms) for ms in late_ms)
+
     async def stop(self) -> None:
         self.stopped = True
-        for task in self.tasks:
+        for task in (tasks := list(self.tasks)):
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(far.stop() for far in self.replicas.values()), return_exceptions=True)
         self.replicas.clear()
 
@@ -155,11 +160,9 @@ class Fleet:
         except ConnectionError:
             return  # its streams have new homes already
         self.homes[stream] = to
-        try:
+        with contextlib.suppress(ConnectionError):  # then both are without it
             await self._call(to, "take", stream, told)
             self.moved += 1
-        except ConnectionError:  # both are without it now
-            pass
 
     async def _run(self, batch: int, frames: list[Frame]) -> None:
         begun = time.perf_counter()
@@ -180,17 +183,13 @@ class Fleet:
                         left += part
                     else:
                         answers |= {frame.stamp.stream: answer for frame, answer in zip(part, result[0], strict=True)}
-        now = time.time()
-        self.lateness.extend((time.monotonic(), (now - frame.stamp.received_at) * 1e3) for frame in frames)
         self.on_message(("done", batch, [answers[frame.stamp.stream] for frame in frames], (time.perf_counter() - begun) * 1e3))
 
     async def _forget(self, stream: str) -> None:
         async with self.turn:
             if name := self.homes.pop(stream, None):
-                try:
+                with contextlib.suppress(ConnectionError):
                     await self._call(name, "forget", stream)
-                except ConnectionError:
-                    pass
 
     async def _call(self, name: str, method: str, *arguments):
         """ConnectionError where the replica is gone, which is then known."""
