@@ -24,6 +24,7 @@ RULES = dict.fromkeys(ANOMALIES, Rule(0.5, 0.5))
 
 @pytest.fixture(scope="module", params=["answer", "others"])
 def network(request):
+    torch.set_num_threads(1)
     torch.manual_seed(3)
     return Network(Knobs(memory=MemoryKnobs(holds=request.param)))
 
