@@ -1,5 +1,6 @@
 """How many replicas: within the limits, back to the least, and calm in an hour of noise."""
 
+import itertools
 import math
 import random
 
@@ -70,6 +71,6 @@ def test_an_hour_of_noise(seed):
     wanted, needed = hour(seed)
     near = sum(abs(a - b) <= 1 for a, b in zip(wanted, needed, strict=True)) / len(wanted)
     assert near >= 0.95
-    turns = [b - a for a, b in zip(wanted, wanted[1:], strict=False) if a != b]
-    reversals = sum(a * b < 0 for a, b in zip(turns, turns[1:], strict=False))
+    turns = [b - a for a, b in itertools.pairwise(wanted) if a != b]
+    reversals = sum(a * b < 0 for a, b in itertools.pairwise(turns))
     assert reversals <= 5, turns  # the wave turns four times in the hour, once more for its beginning

@@ -1,4 +1,4 @@
-"""One replica: a model, perhaps a commentator, and the streams that live here. What it knows of a stream it can hand over, and another goes on exactly.
+"""One replica: a model, perhaps a commentator, and the streams that live here. What it knows of a stream it can hand over; another goes on exactly.
 
     replica = Replica(folder, precision="float32"); answers, ms = replica.decide([Frame(...)])
     other.take("gate", replica.hand_over("gate"))
