@@ -117,6 +117,8 @@ def parser() -> Parser:
     serve.add_argument("--learned", type=Path, metavar="FOLDER", help="with --eyes: what `streamingvlm learn` wrote, to be told what is unusual")
     serve.add_argument("--cameras", type=int, metavar="N", default=8, help="with --demo: how many cameras, 2 to 32 (default: 8)")
     serve.add_argument("--profile", metavar="NAME", help="edge, workstation or cloud (configs/profiles), or a file: what CAMERAS does not say itself")
+    serve.add_argument("--engine", choices=("processes", "ray"), default="processes",
+                       help="where the model runs: one process here (the default), or replicas on Ray Serve, as many as the streams need (an extra)")
     serve.add_argument("--host", metavar="NAME", help="where to listen (default: 127.0.0.1, this machine alone)")
     serve.add_argument("--port", type=int, metavar="N", help="of the page; 0: any that is free (default: 8090)")
     serve.add_argument("--seconds", type=float, metavar="N", help="end after so long (default: when told to)")

@@ -45,6 +45,10 @@ def serve(args: argparse.Namespace) -> None:
         changes |= {"model": str(_eyes(args.eyes)), "commentary": False}
     settings = settings.model_copy(update={"service": settings.service.model_copy(update=changes)})
     required(settings.service)
+    if args.engine == "ray":
+        from streamingvlm.serving.replicas import on_ray
+
+        on_ray.installed()
     asyncio.run(_run(settings, args))
 
 
@@ -70,7 +74,9 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
         if store := _store(service.store, service.keep_s):
             stack.push_async_callback(asyncio.to_thread, store.close)
         recorder = stack.enter_context(Recorder(args.record)) if args.record else None
-        running = Service(service, _folder(service.model, MODEL), _commentator(service.commentator), store, recorder=recorder)
+        model = _folder(service.model, MODEL)
+        engine = await _engine(stack, args.engine, service, model)
+        running = Service(service, model, _commentator(service.commentator), store, recorder=recorder, engine=engine)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
@@ -86,6 +92,22 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), args.seconds)
         print("Ending.", file=sys.stderr)
+
+
+async def _engine(stack: contextlib.AsyncExitStack, name: str, service, model: Path):
+    """What runs the model: None, one process of this machine; or replicas on Ray Serve."""
+    if name != "ray":
+        return None
+    from functools import partial
+
+    from streamingvlm.serving.replicas.fleet import Fleet
+    from streamingvlm.serving.replicas.on_ray import Cluster, ReplicaOf
+    from streamingvlm.serving.replicas.policy import Knobs
+
+    print("Starting Ray Serve, some 30 s", file=sys.stderr, flush=True)
+    cluster = await asyncio.to_thread(Cluster, ReplicaOf(model.resolve(), service.precision, service.learned))
+    stack.push_async_callback(asyncio.to_thread, cluster.close)
+    return partial(Fleet, cluster, knobs=Knobs(budget_ms=service.budget_ms))
 
 
 async def _doors(stack: contextlib.AsyncExitStack, running, service, gate, tls) -> tuple[str, str]:

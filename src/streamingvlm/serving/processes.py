@@ -13,7 +13,7 @@ import asyncio
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 
@@ -68,6 +68,9 @@ class Worker:
         except (OSError, ValueError):  # it has gone; `_readable` will say so
             pass
         return False
+
+    def watch(self, waiting: int, late_ms: Sequence[float]) -> None:
+        """Frames that wait, and how late those of a batch were: one process can do nothing about it, `replicas.fleet` can."""
 
     async def stop(self) -> None:
         """Ask it to end, and see to it that it does."""

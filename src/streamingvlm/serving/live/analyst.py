@@ -146,6 +146,26 @@ class Analyst:
         for name in LATCHED:
             setattr(kept.latch, name, tensors[f"latch.{name}"].numpy())
 
+    def hand_over(self, stream: str) -> dict:
+        """All that is known of a stream, with what it waits for from a look, for another analyst to `take_over`; the stream stays."""
+        kept, gathering = self.streams[stream], self.gathering
+        waits = {name: getattr(kept, name) for name in ("born", "brought")}
+        waits |= {name: told and (told.people, told.scene, told.present) for name, told in (("told", kept.told), ("shown", kept.shown))}
+        clock = {"next_at": gathering.next_at, "since": gathering.since, "last": gathering.last.get(stream), "waiting": gathering.waiting.get(stream)}
+        return {"tensors": self.save(stream), "epoch": kept.epoch, "waits": waits, "clock": clock}
+
+    def take_over(self, stream: str, told: Mapping) -> None:
+        """Go on with what `hand_over` told. Where others are already, its looks are theirs from now on."""
+        self.restore(stream, told["tensors"], told["epoch"])
+        kept, gathering, clock = self.streams[stream], self.gathering, told["clock"]
+        kept.born, kept.brought = told["waits"]["born"], told["waits"]["brought"]
+        kept.told, kept.shown = (parts and Told(*parts) for parts in (told["waits"]["told"], told["waits"]["shown"]))
+        if gathering.next_at is None:
+            gathering.next_at, gathering.since = clock["next_at"], clock["since"]
+        for kind in ("last", "waiting"):
+            if clock[kind] is not None:
+                getattr(gathering, kind)[stream] = clock[kind]
+
     def _stream(self, frame: Frame) -> _Stream:
         """A stream's own, begun anew with each of its connections: what was seen before a gap says nothing of now."""
         stamp = frame.stamp

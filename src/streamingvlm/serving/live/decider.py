@@ -55,14 +55,18 @@ class Told:
     covered: Callable[[str, dict[str, float]], None]
 
 
+Engine = Callable[[Sequence[Slots], Callable[[tuple], None]], Worker]  # or what sends and takes a worker's messages
+
+
 class Decider:
     """`record`: is handed a row for everything that happens, so that a run can be told again (`serving.schedule.replay`). `largest`: streams in a
-    batch, at most."""
+    batch, at most. `engine(pools, on_message)`: what runs the model in the place of one process of this machine."""
 
     def __init__(self, model: Path, pools: Sequence[Slots], told: Told, record: Callable[[Row], None] = lambda row: None, largest: int = LARGEST,
-                 precision: str = "float32", learned: str = ""):
+                 precision: str = "float32", learned: str = "", engine: Engine | None = None):
         self.pools, self.told, self.record, self.largest = pools, told, record, largest
-        self.worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (model, pools, precision, learned), self._message, self._gone)
+        self.worker = engine(pools, self._message) if engine else Worker(
+            "analysis", "streamingvlm.serving.live.analysis:work", (model, pools, precision, learned), self._message, self._gone)
         self.scheduler: Scheduler | None = None
         self.curve: dict[int, float] = {}  # as the model's process measured it
         self.ready: asyncio.Future | None = None
@@ -200,6 +204,7 @@ class Decider:
         took_ms = max((now - begun) * 1e3, run_ms)
         self.record(Ran(len(frames), took_ms, now))
         self.drive(events.BatchDone(batch, took_ms))  # the next batch runs while this one is told of
+        self.worker.watch(len(self.flying), [(now - here.released_at) * 1e3 for here in landed])
         for here, answer in zip(landed, answers, strict=True):
             self._cover(here, now)
             ms = {"wait": (begun - here.released_at) * 1e3} | _late_ms(now, here.released_at, here.stamp.captured_at)

@@ -27,7 +27,7 @@ from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.camera import Latency, Watched
-from streamingvlm.serving.live.decider import Decider, Told
+from streamingvlm.serving.live.decider import Decider, Engine, Told
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
 from streamingvlm.serving.privacy.redactor import Redacted
@@ -43,10 +43,10 @@ STILL_S = 0.5  # that an alarm waits for its picture, at most
 
 class Service:
     """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme.
-    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`."""
+    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`. `engine`: see `decider`."""
 
     def __init__(self, settings: config.Service, model: Path, commentator: Path | None = None, store: Store | None = None,
-                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None):
+                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None, engine: Engine | None = None):
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
         self.policies: dict[str, dict] = {}  # what of a name's pictures is hidden and how long they stay, where that was ever said
@@ -56,7 +56,7 @@ class Service:
         self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
         self.recorder = recorder
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
-                               settings.batch, settings.precision, settings.learned)
+                               settings.batch, settings.precision, settings.learned, engine)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
         self.tasks: set[asyncio.Task] = set()
         self.begun = time.monotonic()
