@@ -14,7 +14,7 @@ ARGS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help repro test lab sweep doctor bench conformance fuzz city-full city-base real-lm real-eyes pretrain lint lock clean
+.PHONY: help repro test test-ray lab sweep doctor bench conformance fuzz city-full city-base real-lm real-eyes pretrain lint lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -98,6 +98,10 @@ conformance: $(STAMP)  ## replay the recorded runs of the released code, half a 
 	@$(PY) bench/conformance.py $(filter-out %/meta.json,$(wildcard tests/data/golden/*.json)) --save reports/reference/conformance.json $(ARGS)
 
 EXAMPLES ?= 300
+test-ray: $(STAMP)  ## installs Ray Serve into .venv (280 MB) and tests the replicas on it, in its local testing mode
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	@$(PY) -m pytest -n 0 tests/serving/replicas $(ARGS)
+
 fuzz: $(STAMP)  ## so many new requests of each operation and broken messages at the service's doors, minutes (EXAMPLES=2000: longer)
 	@$(PY) -m pytest -n 0 tests/serving/api/test_fuzz.py tests/serving/api/test_malformed.py --examples $(EXAMPLES) $(ARGS)
 

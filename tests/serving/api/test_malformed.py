@@ -20,7 +20,7 @@ from streamingvlm.serving.results import Results
 SHAKE = (b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
          b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED,
-           grpc.StatusCode.RESOURCE_EXHAUSTED}
+           grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN}  # UNKNOWN: grpcio's own for bytes that are no message
 METHODS = ("/streamingvlm.v1.Analytics/Analyse", "/streamingvlm.v1.Analytics/Watch", "/streamingvlm.v1.Analytics/Cameras")
 CROWD = 200
 

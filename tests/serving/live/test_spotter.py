@@ -18,6 +18,7 @@ def frames(count: int) -> list[Frame]:
 
 def test_boxes_are_shares_and_the_unsure_are_left_out():
     spotter = Spotter.__new__(Spotter)
+    spotter.usual = None
     spotter.eyes = lambda pictures: [Things(np.float32([[30, 60, 150, 300], [0, 0, 9, 9]]), np.float32([0.9, 0.2]), np.array([0, 0]))
                                      for _ in pictures]
     first, second = spotter.decide(frames(2))

@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from streamingvlm.serving.cameras import Camera

@@ -37,7 +37,7 @@ from streamingvlm.serving.service import Busy, Conflict, NotFound
 from streamingvlm.serving.store import Store
 
 log = logging.getLogger(__name__)
-READY_S = 60.0  # for the model to be loaded
+READY_S, CLUSTER_S = 60.0, 300.0  # for the model to be loaded, here or on an engine
 STILL_S = 0.5  # that an alarm waits for its picture, at most
 
 
@@ -54,7 +54,7 @@ class Service:
         self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
-        self.recorder = recorder
+        self.recorder, self.engine = recorder, engine
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
                                settings.batch, settings.precision, settings.learned, engine)
         self.speech = Speech(commentator, self._said, log.warning) if commentator and self.settings.commentary else None
@@ -69,7 +69,7 @@ class Service:
         self.readers.start(loop)
         if self.speech:
             self.speech.start(loop)
-        await self.decider.start(READY_S)
+        await self.decider.start(CLUSTER_S if self.engine else READY_S)
 
     def begin(self, cameras: Iterable[config.Camera]) -> None:
         """Watch the cameras that were there from the start: whoever set them up knows that the machine may be too small. Call `check` first."""
