@@ -1,7 +1,6 @@
 """Replicas as Ray Serve's deployments in its local testing mode: no cluster. Needs the extra: `pip install -r requirements-ray.txt`."""
 
 import asyncio
-from types import SimpleNamespace as Named
 
 import numpy as np
 import pytest
@@ -9,17 +8,6 @@ import pytest
 from streamingvlm.base.paths import repository_root
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.serving.replicas import on_ray
-
-
-def test_rays_policy_is_ours():
-    def series(*values):
-        return {str(k): [Named(value=value)] for k, value in enumerate(values)}
-
-    ctx = Named(raw_metrics={"streams": series(5.0, 6.0)}, capacity_adjusted_min_replicas=1, capacity_adjusted_max_replicas=8, policy_state={},
-                target_num_replicas=1, current_time=10.0)
-    wanted, state = on_ray.by_load(ctx)
-    assert wanted == 3  # eleven streams, four a replica
-    assert state["memory"]["raised_s"] == 10.0
 
 
 def test_a_stream_moves_between_deployments():

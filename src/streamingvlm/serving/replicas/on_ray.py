@@ -16,7 +16,6 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.replicas.policy import Knobs, Load, Memory, step
 
 TRIES = 3  # a cluster's start fails on a busy machine, by a limit of 15 s of Ray's own
 STORE_BYTES = 100_000_000
@@ -48,18 +47,12 @@ class Served:
     def __init__(self, of: ReplicaOf):
         from streamingvlm.serving.replicas.replica import Replica
 
-        self.replica, self.ms = Replica(*astuple(of)), 0.0
+        self.replica = Replica(*astuple(of))
 
     def call(self, method: str, *arguments):
         if method not in {"curve", "decide", "say", "hand_over", "take", "forget"}:
             raise ValueError(f"a replica has no {method!r}")
-        answer = getattr(self.replica, method)(*arguments)
-        self.ms = answer[1] if method == "decide" else self.ms
-        return answer
-
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """For Ray's metrics, and for `by_load` where Ray itself scales."""
-        return {"streams": float(len(self.replica.analyst.streams)), "late_p95_ms": self.ms, "queued": 0.0}
+        return getattr(self.replica, method)(*arguments)
 
 
 class Handle:
@@ -124,16 +117,3 @@ def _started(sleep: Callable[[float], None] = time.sleep) -> None:
                 raise UserError(f"Ray could not be started ({type(error).__name__}): is the machine overloaded? Without --engine ray none is "
                                 "needed.") from error
             sleep(1.0)
-
-
-def by_load(ctx) -> tuple[int, dict]:
-    """`policy.step` as Ray Serve's custom AutoscalingPolicy, for a deployment whose replicas need no names: reads what they recorded."""
-    def newest(name: str) -> list[float]:
-        return [series[-1].value for series in ((ctx.raw_metrics or {}).get(name) or {}).values() if series]
-
-    load = Load(int(sum(newest("streams"))), int(sum(newest("queued"))), max(newest("late_p95_ms"), default=0.0))
-    knobs = Knobs(minimum=max(ctx.capacity_adjusted_min_replicas, 1), maximum=ctx.capacity_adjusted_max_replicas)
-    state = ctx.policy_state or {}
-    memory = Memory(**state["memory"]) if "memory" in state else Memory()
-    wanted, memory = step(knobs, load, ctx.target_num_replicas, memory, ctx.current_time or time.time())
-    return wanted, {"memory": memory.__dict__ | {}}
