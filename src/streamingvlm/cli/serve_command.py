@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.base.paths import repository_root
+from streamingvlm.cli.footage.places import COCO, in_clone
 
 if TYPE_CHECKING:
     from streamingvlm.serving.cameras import Settings
 
 MODEL, COMMENTATOR = "data/city-base", "data/city-commentator"
-EYES = {"coco": "artifacts/real-eyes/coco-ssd"}  # where `make real-eyes` puts them
+EYES = {"coco": COCO}
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -128,10 +128,7 @@ def _folder(named: str, usual: str) -> Path:
     """A model's folder: as named, else this clone's."""
     if named:
         return Path(named)
-    try:
-        return repository_root() / usual
-    except UserError:
-        raise UserError("This folder is not in a clone of the workbench, so no packaged model is at hand: name one with `service.model`.") from None
+    return in_clone(usual, "a model with `service.model`")
 
 
 def _eyes(name: str) -> Path:

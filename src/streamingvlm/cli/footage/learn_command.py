@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.base.paths import repository_root
+from streamingvlm.cli.footage.places import LEARNED, VIT, in_clone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from streamingvlm.serving.cameras import Camera
 
-EYES, LEARNED = "artifacts/real-eyes/vit-s14", "artifacts/learned"
 ROOM = 32  # pictures that wait for the ViT; of a live camera more are left out
 TOGETHER = 8  # pictures in a pass
 
@@ -37,7 +36,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="CAMERAS", help="the YAML file that `serve` takes")
     parser.add_argument("--minutes", type=float, metavar="N", default=30.0, help="how long to watch; files are read once, fast (default: 30)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where to write it (default: {LEARNED} in this clone)")
-    parser.add_argument("--eyes", type=Path, metavar="FOLDER", help=f"the ViT (default: {EYES} in this clone)")
+    parser.add_argument("--eyes", type=Path, metavar="FOLDER", help=f"the ViT (default: {VIT} in this clone)")
     parser.add_argument("--seed", type=int, metavar="N", default=0)
 
 
@@ -55,7 +54,8 @@ def learn(args: argparse.Namespace) -> None:
     watched = cameras.load(args.file).cameras
     if not watched:
         raise UserError(f"{args.file.name} names no camera.")
-    vit, out, began = ordinary.eyes(args.eyes or _in_clone(EYES)), args.out or _in_clone(LEARNED), time.monotonic()
+    vit, began = ordinary.eyes(args.eyes or in_clone(VIT, "one with --eyes")), time.monotonic()
+    out = args.out or in_clone(LEARNED, "a folder with --out")
     seen: dict[str, list[Tensor]] = {camera.name: [] for camera in watched}
     taken = Taken(watched, args.minutes * 60)
     expected = math.ceil(args.minutes * 60 / ordinary.EVERY_S) * len(watched)
@@ -148,10 +148,3 @@ def _unpaced(url: str) -> str:
     """A file is read as fast as it goes, once."""
     path = url[5:].partition("?")[0] if url.lower().startswith("file:") else url
     return f"file:{path}?pace=0" if url.lower().startswith("file:") or ":" not in url else url
-
-
-def _in_clone(usual: str) -> Path:
-    try:
-        return repository_root() / usual
-    except UserError:
-        raise UserError(f"This folder is not in a clone of the workbench, so {usual} is nowhere: name it with --eyes and --out.") from None

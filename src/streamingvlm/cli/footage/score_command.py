@@ -11,9 +11,7 @@ from pathlib import Path
 
 from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
-from streamingvlm.base.paths import repository_root
-
-EYES = "artifacts/real-eyes/coco-ssd"  # where `make real-eyes` puts it
+from streamingvlm.cli.footage.places import COCO, in_clone
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +23,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tiles", metavar="CxR", default="1x1", help="look at so many parts and the whole, as 3x2 (default: the whole)")
     parser.add_argument("--every", type=int, metavar="N", default=1, help="only every N-th frame")
     parser.add_argument("--threshold", type=float, metavar="X", default=0.5, help="from which score on recall and precision count (default: 0.5)")
-    parser.add_argument("--eyes", type=Path, metavar="FOLDER", help=f"the detector (default: {EYES} in this clone)")
+    parser.add_argument("--eyes", type=Path, metavar="FOLDER", help=f"the detector (default: {COCO} in this clone)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="also write it as JSON")
 
 
@@ -42,7 +40,7 @@ def score(args: argparse.Namespace) -> None:
     else:
         from streamingvlm.models.eyes.coco import Coco
 
-        found = scoring.seen(Coco(args.eyes or _usual()), args.video, tiles, args.every)
+        found = scoring.seen(Coco(args.eyes or in_clone(COCO, "a detector with --eyes")), args.video, tiles, args.every)
     result = scoring.score(tracks, found, args.threshold)
     print(f"{result['frames']} of {result['of']} frames; recall and precision from a score of {args.threshold:g} on, at IoU .5")
     print(f"{'':8}{'boxes':>8}{'AP@.5':>8}{'AP':>8}{'recall':>8}{'precision':>11}")
@@ -63,10 +61,3 @@ def _tiles(told: str):
     if not (columns.isdecimal() and rows.isdecimal() and 0 < int(columns) <= 8 and 0 < int(rows) <= 8):
         raise UserError(f"--tiles says columns and rows, as 3x2, each 1 to 8, not {told!r}.")
     return Tiles(int(columns), int(rows))
-
-
-def _usual() -> Path:
-    try:
-        return repository_root() / EYES
-    except UserError:
-        raise UserError("This folder is not in a clone of the workbench, so no detector is at hand: name one with --eyes.") from None
