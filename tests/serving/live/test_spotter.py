@@ -35,7 +35,7 @@ def test_a_folder_says_which_size_its_model_takes(tmp_path):
 
 @pytest.mark.parametrize(("more", "words"), [(["--demo"], "leave out --demo"), ([], "make real-eyes")])
 def test_what_does_not_go_with_eyes_is_said(tmp_path, monkeypatch, capsys, more, words):
-    monkeypatch.setattr("streamingvlm.cli.serve_command.repository_root", lambda: tmp_path)
+    monkeypatch.setattr("streamingvlm.cli.footage.places.repository_root", lambda: tmp_path)
     file = tmp_path / "cameras.yaml"
     file.write_text("cameras: []\n")
     assert main(["serve", *(more or [str(file)]), "--eyes", "coco"]) == 2 and words in capsys.readouterr().err
