@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import common
+import energy
 import numpy as np
 
 from streamingvlm.base import progress
@@ -45,13 +46,15 @@ def main(argv: list[str] | None = None) -> dict:
     streamer = common.stream(common.build(args), args)
     seconds = [common.chunk(k, args) for k in range(64)]  # shown in turn
     chunks = progress.bar(range(args.chunks), args.chunks, "an endless stream")
-    comments = [streamer.step("noise", seconds[k % 64]) for k in chunks]
+    with energy.metered(device=args.device) as spent:
+        comments = [streamer.step("noise", seconds[k % 64]) for k in chunks]
     edge = min(500, args.chunks // 4)
     first, last = stretch(comments[edge : 2 * edge]), stretch(comments[-edge:])
     rows = [{"": key, "first": first[key], "last": last[key], "ratio": round(last[key] / first[key], 4)} for key in first]
     common.table(rows)
     print(f"After {args.chunks} chunks the rotated keys differ from a fresh rotation by at most {drift(streamer):g}.")
     return common.finish("endless", args, {"machine": machine, "first": first, "last": last, "drift": drift(streamer),
+                                           "energy": spent.of(args.chunks),
                                            "ratio": {row[""]: row["ratio"] for row in rows}})
 
 
