@@ -1,10 +1,14 @@
-"""A worker process: its collector leaves alone what it came with."""
+"""A worker process: its collector leaves alone what it came with; one that cannot begin is a sentence, and can be stopped."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 
+import pytest
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving import processes
 from streamingvlm.serving.processes import STOP, Worker
 
 
@@ -29,3 +33,22 @@ def test_no_collection_walks_through_what_a_worker_imported(monkeypatch):
     monkeypatch.syspath_prepend(str(__file__).rpartition("/")[0])
     frozen, walked = asyncio.run(heard())
     assert frozen > 50_000 > walked, "one pass over all of torch's objects takes a quarter of a second in the middle of a stream"
+
+
+def test_one_that_is_ended_while_it_begins_is_a_sentence_and_can_still_be_stopped(monkeypatch):
+    """`systemctl stop` asks every process of a service at once, the fork server too."""
+    class Ended:
+        def Process(self, **what):
+            return self
+
+        def start(self):
+            raise EOFError("unexpected EOF")
+
+    async def run():
+        worker = Worker("told", "test_processes:tell", (), print, print)
+        with pytest.raises(UserError, match="`told` was ended before it began"):
+            worker.start(asyncio.get_running_loop())
+        await worker.stop()
+
+    monkeypatch.setattr(processes, "context", Ended)
+    asyncio.run(run())

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 
+from streamingvlm.base.errors import UserError
+
 STOP = ("stop",)
 PRELOAD = ["torch", "av", "streamingvlm.serving.live.analyst", "streamingvlm.streaming.stream"]  # by the fork server, once for all workers
 GRACE_S = 3.0  # from being asked to end to being ended
@@ -50,13 +52,15 @@ class Worker:
         return self.connection is not None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin, or begin anew."""
+        """Begin, or begin anew. UserError where the system ends our processes while they begin."""
         own, theirs = multiprocessing.Pipe()
-        chosen = context()
-        self.process = chosen.Process(target=_begin, args=(self.work, theirs, self.arguments), name=self.name, daemon=True)
-        self.process.start()
+        process = context().Process(target=_begin, args=(self.work, theirs, self.arguments), name=self.name, daemon=True)
+        try:
+            process.start()
+        except (EOFError, OSError) as error:  # no memory, or whoever stops the service asks all of its processes at once
+            raise UserError(f"The process `{self.name}` was ended before it began ({error}): start the service again.") from None
         theirs.close()
-        self.connection, self.loop = own, loop
+        self.process, self.connection, self.loop = process, own, loop
         loop.add_reader(own.fileno(), self._readable)
 
     def send(self, message: tuple) -> bool:
