@@ -28,8 +28,6 @@ from streamingvlm.serving.slots import Slots
 log = logging.getLogger(__name__)
 LARGEST = 16  # streams in a batch
 SEVERITY = 1.0  # what an alarm adds to a stream's priority for a while
-RESTART_S = 0.5  # between the end of the model's process and its next beginning
-LONGEST_PAUSE_S = 30.0
 UNCOVERED = 4096  # lost frames of a stream that wait for a newer one
 
 
@@ -75,7 +73,7 @@ class Decider:
         self.numbers = itertools.count()
         self.batches: Counter[int] = Counter()
         self.uncovered: dict[str, deque[tuple[float, Stamp]]] = {}  # stream -> lost frames, when each was released, that no newer one is decided of
-        self.restarts, self.failures, self.stopped = 0, 0, False  # `failures`: ends in a row before it was ready
+        self.restarts, self.stopped = 0, False
         self._wake: asyncio.TimerHandle | None = None
 
     async def start(self, seconds: float) -> None:
@@ -178,7 +176,6 @@ class Decider:
     def _message(self, message: tuple) -> None:
         match message:
             case ("ready", curve):
-                self.failures = 0
                 if not self.ready.done():
                     self.ready.set_result(curve)
                 elif self.running:  # come back: what it was asked for is asked for again
@@ -223,9 +220,7 @@ class Decider:
             return
         self.restarts += 1
         log.warning("the model's process ended (exit code %s); it is started again", code)
-        loop = asyncio.get_running_loop()
-        loop.call_later(min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S), lambda: self.stopped or self.worker.start(loop))
-        self.failures += 1
+        self.worker.again()
 
 
 def _late_ms(now: float, released_at: float, captured_at: float) -> dict[str, float]:
