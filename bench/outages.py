@@ -288,10 +288,10 @@ def main() -> None:
     parser.add_argument("--frozen", type=float, default=6.0, help="seconds for which the service stands still (6)")
     parser.add_argument("--save", type=Path, metavar="FILE.json")
     args = parser.parse_args()
-    load = os.getloadavg()[0]
+    load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory(prefix="outages") as folder, contextlib.ExitStack() as stack:
         found = asyncio.run(run(Path(folder), args, stack))
-    told = {"bench": "outages", "command": " ".join(["python bench/outages.py", *sys.argv[1:]]), "load": [round(load, 1), round(os.getloadavg()[0], 1)]}
+    told = {"bench": "outages", "command": " ".join(["python bench/outages.py", *sys.argv[1:]]), "load": [*load, os.getloadavg()[0]]}
     found = told | found | machine.provenance({"cameras": args.cameras, "off_s": args.off, "frozen_s": args.frozen, "calm_s": args.calm})
     print(json.dumps({key: value for key, value in found.items() if key != "rows"}))
     if args.save:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from streamingvlm.serving.live.spotter import Spotter
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
-DETECTOR_SHAPE = (300, 300, 3)  # [H, W, C]: the whole picture, squeezed, as the detector was trained
 LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
 
 
@@ -68,11 +67,6 @@ def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision
         connection.send(("failed", str(error)))
     except (EOFError, BrokenPipeError):
         pass
-
-
-def shape(folder: Path) -> tuple[int, int, int]:
-    """[H, W, C] of the pictures that a folder's model takes."""
-    return DETECTOR_SHAPE if (folder / "model.json").is_file() else SHAPE
 
 
 def curve(analyst: Analyst | Asked | Spotter, taken: tuple[int, int, int] = SHAPE, rounds: int = 5) -> dict[int, float]:
