@@ -116,28 +116,35 @@ class Heard:
 
 
 class Deaf:
-    """Holds a WebSocket, reads nothing, and in the end all that is left."""
+    """Holds a WebSocket and reads nothing; in the end all that is left, from where it was if the service let it go."""
 
     async def begin(self, served: Served) -> None:
         here = socket.socket()
         here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
         here.connect(("127.0.0.1", served.port))
         here.setblocking(False)
-        self.reader = await websockets.connect(f"ws://{served.address}/ws", sock=here, max_queue=1, ping_interval=None)
+        self.address, self.seqs, self.missed, self.let_go = f"ws://{served.address}/ws", [], 0, ""
+        self.reader = await websockets.connect(self.address, sock=here, max_queue=1, ping_interval=None)
 
     async def end(self, newest: int) -> dict:
         """Read up to record `newest` -> what came, what was told to be missed, and what is neither."""
-        first, last, came, missed = None, 0, 0, 0
         async with asyncio.timeout(120):
-            while last < newest:
-                record = json.loads(await self.reader.recv())
-                if record["type"] == "missed":
-                    missed += record["count"]
-                    continue
-                came, last = came + 1, record["seq"]
-                first = first or last
-        await self.reader.close()
-        return {"came": came, "missed": missed, "untold": last - first + 1 - came - missed}
+            try:
+                await self._read(newest)
+            except websockets.ConnectionClosed as error:
+                self.let_go = error.rcvd.reason if error.rcvd else "without a word"
+                async with websockets.connect(f"{self.address}?since={self.seqs[-1]}") as self.reader:
+                    await self._read(newest)
+        untold = self.seqs[-1] - self.seqs[0] + 1 - len(self.seqs) - self.missed
+        return {"came": len(self.seqs), "missed": self.missed, "untold": untold, "twice": len(self.seqs) - len(set(self.seqs)), "let_go": self.let_go}
+
+    async def _read(self, newest: int) -> None:
+        while not self.seqs or self.seqs[-1] < newest:
+            record = json.loads(await self.reader.recv())
+            if record["type"] == "missed":
+                self.missed += record["count"]
+            else:
+                self.seqs.append(record["seq"])
 
 
 class Scene:
