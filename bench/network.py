@@ -4,6 +4,8 @@
     python bench/network.py cables --cameras 4 --off 300  # no root: all cables out, each camera rebooted in turn, all off for 300 s
     python bench/network.py cables --service http://127.0.0.1:8000        # the same with the cameras of a service that runs there
 
+`bench/outages.py` starts a service of its own and does more to it.
+
 `weather` needs Linux, root, /dev/net/tun and `ip` (iproute2); it makes two network namespaces and removes them. `cables` puts a proxy before each
 camera. Pictures carry their number, so that what is missing is known and not guessed; latencies are from capture to arrival, by one clock.
 """

@@ -300,7 +300,8 @@ def main() -> None:
     load = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory(prefix="outages") as folder, contextlib.ExitStack() as stack:
         found = asyncio.run(run(Path(folder), args, stack))
-    told = {"bench": "outages", "command": " ".join(["python bench/outages.py", *sys.argv[1:]]), "load": [*load, os.getloadavg()[0]]}
+    told = {"bench": "outages", "command": f"python bench/outages.py --cameras {args.cameras} --off {args.off:g} --frozen {args.frozen:g} "
+            f"--calm {args.calm:g}", "load": [round(one, 1) for one in (*load, os.getloadavg()[0])]}
     found = told | found | machine.provenance({"cameras": args.cameras, "off_s": args.off, "frozen_s": args.frozen, "calm_s": args.calm})
     print(json.dumps({key: value for key, value in found.items() if key != "rows"}))
     if args.save:
