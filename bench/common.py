@@ -33,7 +33,6 @@ from streamingvlm.base.records import Chunk
 from streamingvlm.context import policy
 from streamingvlm.models.qwen25 import compress, tokenizer
 from streamingvlm.models.qwen25.decode import MODES
-from streamingvlm.models.qwen25.head import HEADS
 from streamingvlm.models.qwen25.loading import pick_device
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming.stream import Streamer
@@ -61,7 +60,7 @@ def arguments(doc: str, argv: Sequence[str] | None = None, add=lambda parser: No
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--threads", type=int, help="CPU threads; default: 1 for tiny, else 2")
     parser.add_argument("--int8", action="store_true", help="int8 weights (streamingvlm.models.qwen25.compress)")
-    parser.add_argument("--head", choices=HEADS, default="whole", help="the output layer (streamingvlm.models.qwen25.head)")
+    parser.add_argument("--weights", choices=("auto", "whole", "quick", "half"), default="whole", help="how weights are read (`VLM.lighten`)")
     parser.add_argument("--decode", choices=MODES, default="auto", help="how single words are computed (streamingvlm.models.qwen25.decode)")
     parser.add_argument("--chunks", type=int, help="chunks of one second in a stream")
     parser.add_argument("--fps", type=int, default=2, help="frames a second")
@@ -113,8 +112,7 @@ def build(args: argparse.Namespace) -> VLM:
         compress.quantise(vlm)
         for module in compress.linears(vlm.hf).values() if args.device == "cpu" else ():
             module.pack()
-    if args.head == "quick":
-        vlm.quicken()
+    vlm.lighten(args.weights)
     return vlm
 
 

@@ -91,10 +91,9 @@ def line(start: int, tokens: int, vlm: VLM) -> torch.Tensor:
 def our_sides(args: argparse.Namespace) -> dict[str, Side]:
     whole = common.build(args)
     quick = VLM(whole.hf, whole.tokenizer, args.decode)
-    quick.quicken()
+    quick.lighten("quick")
     int8 = common.build(argparse.Namespace(**{**vars(args), "int8": True}))
-    half = common.build(argparse.Namespace(**{**vars(args), "head": "quick"}))
-    half.halve()
+    half = common.build(argparse.Namespace(**{**vars(args), "weights": "half"}))
     return {"ours": Ours(whole), "ours quick": Ours(quick), "ours half": Ours(half), "ours int8": Ours(int8), "transformers": Transformers(whole)}
 
 

@@ -1,6 +1,6 @@
 """How much many streams cost together: the commentary engine and the article's model on batches of 1 to 32, each alone and both at once.
 
-    python bench/streams.py [--sizes tiny mid] [--batches 1 4 8 16 32] [--rounds-timed 12] [--head quick] [--save FILE.json]      # some ten minutes
+    python bench/streams.py [--sizes tiny mid] [--batches 1 4 8 16 32] [--rounds-timed 12] [--weights quick] [--save FILE.json]     # some ten minutes
     python bench/streams.py --measured reports/reference/streams.json                             # the table again, nothing measured
 
 Three engines, one thread each: `tiny` and `mid`, random weights at the released code's windows (16 s of vision, 512 + 512 tokens of text, 20 words a

@@ -146,7 +146,7 @@ def told(job: Job) -> dict:
     return {"benchmark": job.benchmark.name, "questions": _hash(repr(job.items)), "prompts": _hash("\n".join(map(job.prompt, job.items))),
             "words": job.words, "model": job.model, "weights": _weights(Path(job.model)), "policy": job.policy.name,
             **dataclasses.asdict(job.cfg.video), **dataclasses.asdict(job.policy.effective_retention(job.cfg.cache)), **of_stream,
-            "silent": job.silent, "letters": job.letters, "head": job.cfg.run.head}
+            "silent": job.silent, "letters": job.letters, "run.weights": job.cfg.run.weights}
 
 
 def answerers(job: Job, items: list[Item], args: argparse.Namespace) -> dict[str, Answerer]:

@@ -104,7 +104,7 @@ def load(model: str, cfg: config.Config, device: str | None) -> VLM:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     torch.set_num_threads(cfg.run.threads)
-    return loading.load(model, loading.pick_device(device or cfg.run.device), decode=cfg.run.decode, head=cfg.run.head)
+    return loading.load(model, loading.pick_device(device or cfg.run.device), decode=cfg.run.decode, weights=cfg.run.weights)
 
 
 def streamer(job: Job, args: argparse.Namespace) -> Streamer:

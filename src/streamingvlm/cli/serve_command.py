@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 import webbrowser
@@ -86,6 +87,7 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
             await running.start()
         running.begin(cameras)
         address, rpc = await _doors(stack, running, service, gate, tls)
+        gc.freeze()  # see `processes._begin`
         print(f"{len(running.cameras())} cameras at {address}{rpc}   Ctrl-C ends it", flush=True)
         if not args.no_open:
             webbrowser.open(address)

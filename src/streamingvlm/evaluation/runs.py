@@ -66,7 +66,7 @@ def _together(vlm: VLM, rows: Sequence[dict], cfg: config.Config, root: Path) ->
 
 def held_out_of(folder: Path, rows: Sequence[dict], cfg: config.Config, root: Path) -> dict:
     """`held_out` of the model in a folder: a job for `base.workers`."""
-    return held_out(loading.load(folder, loading.pick_device(cfg.run.device), decode=cfg.run.decode, head=cfg.run.head), rows, cfg, root)
+    return held_out(loading.load(folder, loading.pick_device(cfg.run.device), decode=cfg.run.decode, weights=cfg.run.weights), rows, cfg, root)
 
 
 def jobs(rows: Sequence[dict], stream: config.Stream) -> list[tuple[str, dict, str]]:
@@ -89,7 +89,7 @@ def grouped(wanted: Sequence[tuple[str, dict, str]]) -> list[tuple[str, dict, li
 def stream_group(model: Path, row: dict, names: Sequence[str], cfg: config.Config, frames: Path, folder: Path) -> Iterator[list[Comment]]:
     """Stream one row, decoded into `frames`, under several policies in shared passes, leaving each one's words in `folder`: a job for
     `base.workers`."""
-    vlm = loading.load(model, loading.pick_device(cfg.run.device), decode=cfg.run.decode, head=cfg.run.head)
+    vlm = loading.load(model, loading.pick_device(cfg.run.device), decode=cfg.run.decode, weights=cfg.run.weights)
     groups = stream_side_by_side([begin(vlm, row, name, cfg) for name in names], row["id"], labelled.decoded(row["id"], frames))
     said: list[list[Comment]] = []
     for comments in groups:

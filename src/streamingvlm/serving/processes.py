@@ -10,6 +10,7 @@ parent. It ends when its pipe closes or it reads STOP.
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import signal
 import threading
@@ -111,4 +112,6 @@ def _begin(work: str, connection: Connection, arguments: tuple) -> None:
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     module, _, name = work.partition(":")
-    getattr(import_module(module), name)(connection, *arguments)
+    work = getattr(import_module(module), name)
+    gc.freeze()  # a collector that walks through all that torch brings held a frame up for a quarter of a second, and wrote to pages that are shared
+    work(connection, *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -9,8 +10,8 @@ from helpers import CACHE, STREAM, VIDEO, chunk
 
 from streamingvlm.context import policy
 from streamingvlm.models.qwen25 import loading
-from streamingvlm.models.qwen25.head import BEST, QuickHead
-from streamingvlm.models.qwen25.vlm import VLM
+from streamingvlm.models.qwen25.head import BEST, PAYS, QuickHead
+from streamingvlm.models.qwen25.vlm import VLM, Prefill
 from streamingvlm.streaming.stream import Streamer
 
 
@@ -34,7 +35,7 @@ def test_a_vocabulary_smaller_than_the_best_is_all_exact():
 
 def test_a_stream_says_the_same_and_is_saved_as_it_was(vlm, tmp_path):
     vlm.save(tmp_path)
-    quick = loading.load(tmp_path, torch.device("cpu"), head="quick")
+    quick = loading.load(tmp_path, torch.device("cpu"), weights="quick")
     assert quick.quick is not None and quick.hf.state_dict().keys() == vlm.hf.state_dict().keys()
     said = []
     for model in (VLM(vlm.hf, vlm.tokenizer), quick):
@@ -42,3 +43,16 @@ def test_a_stream_says_the_same_and_is_saved_as_it_was(vlm, tmp_path):
         streamer.start("left lions right bears")
         said.append([streamer.step("test", chunk(k)).text for k in range(6)])
     assert said[0] == said[1]
+
+
+def test_auto_is_quick_where_the_vocabulary_is_large_and_half_is_float16_behind_a_quick_head(vlm):
+    small, large, half = (VLM(copy.deepcopy(vlm.hf), vlm.tokenizer) for _ in range(3))
+    small.lighten("auto")
+    assert vlm.hf.lm_head.out_features < PAYS and small.quick is None
+    large.hf.lm_head = torch.nn.Linear(vlm.hf.lm_head.in_features, PAYS, bias=False)
+    large.lighten("auto")
+    half.lighten("half")
+    assert large.quick is not None and half.quick is not None
+    x, feed = vlm.embed([5, 6, 7]), torch.arange(3.0).expand(3, -1)
+    exact, rounded = (model.forward([Prefill(x, feed, model.new_cache())])[0] for model in (vlm, half))
+    assert 0 < (exact - rounded).abs().max() < 0.01 * exact.abs().max()

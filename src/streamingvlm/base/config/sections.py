@@ -149,7 +149,7 @@ class Run:
     device: str = "auto"
     threads: int = 1
     decode: str = "auto"
-    head: str = "whole"
+    weights: str = "auto"
 
 
 # The least value that makes sense, by section.key
@@ -171,7 +171,7 @@ AT_MOST = {"run.threads": 4096, "video.fps": 100_000, "video.chunk_s": 3600, "vi
 LARGEST, FRAMES_AT_MOST = 2**31 - 1, 3600  # frames of one chunk: they are in memory together
 
 ONE_OF = {"cache.refresh": ("none", "closing", "previous_text", "said", "rounds", "all_text"), "run.device": ("auto", "cpu", "cuda"),
-          "run.decode": ("auto", "eager", "graph", "compile"), "run.head": ("whole", "quick"),
+          "run.decode": ("auto", "eager", "graph", "compile"), "run.weights": ("auto", "whole", "quick", "half"),
           "sft.starts": ("grid", "random"), "sft.tune": ("full", "lora"), "sft.dtype": ("float32", "bfloat16")}
 
 VARIANT = re.compile(r"float32|(int8|pruned\d\d|mlp\d\d|sparse24)(_(int8|pruned\d\d|mlp\d\d|sparse24))*")

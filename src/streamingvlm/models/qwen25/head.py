@@ -1,6 +1,6 @@
 """An output layer that reads a quarter of its bytes: every logit from int8 weights, the best of them once more from the whole weights.
 
-    vlm = loading.load(folder, device, head="quick")      # run.head in params.yaml; `whole` is the plain layer
+    vlm = loading.load(folder, device, weights="quick")      # run.weights in params.yaml; see `VLM.lighten`
 
 One word of a large vocabulary costs mostly the reading of this layer: at 150,000 words of 512 numbers, 310 of 400 MB. The `BEST` words by int8,
 which are as many as a sampler draws from, are compared by their whole weights; only if int8 ranked the likeliest behind all of those could another be
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from streamingvlm.models.compression import Int8Linear
 
 BEST = 64  # of a vocabulary that are computed exactly; as many as the released sampling draws from, and some more
-HEADS = ("whole", "quick")
+PAYS = 16_384  # words from which on it is quicker than the plain layer at any width, for one row and for eight (128 to 1,024 numbers a word measured)
 
 
 class QuickHead(nn.Module):

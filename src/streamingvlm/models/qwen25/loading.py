@@ -64,8 +64,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None, decode: str = "auto", head: str = "whole") -> VLM:
-    """A folder written by `VLM.save` (plain or compressed), or a name on the hub. `decode`: see `Decoder`; `head`: see `head.HEADS`.
+def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = None, decode: str = "auto", weights: str = "whole") -> VLM:
+    """A folder written by `VLM.save` (plain or compressed), or a name on the hub. `decode`: see `Decoder`; `weights`: see `VLM.lighten`.
 
     Raises UserError if the folder holds no whole Qwen2.5-VL, or the hub cannot be reached."""
     from streamingvlm.models.qwen25 import compress
@@ -87,8 +87,7 @@ def load(name: str | Path, device: torch.device, dtype: torch.dtype | None = Non
     if broken := _not_finite(vlm.hf):
         raise UserError(f"{name} holds numbers that are not finite, in {broken}: its training diverged or the file is damaged; name another model.")
     vlm = VLM(vlm.hf, vlm.tokenizer, decode)
-    if head == "quick":
-        vlm.quicken()
+    vlm.lighten(weights)
     return vlm
 
 

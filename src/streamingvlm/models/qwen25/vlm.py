@@ -21,7 +21,7 @@ from streamingvlm.context.cache import KVCache, Rope, WriteSlots, rotate
 from streamingvlm.models.compression import HalfLinear, linears
 from streamingvlm.models.qwen25.decode import Decoder, DecodeToken
 from streamingvlm.models.qwen25.fused import Block
-from streamingvlm.models.qwen25.head import QuickHead
+from streamingvlm.models.qwen25.head import PAYS, QuickHead
 from streamingvlm.models.qwen25.vision import Grid, Tower
 
 Pixels = tuple[Tensor, Grid]  # patches [P, 1176] of one chunk and their grid
@@ -162,15 +162,17 @@ class VLM:
         """hidden [..., E] -> logits [..., vocabulary], float32."""
         return (self.quick or self.hf.lm_head)(hidden).float()
 
-    def quicken(self) -> None:
-        """Say words by a `QuickHead` from now on, where that is of use: on a CPU, with a layer that is not int8 already."""
-        if self.device.type == "cpu" and type(self.hf.lm_head) is nn.Linear:
-            self.quick = QuickHead(self.hf.lm_head)
+    def lighten(self, weights: str) -> None:
+        """Read fewer bytes a word from now on, on a CPU, in layers that are not int8 already; for a GPU all are `whole`.
 
-    def halve(self) -> None:
-        """Hold the decoder's weights in float16 from now on, where that is of use: on a CPU, layers that are not int8. They cannot be saved then."""
+        `quick`: the output layer as a `QuickHead`. `half`: that, and the decoder's weights in float16, which cannot be saved then. `auto`: `quick`
+        where it pays. `whole`: nothing."""
+        if self.device.type != "cpu" or weights == "whole":
+            return
+        if type(self.hf.lm_head) is nn.Linear and (weights != "auto" or self.hf.lm_head.out_features >= PAYS):
+            self.quick = QuickHead(self.hf.lm_head)
         language_model = self.hf.model.language_model
-        for name, linear in linears(language_model).items() if self.device.type == "cpu" else ():
+        for name, linear in linears(language_model).items() if weights == "half" else ():
             if type(linear) is nn.Linear:
                 parent, _, leaf = name.rpartition(".")
                 setattr(language_model.get_submodule(parent), leaf, HalfLinear(linear))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -72,6 +73,7 @@ async def trial(model: Path, count: int, seconds: float, budget_ms: float = 120.
         else:
             cameras = [config.Camera(name=f"camera {k + 1}", url=PATTERN) for k in range(count)]
             await service.start()
+        gc.freeze()  # as `serve` does
         ready = time.monotonic()
         service.begin(cameras)
         await asyncio.sleep(min(WARM_S, seconds))
