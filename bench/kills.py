@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,13 +39,12 @@ ROOT = Path(__file__).resolve().parents[1]
 class Served:
     """One run of the service, until it is killed."""
 
-    def __init__(self, folder: Path, cameras: int):
+    def __init__(self, folder: Path, cameras: Sequence[dict], budget_ms: float = 2000.0):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        lines = [f"service: {{port: {self.port}, budget_ms: 2000, utilisation: null, store: {folder / 'records.sqlite'}}}", "cameras:"]
-        lines += [f"  - {{name: camera-{k}, url: 'city:{k + 1}/{cameras}', privacy: {{hide: nothing}}}}" for k in range(cameras)]
-        (folder / "cameras.yaml").write_text("\n".join(lines) + "\n")
+        service = {"port": self.port, "budget_ms": budget_ms, "utilisation": None, "store": str(folder / "records.sqlite")}
+        (folder / "cameras.yaml").write_text(json.dumps({"service": service, "cameras": list(cameras)}))  # JSON is YAML
         self.log = (folder / "log.txt").open("a")
         command = [sys.executable, "-m", "streamingvlm.cli", "serve", str(folder / "cameras.yaml"), "--no-open"]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=self.log)
@@ -135,7 +135,8 @@ async def end(served: Served, folder: Path, seen: dict) -> dict:
             "database": whole}
 
 
-async def run(folder: Path, cameras: int) -> dict:
+async def run(folder: Path, count: int) -> dict:
+    cameras = [{"name": f"camera-{k}", "url": f"city:{k + 1}/{count}", "privacy": {"hide": "nothing"}} for k in range(count)]
     served, seen, rows = Served(folder, cameras), {"records": 0, "out_of_order": 0, "missed": 0, "newest": 0}, []
     try:
         started = await served.goes_on(START_S)
@@ -160,7 +161,7 @@ async def run(folder: Path, cameras: int) -> dict:
             os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait()
     log = (folder / "log.txt").read_text()
-    return {"machine": machine.provenance({}), "cameras": cameras, "started_s": started, "kills": rows, "records": seen, "samples": served.samples,
+    return {"machine": machine.provenance({}), "cameras": count, "started_s": started, "kills": rows, "records": seen, "samples": served.samples,
             "unaccounted": served.unaccounted, "end": ended, "again": {"started_s": back_s, "numbers_rise": newest > before},
             "tracebacks_in_the_log": log.count("Traceback"), "log_tail": log[-3000:]}
 

@@ -4,6 +4,8 @@
     python bench/network.py cables --cameras 4 --off 300  # no root: all cables out, each camera rebooted in turn, all off for 300 s
     python bench/network.py cables --service http://127.0.0.1:8000        # the same with the cameras of a service that runs there
 
+`bench/outages.py` starts a service of its own and does more to it.
+
 `weather` needs Linux, root, /dev/net/tun and `ip` (iproute2); it makes two network namespaces and removes them. `cables` puts a proxy before each
 camera. Pictures carry their number, so that what is missing is known and not guessed; latencies are from capture to arrival, by one clock.
 """
@@ -195,31 +197,32 @@ class Service:
 
     def end(self) -> dict:
         frames = [row["frames"] for row in self._rows()]
-        scraped = self._scraped()
+        in_metrics = scraped(self.client.get("/metrics").text, self.names)
         stats = self.client.get("/api/stats").json()
         records = self.client.get("/api/results", params={"types": "decision", "streams": ",".join(self.names)}).json()["records"]
         shown = [[record["frame"] for record in records if record["stream"] == name] for name in self.names]
         for name in self.names:
             self.client.delete(f"/api/cameras/{name}")
         return {"frames": frames, "unaccounted": [unaccounted(each) for each in frames], "unaccounted_of_all": unaccounted(stats["frames"]),
-                "unaccounted_in_metrics": [unaccounted(each) for each in scraped], "out_of_order": sum(sorted(set(one)) != one for one in shown),
+                "unaccounted_in_metrics": [unaccounted(each) for each in in_metrics], "out_of_order": sum(sorted(set(one)) != one for one in shown),
                 "late": stats["late"]}
 
-    def _scraped(self) -> list[dict]:
-        """The same numbers as Prometheus reads them, each camera's of one moment."""
-        from prometheus_client.parser import text_string_to_metric_families
 
-        found = {name: {"dropped": {}} for name in self.names}
-        for family in text_string_to_metric_families(self.client.get("/metrics").text):
-            kind = family.name.removeprefix("streamingvlm_frames_")
-            for sample in family.samples:
-                mine = found.get(sample.labels.get("stream"))
-                if mine is not None and kind in {"in", "decided", "in_flight", "dropped"} and not sample.name.endswith("_created"):
-                    if kind == "dropped":
-                        mine[kind][sample.labels["cause"]] = sample.value
-                    else:
-                        mine[kind] = sample.value
-        return list(found.values())
+def scraped(text: str, names: list[str]) -> list[dict]:
+    """The frames of these cameras as Prometheus reads them, each camera's of one moment."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found = {name: {"dropped": {}} for name in names}
+    for family in text_string_to_metric_families(text):
+        kind = family.name.removeprefix("streamingvlm_frames_")
+        for sample in family.samples:
+            mine = found.get(sample.labels.get("stream"))
+            if mine is not None and kind in {"in", "decided", "in_flight", "dropped"} and not sample.name.endswith("_created"):
+                if kind == "dropped":
+                    mine[kind][sample.labels["cause"]] = sample.value
+                else:
+                    mine[kind] = sample.value
+    return list(found.values())
 
 
 def unaccounted(frames: dict) -> float:

@@ -80,7 +80,7 @@ class Recorder:
 
     def __init__(self, path: Path):
         self.path = files.target(path)
-        self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._part, self._discarded = self.path.with_name(f".{self.path.name}.{os.getpid()}.part"), False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = gzip.open(self._part, "wt", compresslevel=6, encoding="utf-8")  # noqa: SIM115
@@ -96,7 +96,9 @@ class Recorder:
             raise UserError(f"Can't write {self.path}: {error.strerror or error}.") from None
 
     def close(self) -> None:
-        """All rows are in it."""
+        """All rows are in it; where they were discarded, nothing is."""
+        if self._discarded:
+            return
         try:
             self._file.close()
             os.replace(self._part, self.path)
@@ -106,6 +108,7 @@ class Recorder:
 
     def discard(self) -> None:
         """Leave what was there before."""
+        self._discarded = True
         try:
             self._file.close()
         except OSError:  # a full disk: what it still held is not wanted

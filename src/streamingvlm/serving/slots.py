@@ -12,10 +12,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
 import numpy as np
 
 SHAPE = (96, 96, 3)  # [H, W, C] of a picture as the `tiny` backbone takes it
+DETECTOR_SHAPE = (300, 300, 3)  # [H, W, C]: the whole picture, squeezed, as the detector was trained
+
+
+def shape(folder: Path) -> tuple[int, int, int]:
+    """[H, W, C] of the pictures that a folder's model takes. Said here, because who only reads cameras should not have to load torch."""
+    return DETECTOR_SHAPE if (folder / "model.json").is_file() else SHAPE
 
 
 @dataclass

@@ -7,12 +7,17 @@ import contextlib
 import http.server
 import itertools
 import re
+import sys
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
 import numpy as np
 import pytest
+from cables import Cable
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources import pattern, playlist
@@ -55,6 +60,7 @@ class Camera:
 
     def __init__(self, folder, ends: int | None = None, proof: str | None = None):
         self.folder, self.ends, self.proof, self.faults, self.asked = folder, ends, proof, {}, []
+        self.newest = []  # segment of each list that was served
         self.begun = time.time() - 3 * STEP_S  # three are there already
 
     @contextlib.contextmanager
@@ -98,6 +104,7 @@ class Camera:
     def list(self) -> str:
         there = min(int((time.time() - self.begun) / STEP_S), self.ends or 20)
         first = max(there - 6, 0)
+        self.newest.append(there - 1)
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
         for k in range(first, there):
             date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.begun + k * STEP_S)) + f"{(self.begun + k * STEP_S) % 1:.3f}"[1:] + "+0000"
@@ -166,13 +173,15 @@ def test_a_segment_that_is_missing_is_a_gap_and_no_end(filmed):
     assert camera.asked.count("/cam/all4.ts") == 2
 
 
-def test_a_list_that_vanishes_and_comes_back_is_a_new_connection(filmed):
-    camera = Camera(filmed)
+def test_a_list_that_vanishes_and_comes_back_is_a_new_connection_from_the_live_edge_on(filmed):
+    camera, again = Camera(filmed), []
 
     def step(items) -> bool:
         if len(pictures(items)) == 4:
             camera.faults["live.m3u8"] = 404
-        if len(reasons(items)) == 2:
+        if len(reasons(items)) == 2 and camera.faults:
+            time.sleep(2 * STEP_S)  # meanwhile it films on
+            again.append(len(camera.newest))
             camera.faults.clear()
         return len(reasons(items)) >= 2 and states(items)[-1] == "live" and isinstance(items[-1], Picture)
 
@@ -180,6 +189,16 @@ def test_a_list_that_vanishes_and_comes_back_is_a_new_connection(filmed):
         items = follow(Hls(address), step)
     assert all("nothing at this path (404)" in reason for reason in reasons(items)) and states(items)[-1] == "live"
     assert [item.epoch for item in items if isinstance(item, Change)][-1] >= 2
+    assert shown(items[-1]) == camera.newest[again[0]] * EACH
+
+
+def test_a_late_and_uneven_network_leaves_nothing_out(filmed):
+    camera = Camera(filmed, ends=6)
+    with camera.serving() as address, Cable(int(re.search(r":(\d+)/", address)[1])) as cable:
+        cable.delay_s, cable.jitter_s = 0.1, 0.1
+        items = follow(Hls(address.replace(str(cable.target), str(cable.port))), lambda items: states(items)[-1] == "ended")
+    numbers = [shown(picture) for picture in pictures(items)]
+    assert numbers == list(range(numbers[0], 6 * EACH)) and cable.passed > 10 and states(items) == ["connecting", "live", "ended"]
 
 
 def test_a_server_that_begins_to_count_anew_is_a_new_connection(filmed):
@@ -221,7 +240,7 @@ def test_a_list_that_no_longer_grows_is_dead(filmed, monkeypatch):
     camera = Camera(filmed)
     camera.faults["live.m3u8"] = (200, camera.list().encode())
     with camera.serving() as address:
-        items = follow(Hls(address, answer_s=0.3), lambda items: bool(reasons(items)))
+        items = follow(Hls(address, answer_s=0.3), lambda items: bool(reasons(items)), stall_s=10.0)
     assert reasons(items) == ["Its playlist no longer grows."] and len(pictures(items)) == EACH
 
 

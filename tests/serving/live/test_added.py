@@ -1,4 +1,4 @@
-"""Cameras that come while the service runs: what is hidden and kept of them, and where they may lead. No process is started."""
+"""Cameras that come while the service runs: what is hidden and kept of them, and where they may lead; a full disk. No process is started."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.serving import cameras
 from streamingvlm.serving.intake import worker
@@ -59,6 +60,17 @@ def test_a_camera_that_is_refused_changes_nothing_of_what_is_stored(service):
         assert service.store.keeps["gate"] == Keep(600, 1000, 1000) and service.policies["gate"]["privacy"] == {"hide": "everything"}
 
     asyncio.run(run())
+
+
+def test_a_recording_whose_disk_is_full_ends_and_the_service_goes_on(service, caplog):
+    def full(row):
+        raise UserError("Can't write run.jsonl.gz: No space left on device.")
+
+    service.recorder = SimpleNamespace(add=full)
+    for _ in range(3):
+        service.decider.lost("gate", "decode_error", 2)
+    assert service.recorder is None and caplog.text.count("No space left") == caplog.text.count("The recording ends") == 1
+    assert service.decider.scheduler.counts("gate").dropped["decode_error"] == 6
 
 
 def test_a_camera_of_the_network_is_read_under_the_allow_list_and_one_of_the_file_is_not():

@@ -123,6 +123,15 @@ class TestGathering:
         assert not gathering.ready(2.2) and gathering.ready(2.25)
         assert gathering.take() == ["here"]
 
+    def test_who_is_gone_for_a_period_and_a_half_is_not_waited_for_at_all(self):
+        gathering, looks = Gathering(2.0, longest_wait_s=0.25), []
+        for k in range(49):
+            for stream in ("gone", "here")[k > 0 :]:
+                gathering.bring(stream, k / 8, now=k / 8)
+            if gathering.ready(k / 8):
+                looks.append((k, gathering.take()))
+        assert looks == [(0, ["gone", "here"]), (18, ["here"]), (32, ["here"]), (48, ["here"])]
+
     def test_a_moment_too_far_from_the_earliest_is_no_part_of_the_look(self):
         gathering = Gathering(2.0, tolerance_s=0.5)
         gathering.bring("a", 10.0, now=0.0)

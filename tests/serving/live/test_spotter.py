@@ -8,12 +8,12 @@ import pytest
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.cli.main import main
 from streamingvlm.models.eyes.coco import Things
-from streamingvlm.serving.live import analysis
+from streamingvlm.serving import slots
 from streamingvlm.serving.live.spotter import Spotter
 
 
 def frames(count: int) -> list[Frame]:
-    return [Frame(Stamp(f"cam{k}", 0, 0, 0.0, 0.0, "receiver", 0.0), np.zeros(analysis.DETECTOR_SHAPE, np.uint8)) for k in range(count)]
+    return [Frame(Stamp(f"cam{k}", 0, 0, 0.0, 0.0, "receiver", 0.0), np.zeros(slots.DETECTOR_SHAPE, np.uint8)) for k in range(count)]
 
 
 def test_boxes_are_shares_and_the_unsure_are_left_out():
@@ -28,9 +28,9 @@ def test_boxes_are_shares_and_the_unsure_are_left_out():
 
 
 def test_a_folder_says_which_size_its_model_takes(tmp_path):
-    assert analysis.shape(tmp_path) == (96, 96, 3)
+    assert slots.shape(tmp_path) == (96, 96, 3)
     (tmp_path / "model.json").write_text("{}")
-    assert analysis.shape(tmp_path) == (300, 300, 3)
+    assert slots.shape(tmp_path) == (300, 300, 3)
 
 
 @pytest.mark.parametrize(("more", "words"), [(["--demo"], "leave out --demo"), ([], "make real-eyes")])

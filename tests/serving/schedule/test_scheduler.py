@@ -92,9 +92,11 @@ def cameras(machine: Machine, fps: dict[str, float], seconds: float, phase=lambd
 
 def test_it_imports_no_clock_no_loop_and_no_model():
     code = ("import sys, streamingvlm.serving.schedule.scheduler as s; print([m for m in ('torch', 'asyncio', 'ray', 'numpy') if m in sys.modules]);"
-            "print([n for n in sys.modules if n.startswith('streamingvlm.')])")
+            "print([n for n in sys.modules if n.startswith('streamingvlm.')]); from streamingvlm.serving.live import service;"
+            "from streamingvlm.serving.api import app; print('torch' in sys.modules)")
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert told[0] == "[]"
+    assert told[2] == "False", "the service's own process neither: 4 s until its page is up, and 260 MB"
     for module in ast.literal_eval(told[1]):
         tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
         names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

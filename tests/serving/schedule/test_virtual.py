@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 
 import numpy as np
@@ -154,6 +155,17 @@ def test_a_trace_is_there_whole_or_not_at_all(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="record it again"):
             list(arrivals.read(path))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here: run `python -m pytest tests/serving/schedule` on Linux")
+def test_a_full_disk_ends_a_recording_in_one_sentence_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "trace.jsonl.gz"
+    path.write_bytes(b"the one before")
+    (tmp_path / f".{path.name}.{os.getpid()}.part").symlink_to("/dev/full")
+    with Recorder(path) as recorder, pytest.raises(UserError, match="No space left on device"):
+        for k in range(100_000):
+            recorder.add(Arrival("a", 0, k, k / 3, 1e9 + k / 7, k / 11))
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"the one before"
 
 
 def test_a_trace_in_real_time_keeps_its_distances():

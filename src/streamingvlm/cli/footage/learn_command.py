@@ -117,7 +117,7 @@ class Taken:
         from streamingvlm.media.sources.protocol import Change, watched
         from streamingvlm.models.eyes.ordinary import EVERY_S
         from streamingvlm.serving.intake import city, picture
-        from streamingvlm.serving.live.analysis import DETECTOR_SHAPE
+        from streamingvlm.serving.slots import DETECTOR_SHAPE
 
         stop, source = self.stops[camera.name], kinds.source(_unpaced(camera.url), transport=camera.transport, more={"city": city.CityCamera})
         if source.live:

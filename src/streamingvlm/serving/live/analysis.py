@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from streamingvlm.serving.live.spotter import Spotter
 
 SIZES = (1, 2, 4, 8, 16)  # batches that are timed before the first
-DETECTOR_SHAPE = (300, 300, 3)  # [H, W, C]: the whole picture, squeezed, as the detector was trained
 LONGEST_MS = 500.0  # of a batch that is timed: what takes longer is within nobody's budget
 
 
@@ -62,11 +61,6 @@ def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision
         begun = time.perf_counter()
         answers = analyst.decide([Frame(stamp, pools[pool].view(slot)) for stamp, pool, slot in frames])
         connection.send(("done", batch, answers, (time.perf_counter() - begun) * 1e3))
-
-
-def shape(folder: Path) -> tuple[int, int, int]:
-    """[H, W, C] of the pictures that a folder's model takes."""
-    return DETECTOR_SHAPE if (folder / "model.json").is_file() else SHAPE
 
 
 def curve(analyst: Analyst | Asked | Spotter, taken: tuple[int, int, int] = SHAPE, rounds: int = 5) -> dict[int, float]:

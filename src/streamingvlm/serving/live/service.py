@@ -22,10 +22,10 @@ from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
+from streamingvlm.serving import slots
 from streamingvlm.serving.governance import card, kept
 from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
-from streamingvlm.serving.live import analysis
 from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Engine, Told
 from streamingvlm.serving.live.readers import Heard, Readers
@@ -53,7 +53,7 @@ class Service:
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
-        self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
+        self.readers = Readers(self.settings.io_workers, slots.shape(model), heard, more)
         self.recorder, self.engine = recorder, engine
         self.decider = Decider(model, self.readers.pools, Told(self._decided, self._dropped, self._refused, self._covered), self._record,
                                settings.batch, settings.precision, settings.learned, engine)

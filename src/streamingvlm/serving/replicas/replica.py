@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from streamingvlm.base.records import Chunk, Comment, Frame
+from streamingvlm.serving import slots
 from streamingvlm.serving.live import analysis
 from streamingvlm.streaming.commentator import Commentator
 
@@ -25,7 +26,7 @@ class Replica:
 
     def __init__(self, folder: Path, precision: str = "float32", learned: str = "", commentator: Path | None = None):
         torch.set_num_threads(1)
-        self.shape = analysis.shape(Path(folder))
+        self.shape = slots.shape(Path(folder))
         self.analyst = analysis.load(Path(folder), precision, learned)
         self.commentator = Commentator.load(commentator) if commentator else None
         self.decided = 0
