@@ -82,6 +82,9 @@ class FakeService:
         self.pushed.append((name, pts_s, captured_at, picture, width, height))
         self.results.publish(decision(name, len(self.pushed), pts_s=pts_s))
 
+    def policy(self, name: str) -> str:
+        return "hides people"
+
     def card(self) -> str:
         return "# Data card of a service that is made up\n"
 

@@ -196,6 +196,9 @@ class FakeService:
     async def push(self, name, pts_s, captured_at, picture, width, height) -> None:
         raise UserError("This made-up service takes no frames.")
 
+    def policy(self, name: str) -> str:
+        return "hides people"
+
     def card(self) -> str:
         return "# Data card of a service that is made up\n"
 

@@ -79,6 +79,9 @@ class Service(Protocol):
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, Busy, UserError."""
 
+    def policy(self, name: str) -> str:
+        """What is hidden and kept of a camera, in a few words; "" where there is no such camera."""
+
     def card(self) -> str:
         """The data card, in Markdown (`serving.governance`). May ask the store, so not in the loop."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from streamingvlm.serving.access import needs
+from streamingvlm.serving.access.audit import Entry
 from streamingvlm.serving.access.gate import Denied, Gate, Grant
 from streamingvlm.serving.results import Results, Subscription
 from streamingvlm.serving.service import NotFound, Service
@@ -45,7 +46,9 @@ class Scoped:
             raise Denied(403, "This token is not of a camera of that name.")
         if isinstance(address, str):
             self._gate.allowed.check(address)
-        return await self._service.add(camera)
+        row = await self._service.add(camera)
+        self._gate.audit.note(Entry(self._grant.name, self._grant.role, "", f"it {self._service.policy(name)}", name, "added"))
+        return row
 
     async def remove(self, name: str) -> None:
         self._may("operate", name)

@@ -22,7 +22,7 @@ from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
-from streamingvlm.serving.governance import card, kept
+from streamingvlm.serving.governance import card
 from streamingvlm.serving.intake.city import CityCamera
 from streamingvlm.serving.intake.pushed import Pushed, unpacked
 from streamingvlm.serving.live import analysis
@@ -30,6 +30,7 @@ from streamingvlm.serving.live.camera import Latency, Watched
 from streamingvlm.serving.live.decider import Decider, Engine, Told
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
+from streamingvlm.serving.policies import Policies, Policy
 from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
@@ -43,13 +44,15 @@ STILL_S = 0.5  # that an alarm waits for its picture, at most
 
 class Service:
     """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme.
-    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`. `engine`: see `decider`."""
+    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`. `engine`: see `decider`. `usual`: what cameras
+    that are added share, as those of the file do (`Settings.camera`)."""
 
     def __init__(self, settings: config.Service, model: Path, commentator: Path | None = None, store: Store | None = None,
-                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None, engine: Engine | None = None):
+                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None, engine: Engine | None = None,
+                 usual: Mapping[str, object] | None = None):
         self.settings, self.store = settings, store
         self.results, self.watched = Results(), {}
-        self.policies: dict[str, dict] = {}  # what of a name's pictures is hidden and how long they stay, where that was ever said
+        self.policies = Policies(settings, usual or {})
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
@@ -96,9 +99,9 @@ class Service:
         return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
 
     async def add(self, camera: dict) -> dict:
-        """One camera more, as in `cameras.yaml`; what it does not say of `privacy` and `keep` is as it was for the last one of its name. UserError
-        for what is wrong with it, Conflict where its name is taken, or there is no room or no time for it."""
-        told = config.parse_camera(config.merged(self.policies.get(str(camera.get("name")).casefold(), {}), camera))
+        """One camera more, as in `cameras.yaml`; what it does not say is as for the file's cameras, or stricter (`serving.policies`). UserError for
+        what is wrong with it, Conflict where its name is taken, or there is no room or no time for it."""
+        told = config.parse_camera(self.policies.completed(camera))
         if told.name.casefold() in {name.casefold() for name in self.watched}:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
         if len(self.watched) >= self.settings.max_cameras:
@@ -156,6 +159,9 @@ class Service:
         image = await asyncio.to_thread(unpacked, picture, width, height)  # a large picture must not hold up the scheduler
         await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
 
+    def policy(self, name: str) -> str:
+        return str(Policy.of(self.settings, self.watched[name].camera)) if name in self.watched else ""
+
     def card(self) -> str:
         return card(self.settings, [watched.camera for watched in list(self.watched.values())], self.store.counted() if self.store else None)
 
@@ -184,13 +190,9 @@ class Service:
 
     def _taken(self, camera: config.Camera) -> None:
         """It is watched, so its policy holds, also for what is stored under its name and for whoever gets the name after it."""
+        policy = self.policies.taken(camera)
         if self.store:
-            self.store.keeps[camera.name] = kept(self.settings, camera)
-        told = camera.model_dump(include={"privacy", "keep"}, exclude_defaults=True)
-        if told:
-            self.policies[camera.name.casefold()] = told
-        else:
-            self.policies.pop(camera.name.casefold(), None)
+            self.store.keeps[camera.name] = policy.keep
 
     def _add(self, camera: config.Camera, sources: tuple[str, ...] | None = None) -> None:
         """`sources`: the rules of where it may lead, of one that comes over the network."""
