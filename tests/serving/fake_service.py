@@ -202,7 +202,7 @@ class FakeService:
     def card(self) -> str:
         return "# Data card of a service that is made up\n"
 
-    def stats(self) -> dict:
+    def stats(self, streams=None) -> dict:
         rows, edges = self.cameras(), [10 * 1.15 ** k for k in range(40)]
         low = [0.0, *edges[:-1]]
         latency = rows[0]["latency_ms"] if rows else {}

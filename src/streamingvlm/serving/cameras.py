@@ -45,9 +45,9 @@ class Keeping(BaseModel):
 
 
 class Camera(BaseModel):
-    """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
-    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a picture
-    whose shorter side is longer is brought to it; the model's is taken from that, and it is what people see. `transport`: of RTSP."""
+    """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`:
+    see `schedule.events`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a
+    picture whose shorter side is longer is brought to it; the model's is taken from that, and it is what people see. `transport`: of RTSP."""
 
     model_config = STRICT
     name: str = Field(pattern=NAME)

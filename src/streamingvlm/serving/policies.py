@@ -1,4 +1,4 @@
-"""What holds for a camera that is added while the service runs, where whoever adds it does not say: the file's `camera:`, and nothing laxer than before.
+"""What holds for a camera that is added while the service runs and says nothing of it: the file's `camera:`, and nothing laxer than before.
 
     policies = Policies(settings.service, settings.camera); policies.taken(camera)      # each camera that is watched
     policies.completed({"name": "gate", "url": "rtsp://…"})                             # still to be checked, by `parse_camera`
@@ -78,7 +78,7 @@ class Policies:
         before, (last, of_name) = self.places.get(place(address), self.least), self.names.get(name, ("", self.least))
         policy = of_name if address == last else self.least.strictest(of_name).strictest(before)
         if "keep" not in camera and policy.keep != of_name.keep:
-            raise Conflict("Records of this name stay longer than those of this address may: choose another name, or say `keep`, as who administers may.")
+            raise Conflict("Records of this name stay longer than those of this address may: take another name, or have who administers say `keep`.")
         if len(self.names) + len(self.places) >= MOST:
             raise Conflict("So many cameras were added under so many names that what is hidden of them can't be remembered: start the service again.")
         return config.merged(config.merged(self.usual, policy.told()), dict(camera))

@@ -29,6 +29,12 @@ def test_only_who_administers_says_what_is_hidden_and_kept(gate, policy):
     assert "roof" in service.watched
 
 
+def test_the_totals_of_one_camera_are_its_own(gate):
+    of_door = Grant("4", "guard", "read", frozenset({"door"}))
+    assert Scoped(FakeService(), gate, of_door, set()).stats()["of"] == ["door"]
+    assert Scoped(FakeService(), gate, OPERATOR, set()).stats()["frames"]["in"] == 20
+
+
 def test_a_live_session_ends_with_its_token_however_many_came_and_went(gate):
     service, other = FakeService(), Grant("3", "other", "operate", None)
     gate.valid = lambda grant: grant.id != OPERATOR.id

@@ -18,7 +18,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -191,6 +191,12 @@ class Gate:
         except Exception as error:
             log.warning("What %s began at camera %s could not be ended with its token, and is tried again: %s", grant.name, camera, error)
             self._over.setdefault(camera, (grant, session, end))
+
+
+def credentials(said: Sequence) -> tuple[str, str]:
+    """What an `Authorization` says: of which kind, in small letters, and what. ("", "") where it was said twice, or is no text."""
+    kind, _, rest = said[0].partition(" ") if len(said) == 1 and isinstance(said[0], str) else ("", "", "")
+    return kind.lower(), rest.strip()
 
 
 def loopback(host: str) -> bool:

@@ -81,7 +81,7 @@ class Scoped:
         return await self._service.ask(name, question, options)
 
     def stats(self) -> dict:
-        return self._service.stats()
+        return self._service.stats(self._grant.cameras)
 
     def card(self) -> str:
         return self._service.card()
@@ -125,7 +125,8 @@ class _Stored:
         self._store, self._scoped = store, scoped
 
     def status(self) -> dict:
-        return self._store.status()
+        told = self._store.status()
+        return told if self._scoped.chosen(None) is None else {"error": told["error"]}  # counts are of all cameras
 
     def records(self, streams=None, types=None, start=None, end=None, limit=1000, newest=False) -> list[dict]:
         return self._store.records(self._scoped.chosen(streams), types, start, end, limit, newest)

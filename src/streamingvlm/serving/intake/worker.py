@@ -24,8 +24,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame
 from streamingvlm.serving.access.sources import Allowed
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.intake.city import CityCamera
-from streamingvlm.serving.intake.pushed import Pushed
+from streamingvlm.serving.intake.own import KINDS
 from streamingvlm.serving.intake.reading import Reading
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import Slots
@@ -130,7 +129,7 @@ class Cameras:
 
 def work(connection: Connection, slots: Slots, came, more: Mapping[str, Callable]) -> None:
     """Run until told to stop, or the other end is gone. `came`: a number for each camera, which its pictures are counted in."""
-    cameras = Cameras(connection, slots, came, dict(more) | {"push": Pushed, "city": CityCamera})
+    cameras = Cameras(connection, slots, came, dict(more) | KINDS)
     threading.Thread(target=cameras.release, daemon=True).start()
     try:
         while (message := connection.recv()) != STOP:

@@ -23,10 +23,10 @@ from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving.governance import card
-from streamingvlm.serving.intake.city import CityCamera
-from streamingvlm.serving.intake.pushed import Pushed, unpacked
+from streamingvlm.serving.intake.own import KINDS
+from streamingvlm.serving.intake.pushed import unpacked
 from streamingvlm.serving.live import analysis
-from streamingvlm.serving.live.camera import Latency, Watched
+from streamingvlm.serving.live.camera import Latency, Watched, numbers
 from streamingvlm.serving.live.decider import Decider, Engine, Told
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
@@ -54,7 +54,7 @@ class Service:
         self.results, self.watched = Results(), {}
         self.policies = Policies(settings, usual or {})
         self.release, self.capture = Latency(), Latency()
-        self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
+        self.more = dict(more or {}) | KINDS
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, analysis.shape(model), heard, more)
         self.recorder, self.engine = recorder, engine
@@ -165,20 +165,21 @@ class Service:
     def card(self) -> str:
         return card(self.settings, [watched.camera for watched in list(self.watched.values())], self.store.counted() if self.store else None)
 
-    def stats(self) -> dict:
-        counts, batches = self.decider.scheduler.totals(), self.decider.batches
-        frames = {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "dropped": dict(counts.dropped)}
-        runs = sum(batches.values())
+    def stats(self, streams: Collection[str] | None = None) -> dict:
+        shared = {"title": self.settings.title, "budget_ms": self.settings.budget_ms, "uptime_s": round(time.monotonic() - self.begun, 1)}
         processes = {"analytics": {"alive": self.decider.worker.alive, "restarts": self.decider.restarts}}
+        if streams is not None:
+            mine, counts = {name: watched for name, watched in self.watched.items() if name in streams}, events.Counts()
+            for name in mine:
+                counts.add(self._counts(name))
+            release, capture = (Latency.together(getattr(watched, clock) for watched in mine.values()) for clock in ("release", "capture"))
+            told = numbers(counts, release, capture, sum(self.results.late.get(name, 0) for name in mine), {})
+            return shared | told | {"processes": processes, "commentary": {} if self.speech else None}
         processes |= {worker.name: {"alive": worker.alive, "restarts": self.readers.restarts} for worker in self.readers.workers}
         if self.speech:
             processes["commentary"] = {"alive": self.speech.worker.alive, "restarts": self.speech.restarts}
-        return {"latency_ms": {"release": self.release.percentiles(), "capture": self.capture.percentiles()}, "buckets": self.release.buckets(),
-                "title": self.settings.title, "budget_ms": self.settings.budget_ms, "frames": frames, "late": sum(self.results.late.values()),
-                "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
-                          "sizes": {str(size): n for size, n in sorted(batches.items())}},
-                "commentary": {"skipped": self.speech.skipped} if self.speech else None,
-                "uptime_s": round(time.monotonic() - self.begun, 1), "processes": processes}
+        told = numbers(self.decider.scheduler.totals(), self.release, self.capture, sum(self.results.late.values()), self.decider.batches)
+        return shared | told | {"processes": processes, "commentary": {"skipped": self.speech.skipped} if self.speech else None}
 
     # What the parts report
 
