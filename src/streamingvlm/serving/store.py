@@ -19,12 +19,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from heapq import merge
 
-from sqlalchemy import Connection, MetaData, event, insert, select
+from sqlalchemy import Connection, MetaData, event, func, insert, select
 from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.protocol import redacted
+from streamingvlm.serving.clock import Clock
 from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of, stored
 from streamingvlm.serving.privacy.retention import Keep, counted, erased, scrubbed, tidied, within
 from streamingvlm.serving.results import Record
@@ -53,9 +54,16 @@ class Store:
         self._batch: list[Item] = []
         self._bytes_in = self._bytes_out = 0  # of pictures; each is changed by one thread only
         self._ending, self._woken = threading.Event(), threading.Event()
+        self.clock = Clock()
         self._engine = connected(self.url)
+        self.newest = self._newest()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
+
+    def _newest(self) -> int:
+        """The highest number that an earlier run gave to a record, 0 for none."""
+        with self._reading() as connection:
+            return max(connection.scalar(select(func.max(table.c.seq))) or 0 for table in TABLES.values())
 
     def write(self, record: Record, picture: Redacted | None = None) -> None:
         """Take a record, or count it as lost where too many wait. Never waits; called by one thread at a time, as `Results` does."""
@@ -96,15 +104,15 @@ class Store:
 
     def records(self, streams: Collection[str] | None = None, types: Collection[str] | None = None, start: float | None = None,
                 end: float | None = None, limit: int = 1000, newest: bool = False) -> list[dict]:
-        """At most `limit` records of [start, end) seconds since 1970: the oldest of them or the newest, in rising order. UserError: unreadable."""
+        """At most `limit` records of [start, end) seconds since 1970: the oldest, or those told last, in rising order. UserError: unreadable."""
         found = []
         with self._reading() as connection:
             for table in (TABLES[type_] for type_ in types or TABLES):
-                order = [column.desc() if newest else column for column in (table.c.at, table.c.seq)]
+                order = [table.c.seq.desc()] if newest else [table.c.at, table.c.seq]  # a clock that was set back makes nothing older
                 asked = select(table.c.record).where(*within(table, streams, start, end)).order_by(*order).limit(limit)
                 rows = [json.loads(text) for text in connection.scalars(asked)]
                 found.append(rows[::-1] if newest else rows)
-        ordered = list(merge(*found, key=lambda record: (record["at"], record["seq"])))
+        ordered = list(merge(*found, key=lambda record: record["seq"] if newest else (record["at"], record["seq"])))
         return ordered[-limit:] if newest else ordered[:limit]
 
     def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
@@ -150,6 +158,7 @@ class Store:
         while not self._ending.is_set():
             self._woken.wait(RETRY_S if self.error else WRITE_S)
             self._woken.clear()
+            self.clock.look()
             self._write_waiting()
             if time.monotonic() - tidied > TIDY_S and not self.error:
                 self.tidy()
@@ -192,7 +201,7 @@ class Store:
         """Delete what is too old or too much."""
         try:
             with self._engine.begin() as connection:
-                tidied(connection, self.keeps, Keep.same(self.keep_s), self.keep_rows, time.time())
+                tidied(connection, self.keeps, Keep.same(self.keep_s), self.keep_rows, self.clock.ago)
             if self._engine.dialect.name == "sqlite":
                 with self._engine.connect() as connection:  # the file gets shorter; `execute` would stop after the first page
                     connection.connection.driver_connection.executescript("PRAGMA incremental_vacuum")

@@ -25,7 +25,7 @@ GATE = {"name": "gate", "url": "pattern:64x64@8", "privacy": {"hide": "everythin
 @pytest.fixture
 def service():
     settings = cameras.parse({"service": {"keep_s": 1000}, "cameras": [GATE, {"name": "yard", "url": "push:"}]})
-    made = Service(settings.service, MODEL, store=SimpleNamespace(keeps={}, write=lambda *record: None))
+    made = Service(settings.service, MODEL, store=SimpleNamespace(keeps={}, newest=0, write=lambda *record: None))
     made.decider.scheduler = Scheduler(LatencyCurve({1: 10.0}, 1))
     made.begin(settings.cameras)
     return made

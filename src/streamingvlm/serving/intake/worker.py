@@ -2,7 +2,7 @@
 
 Messages in: ("add", Camera, epoch, index, row, rules of where it may lead or None), ("remove", name),
 ("decided", name, epoch, index, pts_s, people or None),
-("want", {name: until}), ("offer", ticket, name, sdp),
+("want", {name: until when, monotonic}), ("offer", ticket, name, sdp),
 ("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
 Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
 ("changed", name, Change), ("picture", name, first epoch, {stream, frame, pts_s, width, height}, Redacted), ("answer", ticket, result),

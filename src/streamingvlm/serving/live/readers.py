@@ -99,7 +99,7 @@ class Readers:
             self.workers[self.cameras[stamp.stream][1]].send(("decided", stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, people))
 
     def want(self, wanted: Mapping[str, float]) -> None:
-        """Previews of cameras until so many seconds since 1970."""
+        """Previews of cameras until then, monotonic."""
         for at, worker in enumerate(self.workers):
             if mine := {name: until for name, until in wanted.items() if name in self.cameras and self.cameras[name][1] == at}:
                 worker.send(("want", mine))

@@ -51,7 +51,7 @@ class Service:
                  more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None, engine: Engine | None = None,
                  usual: Mapping[str, object] | None = None):
         self.settings, self.store = settings, store
-        self.results, self.watched = Results(), {}
+        self.results, self.watched = Results(behind=store.newest if store else 0), {}
         self.policies = Policies(settings, usual or {})
         self.release, self.capture = Latency(), Latency()
         self.more = dict(more or {}) | KINDS
@@ -132,7 +132,7 @@ class Service:
 
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
         """For so long a preview of each frame, not one a second."""
-        until = time.time() + seconds
+        until = time.monotonic() + seconds  # one clock for all processes of a machine, and nobody sets it
         wanted = {name: until for name in names if name in self.watched and self.watched[name].wanted_until < until - seconds / 2}
         for name in wanted:
             self.watched[name].wanted_until = until
