@@ -36,21 +36,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Served:
-    """One run of the service, until it is killed."""
+    """One run of the service, until it is killed. `more`: keys of `service:`; `arguments`: of the command; `token`: who asks it."""
 
-    def __init__(self, folder: Path, cameras: int):
+    def __init__(self, folder: Path, cameras: int, more: str, arguments: tuple[str, ...] = (), token: str = ""):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        lines = [f"service: {{port: {self.port}, budget_ms: 2000, utilisation: null, store: {folder / 'records.sqlite'}}}", "cameras:"]
+        lines = [f"service: {{port: {self.port}, budget_ms: 2000, utilisation: null, {more}}}", "cameras:"]
         lines += [f"  - {{name: camera-{k}, url: 'city:{k + 1}/{cameras}', privacy: {{hide: nothing}}}}" for k in range(cameras)]
         (folder / "cameras.yaml").write_text("\n".join(lines) + "\n")
         self.log = (folder / "log.txt").open("a")
-        command = [sys.executable, "-m", "streamingvlm.cli", "serve", str(folder / "cameras.yaml"), "--no-open"]
+        command = [sys.executable, "-m", "streamingvlm.cli", "serve", str(folder / "cameras.yaml"), "--no-open", *arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=self.log)
         self.address = f"127.0.0.1:{self.port}"
-        self.client = httpx.AsyncClient(base_url=f"http://{self.address}", timeout=30)
-        self.unaccounted, self.samples = 0, 0
+        told = {"Authorization": f"Bearer {token}"} if token else {}
+        self.client = httpx.AsyncClient(base_url=f"http://{self.address}", timeout=30, headers=told)
+        self.unaccounted, self.samples, self.ever = 0, 0, set()
 
     async def look(self) -> tuple[dict, dict[str, dict]]:
         """The numbers of all and of each camera; conservation is looked at each time."""
@@ -75,8 +76,9 @@ class Served:
         return None
 
     def below(self) -> list[psutil.Process]:
-        """The processes of the service: first the workers, then those that make them."""
+        """The processes of the service: first the workers, then those that make them. Who has lost its maker is below nobody any more: `ever`."""
         found = psutil.Process(self.process.pid).children(recursive=True)
+        self.ever |= set(found)
         return sorted(found, key=lambda one: (one.ppid() == self.process.pid, one.create_time()))
 
 
@@ -119,7 +121,8 @@ async def killed(served: Served, victim: psutil.Process) -> dict:
 
 async def end(served: Served, folder: Path, seen: dict) -> dict:
     """Kill the service itself -> what became of its workers and of its records."""
-    below = served.below()
+    served.below()
+    below = [process for process in served.ever if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     served.process.kill()
     served.process.wait()
     gone, left = await asyncio.to_thread(psutil.wait_procs, below, 20)
@@ -136,7 +139,8 @@ async def end(served: Served, folder: Path, seen: dict) -> dict:
 
 
 async def run(folder: Path, cameras: int) -> dict:
-    served, seen, rows = Served(folder, cameras), {"records": 0, "out_of_order": 0, "missed": 0, "newest": 0}, []
+    store = f"store: {folder / 'records.sqlite'}"
+    served, seen, rows = Served(folder, cameras, store), {"records": 0, "out_of_order": 0, "missed": 0, "newest": 0}, []
     try:
         started = await served.goes_on(START_S)
         if started is None:
@@ -148,7 +152,7 @@ async def run(folder: Path, cameras: int) -> dict:
         ended = await end(served, folder, seen)
         await listening
         print(json.dumps(ended), flush=True)
-        again = Served(folder, cameras)
+        again = Served(folder, cameras, store)
         try:
             back_s, before = await again.goes_on(START_S), seen["newest"]
             newest = (await again.client.get("/api/results?limit=1")).json()["newest"]
