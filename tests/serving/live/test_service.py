@@ -273,7 +273,9 @@ def test_a_reader_dies_and_its_cameras_come_back(running):
     frames = [record["frame"] for record in records]
     counted = running.row("b")["frames"]
     assert counted["dropped"].get("reconnect_gap", 0) + counted["decided"] + sum(counted["dropped"].values()) >= frames[-1]
-    assert frames == sorted(set(frames)) and running.balanced() and running.call(running.service.stats)["late"] == 0
+    stats = running.call(running.service.stats)
+    assert frames == sorted(set(frames)) and running.balanced() and stats["late"] == 0
+    assert [stats["processes"][f"reader-{k}"]["restarts"] for k in range(2)] == [int(k == at) for k in range(2)]
 
 
 def test_a_browser_sees_the_live_cameras_and_adds_one(running, tmp_path):
