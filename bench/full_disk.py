@@ -85,7 +85,9 @@ async def looked(served: Served, seconds: float, fill_again: Path | None = None)
 
 async def run(folder: Path, place: Path, full_s: float) -> dict:
     store, access, trace = place / "records.sqlite", place / "access.sqlite", place / "run.jsonl.gz"
-    token = Tokens(str(access)).add("bench", "administer", None, None)
+    tokens = Tokens(str(access))
+    token = tokens.add("bench", "administer", None, None)
+    tokens.engine.dispose()
     served = Served(folder, CAMERAS, f"store: {store}, access: {{tokens: {access}, per_s: 1000, burst: 10000}}", ("--record", str(trace)), token)
     try:
         if await served.goes_on(START_S) is None:

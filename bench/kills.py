@@ -82,6 +82,12 @@ class Served:
         return sorted(found, key=lambda one: (one.ppid() == self.process.pid, one.create_time()))
 
 
+    def orphans(self) -> list[psutil.Process]:
+        """Those whose maker is gone, and who live on."""
+        below = self.below()
+        return [one for one in self.ever if one not in below and one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
 async def listen(address: str, seen: dict) -> None:
     """Count what comes, in and out of order, over connections that break."""
     last: dict[str, int] = {}
@@ -103,7 +109,7 @@ async def listen(address: str, seen: dict) -> None:
 async def killed(served: Served, victim: psutil.Process) -> dict:
     """Kill one process, and see the service go on."""
     before, _ = await served.look()
-    made_by = "service" if victim.ppid() == served.process.pid else "fork server"
+    made_by = "service" if victim.ppid() == served.process.pid else "fork server" if victim in served.below() else "a fork server that is gone"
     victim.send_signal(signal.SIGKILL)
     missing: Counter[str] = Counter()
     until = time.monotonic() + 1.0
@@ -112,6 +118,7 @@ async def killed(served: Served, victim: psutil.Process) -> dict:
         missing.update(name for name, process in stats["processes"].items() if not process["alive"])
         await asyncio.sleep(0.02)
     back_s = await served.goes_on(BACK_S)
+    served.below()
     after, _ = await served.look()
     lost = {cause: count - before["frames"]["dropped"].get(cause, 0) for cause, count in after["frames"]["dropped"].items()}
     return {"killed": sorted(missing) or [f"a process of the {made_by}"], "made_by": made_by, "back_s": back_s and round(back_s + 1, 2),
@@ -121,8 +128,7 @@ async def killed(served: Served, victim: psutil.Process) -> dict:
 
 async def end(served: Served, folder: Path, seen: dict) -> dict:
     """Kill the service itself -> what became of its workers and of its records."""
-    served.below()
-    below = [process for process in served.ever if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    below = [*served.below(), *served.orphans()]
     served.process.kill()
     served.process.wait()
     gone, left = await asyncio.to_thread(psutil.wait_procs, below, 20)
@@ -147,6 +153,9 @@ async def run(folder: Path, cameras: int) -> dict:
             raise SystemExit(f"The service did not start: {(folder / 'log.txt').read_text()[-500:]}")
         listening = asyncio.create_task(listen(served.address, seen))
         for victim in served.below():
+            rows.append(await killed(served, victim))
+            print(json.dumps(rows[-1]), flush=True)
+        for victim in served.orphans()[:1]:
             rows.append(await killed(served, victim))
             print(json.dumps(rows[-1]), flush=True)
         ended = await end(served, folder, seen)

@@ -76,7 +76,7 @@ class Policies:
         """What is told of a camera, and what it leaves out. Conflict where nobody said how long its records may stay."""
         name, address = str(camera.get("name")).casefold(), str(camera.get("url"))
         before, (last, of_name) = self.places.get(place(address), self.least), self.names.get(name, ("", self.least))
-        policy = of_name if address == last else self.least.strictest(of_name).strictest(before)
+        policy = of_name if address == last else of_name.strictest(before)  # a place is as strict as `camera:` at least
         if "keep" not in camera and policy.keep != of_name.keep:
             raise Conflict("Records of this name stay longer than those of this address may: take another name, or have who administers say `keep`.")
         if len(self.names) + len(self.places) >= MOST:

@@ -78,8 +78,8 @@ class Store:
             self.lost += 1
 
     def status(self) -> dict:
-        """place (without a password), written, lost, waiting, and what is wrong just now or None."""
-        return {"place": self.place, "written": self.written, "lost": self.lost, "waiting": self._waiting.unfinished_tasks, "error": self.error}
+        """written, lost, waiting, and what is wrong just now or None; where it is, is told to the log alone."""
+        return {"written": self.written, "lost": self.lost, "waiting": self._waiting.unfinished_tasks, "error": self.error}
 
     def flush(self, seconds: float = 5.0) -> bool:
         """Whether all that was taken so far is written, or given up, within this time."""
@@ -129,14 +129,14 @@ class Store:
         """Delete the records of these cameras in [start, end), pictures too, so that nothing of them is left in the database's files -> how many.
         What waits to be written is written before. UserError where it can't be done."""
         if not self.flush():
-            raise UserError(f"Nothing was deleted at {self.place}: what waits to be written can't be, and would come behind. Try again.")
+            raise UserError("Nothing was deleted: what waits to be written can't be, and would come behind. Try again.")
         try:
             with self._engine.begin() as connection:
                 count = erased(connection, streams, start, end)
             scrubbed(self._engine)
             return count
         except SQLAlchemyError as error:
-            raise UserError(f"Not everything was deleted at {self.place} ({reason(error)}): try again.") from None
+            raise UserError(f"Not everything was deleted ({reason(error)}): try again.") from None
 
     def counted(self) -> dict[str, dict[str, dict]]:
         """camera -> table -> {count, from, to}: what is stored now."""
@@ -149,7 +149,7 @@ class Store:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise UserError(f"The records at {self.place} can't be read ({reason(error)}).") from None
+            raise UserError(f"The records can't be read ({reason(error)}).") from None
 
     # The thread that writes
 
@@ -186,7 +186,7 @@ class Store:
             self.lost += 1
             log.warning("A record of %s can't be stored (%s).", batch[0][0]["stream"], reason(error))
         except SQLAlchemyError as error:
-            self._say(f"Records can't be stored at {self.place} ({reason(error)}): they wait, and when too many wait they are lost.")
+            self._say(f"Records can't be stored ({reason(error)}): they wait, and when too many wait they are lost.")
             return False
         self._bytes_out += sum(len(picture or ()) for _, picture in batch)
         self._say(None)
@@ -194,7 +194,7 @@ class Store:
 
     def _say(self, error: str | None) -> None:
         if error and not self.error:
-            log.warning(error)
+            log.warning("%s: %s", self.place, error)
         self.error = error
 
     def tidy(self) -> None:
@@ -206,7 +206,7 @@ class Store:
                 with self._engine.connect() as connection:  # the file gets shorter; `execute` would stop after the first page
                     connection.connection.driver_connection.executescript("PRAGMA incremental_vacuum")
         except SQLAlchemyError as error:
-            self._say(f"Old records can't be deleted at {self.place} ({reason(error)}).")
+            self._say(f"Old records can't be deleted ({reason(error)}).")
 
 
 def _insert(connection: Connection, batch: list[Item]) -> None:
