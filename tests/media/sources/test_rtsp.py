@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media.sources import pattern, rtp, rtsp_server
+from streamingvlm.media.sources import kinds, pattern, rtp, rtsp_server
 from streamingvlm.media.sources.protocol import Change, Picture, SourceError, watched
 from streamingvlm.media.sources.rtp import AccessUnit, Encoded, Looped
 from streamingvlm.media.sources.rtsp import Rtsp, passed, why
@@ -218,7 +218,7 @@ def test_a_server_leads_nobody_elsewhere_who_was_not_let_go_there():
             follow(Rtsp(listed), lambda items: "waiting" in states(items))
             assert called, "FFmpeg goes there by itself: else all of this may go"
             called.clear()
-            items = follow(Rtsp(listed, check=lambda address: None), lambda items: states(items)[-1] == "failed")
+            items = follow(kinds.source(listed, check=lambda address: None), lambda items: states(items)[-1] == "failed")
             assert "another address (302)" in items[-1].reason and not called
         refused = UserError("not among the sources")
         items = follow(Rtsp(forbidden, check=lambda address: (_ for _ in ()).throw(refused)), lambda items: states(items)[-1] == "failed")
