@@ -77,7 +77,7 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
         recorder = stack.enter_context(Recorder(args.record)) if args.record else None
         model = _folder(service.model, MODEL)
         engine = await _engine(stack, args.engine, service, model)
-        running = Service(service, model, _commentator(service.commentator), store, recorder=recorder, engine=engine)
+        running = Service(service, model, _commentator(service.commentator), store, recorder=recorder, engine=engine, usual=settings.camera)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
