@@ -84,4 +84,5 @@ class Service(Protocol):
 
     def stats(self) -> dict:
         """latency_ms ({release: {p50, p95, p99}, capture: {…}}), buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames),
-        late, batch ({count, mean, sizes: {"8": n}}), uptime_s, processes ({name: Process}; `analytics` decides)."""
+        late, batch ({count, mean, sizes: {"8": n}}), uptime_s, processes ({name: Process}; `analytics` decides), and where there are several
+        replicas of what decides, replicas ({running, wanted, deaths, moved, lost}; the last two are streams)."""

@@ -171,7 +171,7 @@ class Service:
                 "title": self.settings.title, "budget_ms": self.settings.budget_ms, "frames": frames, "late": sum(self.results.late.values()),
                 "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
                           "sizes": {str(size): n for size, n in sorted(batches.items())}},
-                "commentary": {"skipped": self.speech.skipped} if self.speech else None,
+                "commentary": {"skipped": self.speech.skipped} if self.speech else None, "replicas": self.decider.worker.counts(),
                 "uptime_s": round(time.monotonic() - self.begun, 1), "processes": processes}
 
     # What the parts report
