@@ -3,9 +3,9 @@
     python -m bench.replicas --save reports/reference/replicas.json          # four minutes, and `pip install -r requirements-ray.txt` before
     python -m bench.replicas --virtual                                       # no Ray, no model: seconds
 
-Real: the whole service over test patterns at eight frames a second, its fleet, a replica's share of the streams as `policy.Knobs` has it. Virtual: the
-scheduler and the same policy, a look a second; a batch takes as long as the longest of its parts, drawn from what this machine took (data/live), and a
-new replica the time that Ray took here. `slower`: the same on cores so many times as slow, where being late decides. Draws the figure beside the JSON.
+Real: the whole service over test patterns at eight frames a second, its fleet, the policy's own knobs. Virtual: the scheduler and the same policy, a
+look a second; a batch takes as long as the longest of its parts, drawn from what this machine took (data/live), and a new replica the time that Ray
+took here. `slower`: the same on cores so many times as slow, where being late decides. Draws the figure beside the JSON.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Imagined:
 
     def _look(self, now: float) -> None:
         recent = [ms for at, ms in self.late if at > now - RECENT_S]
-        load = Load(len(self.streams), self.came - self.gone, _p95(recent) or 0.0)
+        load = Load(len(self.streams), self.came - self.gone, _p95(recent) or 0.0, sum(at <= now for at in self.come_s))
         self.wanted, self.memory = step(self.knobs, load, self.wanted, self.memory, now)
         self.come_s += [now + self.start_s] * (self.wanted - len(self.come_s))
         self.come_s = sorted(self.come_s)[: self.wanted]
@@ -154,7 +154,7 @@ async def real(plan: Plan, knobs: Knobs) -> dict:
         ready = time.monotonic()
         rows = await _watched(service, plan)
         return {"cluster_s": round(started - begun, 1), "ready_s": round(ready - begun, 1), "replica_s": took_s, "most": knobs.maximum, "rows": rows,
-                **_counted(service.decider.scheduler.totals()), **{name: service.decider.worker.counts()[name] for name in ("deaths", "moved", "lost")}}
+                **_counted(service.decider.scheduler.totals()), "fleet": service.decider.worker.counts()}
 
 
 async def _watched(service, plan: Plan) -> list[dict]:
@@ -191,8 +191,10 @@ def _p95(ms: Sequence[float]) -> float | None:
 def told(row: dict) -> dict:
     """A run in a line."""
     frames = row["frames"]
+    late = [second["late_p95_ms"] for second in row["rows"] if second["late_p95_ms"]]
     return {"replicas": live_figures.steps([second["replicas"] for second in row["rows"]]),
-            "dropped": round(sum(frames["dropped"].values()) / frames["in"], 4), "late_p95_ms": max(second["late_p95_ms"] or 0 for second in row["rows"]),
+            "dropped_share": round(sum(frames["dropped"].values()) / frames["in"], 4),
+            "late_p95_ms": {"median": float(np.median(late)), "most": max(late)},
             **{key: value for key, value in row.items() if key != "rows"}}
 
 

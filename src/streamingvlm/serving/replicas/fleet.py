@@ -114,7 +114,7 @@ class Fleet:
 
     def load(self, now: float) -> Load:
         late = [ms for at, ms in self.lateness if at > now - RECENT_S]
-        return Load(len(self.homes), self.queued, float(np.percentile(late, 95)) if late else 0.0)
+        return Load(len(self.homes), self.queued, float(np.percentile(late, 95)) if late else 0.0, len(self.replicas))
 
     # Inside
 

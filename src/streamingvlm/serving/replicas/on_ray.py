@@ -17,7 +17,7 @@ from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 
-TRIES = 3  # a cluster's start fails on a busy machine, by a limit of 15 s of Ray's own
+TRIES, PAUSE_S = 4, 3.0  # a start fails on a busy machine: its agent has 15 s to come up, and no option of Ray's gives it more
 STORE_BYTES = 100_000_000
 PREFIX = "streamingvlm-"
 READY_S = 120.0  # for a replica to be there, on a machine that the cluster may have to get first
@@ -145,6 +145,7 @@ def _started(sleep: Callable[[float], None] = time.sleep) -> None:
         except Exception as error:  # whatever Ray raises
             ray.shutdown()
             if not left:
-                raise UserError(f"Ray could not be started ({type(error).__name__}): is the machine overloaded? Without --engine ray none is "
+                said = str(error).partition(". ")[0]
+                raise UserError(f"Ray could not be started in {TRIES} tries ({said:.100}): is the machine overloaded? Without --engine ray none is "
                                 "needed.") from error
-            sleep(1.0)
+            sleep(PAUSE_S)
