@@ -31,9 +31,9 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
 from streamingvlm.reporting import live_figures
 from streamingvlm.serving import cameras as config
-from streamingvlm.serving.replicas.fleet import RECENT_S, Fleet
+from streamingvlm.serving.replicas.fleet import RECENT_S, Fleet, shared
 from streamingvlm.serving.replicas.policy import Knobs, Load, Memory, step
-from streamingvlm.serving.schedule.events import FrameArrived, Settings, StreamAdded, StreamRemoved
+from streamingvlm.serving.schedule.events import CurveChanged, FrameArrived, Settings, StreamAdded, StreamRemoved
 from streamingvlm.serving.schedule.latency_curve import LatencyCurve
 from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
 from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, Told, cameras, drive, names
@@ -72,6 +72,7 @@ class Imagined:
         self.knobs, self.run_ms, self.start_s = knobs, run_ms, start_s
         self.wanted, self.memory = knobs.minimum, Memory()
         self.come_s = [-math.inf] * knobs.minimum  # when each replica is there
+        self.curve_of = knobs.minimum
         self.streams: set[str] = set()
         self.came, self.gone, self.looks = 0, 0, 0
         self.late: list[tuple[float, float]] = []  # (decided at, ms)
@@ -82,6 +83,9 @@ class Imagined:
         """Hand through, and note who is there and what comes."""
         for at, event in told:
             self._until(at)
+            if self.running(at) != self.curve_of:
+                self.curve_of = self.running(at)
+                yield at, CurveChanged(tuple(shared(self.run_ms.curve(), self.curve_of).items()))
             match event:
                 case StreamAdded(stream, _):
                     self.streams.add(stream)
@@ -91,8 +95,11 @@ class Imagined:
                     self.came += 1
             yield at, event
 
+    def running(self, now: float) -> int:
+        return sum(at <= now for at in self.come_s)
+
     def __call__(self, size: int, now: float) -> float:
-        running = sum(at <= now for at in self.come_s)
+        running = self.running(now)
         parts = [size // running + (k < size % running) for k in range(running)]
         return max(self.run_ms(part, now) for part in parts if part)
 
@@ -111,12 +118,12 @@ class Imagined:
 
     def _look(self, now: float) -> None:
         recent = [ms for at, ms in self.late if at > now - RECENT_S]
-        load = Load(len(self.streams), self.came - self.gone, _p95(recent) or 0.0, sum(at <= now for at in self.come_s))
+        load = Load(len(self.streams), self.came - self.gone, _p95(recent) or 0.0, self.running(now))
         self.wanted, self.memory = step(self.knobs, load, self.wanted, self.memory, now)
         self.come_s += [now + self.start_s] * (self.wanted - len(self.come_s))
         self.come_s = sorted(self.come_s)[: self.wanted]
         second = [ms for at, ms in self.late if at > now - 1]
-        self.rows.append({"t_s": now, "streams": len(self.streams), "replicas": sum(at <= now for at in self.come_s), "wanted": self.wanted,
+        self.rows.append({"t_s": now, "streams": len(self.streams), "replicas": self.running(now), "wanted": self.wanted,
                           "late_p95_ms": _p95(second), "decided": len(second), "dropped": sum(now - 1 < at <= now for at in self.dropped_s)})
 
 

@@ -172,6 +172,20 @@ def test_who_dies_over_a_move_takes_nothing_along(monkeypatch):
     played(scene, monkeypatch)
 
 
+def test_the_scheduler_hears_what_so_many_replicas_take(monkeypatch):
+    assert fleets.shared({1: 10.0, 4: 16.0}, 2) == {1: 10.0, 2: 10.0, 3: 12.0, 4: 12.0, 5: 14.0, 6: 14.0, 7: 16.0, 8: 16.0}
+
+    async def scene(bench):
+        await bench.fleet.scale(2)
+        bench.fleet._tell_curve()
+        kind, curve = bench.messages.get_nowait()
+        assert kind == "curve" and curve[2] == 1.0 and curve[32] == 2.0
+        bench.fleet._tell_curve()
+        assert bench.messages.empty(), "once is enough"
+
+    played(scene, monkeypatch)
+
+
 def test_what_is_late_or_forgotten_is_in_the_load(monkeypatch):
     async def scene(bench):
         await bench.run(0, "abcdefghi")

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,6 +54,8 @@ class Fleet:
         self.make, self.pools, self.on_message, self.knobs = make, pools, on_message, knobs or Knobs()
         self.replicas: dict[str, Far] = {}
         self.ends: dict[str, asyncio.Future] = {}  # each replica's `gone`
+        self.curve: dict[int, float] = {}  # streams in a batch of one replica -> ms
+        self.curve_of = 1  # replicas whose curve was told last
         self.homes: dict[str, str] = {}
         self.wanted, self.memory, self.names = self.knobs.minimum, Memory(), itertools.count()
         self.deaths = self.lost = self.moved = 0
@@ -131,13 +134,21 @@ class Fleet:
         except Exception as error:  # whatever a cluster raises
             self.on_message(("failed", str(error) if isinstance(error, UserError) else f"No replica could be started: {error!r:.300}"))
             return
-        self.on_message(("ready", {int(size): ms for size, ms in curve.items()}))
+        self.curve = {int(size): ms for size, ms in curve.items()}
+        self.on_message(("ready", self.curve))
         following = None
         while True:  # a replica takes many looks to come, and the policy is to see each of them
             wanted = self.observe(self.load(time.monotonic()), time.monotonic())
+            self._tell_curve()
             if following is None or following.done():
                 following = self._task(self._follow(wanted))
             await asyncio.sleep(EVERY_S)
+
+    def _tell_curve(self) -> None:
+        """A batch takes as long as its largest part: what the scheduler makes batches by changes with the number of replicas."""
+        if self.replicas and len(self.replicas) != self.curve_of:
+            self.curve_of = len(self.replicas)
+            self.on_message(("curve", shared(self.curve, self.curve_of)))
 
     async def _follow(self, wanted: int) -> None:
         try:
@@ -261,3 +272,9 @@ class Fleet:
 
     def _emptiest(self, besides: str = "") -> str:
         return min((name for name in self.replicas if name != besides), key=lambda name: (len(self._at(name)), name))
+
+
+def shared(curve: dict[int, float], replicas: int) -> dict[int, float]:
+    """One replica's curve {streams in a batch: ms} -> that of so many of them."""
+    sizes = sorted(curve)
+    return {size: float(np.interp(math.ceil(size / replicas), sizes, [curve[one] for one in sizes])) for size in range(1, sizes[-1] * replicas + 1)}
