@@ -133,6 +133,7 @@ def _started(sleep: Callable[[float], None] = time.sleep) -> None:
     from ray import serve
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # not Ray's 15: a replica is waited for
     address = os.environ.get("RAY_ADDRESS")
     for left in reversed(range(TRIES)):
         try:

@@ -8,8 +8,8 @@ After every event, of every stream: frames in = decided + dropped by cause + in 
 
 Who goes first: higher priority, then the earlier deadline; but one place of a batch belongs to whoever has waited `starve_ms` for a turn. A batch
 grows while those in it are decided in time and while it takes no longer than half the shortest budget of all live streams, or than a frame alone:
-whoever just missed it waits that half and runs in the other, however patient those in it are. It is held back for a frame that is expected soon only while all that wait
-lose less than the batch gains.
+whoever just missed it waits that half and runs in the other, however patient those in it are. It is held back for a frame that is expected soon
+only while all that wait lose less than the batch gains.
 """
 
 from __future__ import annotations
