@@ -109,7 +109,7 @@ async def _engine(stack: contextlib.AsyncExitStack, name: str, service, model: P
     print("Starting Ray Serve, some 30 s", file=sys.stderr, flush=True)
     cluster = await asyncio.to_thread(Cluster, ReplicaOf(model.resolve(), service.precision, service.learned))
     stack.push_async_callback(asyncio.to_thread, cluster.close)
-    return partial(Fleet, cluster, knobs=Knobs(budget_ms=service.budget_ms))
+    return partial(Fleet, cluster, knobs=Knobs(maximum=cluster.most() or Knobs.maximum, budget_ms=service.budget_ms))
 
 
 async def _doors(stack: contextlib.AsyncExitStack, running, service, gate, tls) -> tuple[str, str]:

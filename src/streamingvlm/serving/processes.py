@@ -88,6 +88,9 @@ class Worker:
     def watch(self, waiting: int, late_ms: Sequence[float]) -> None:
         """Frames that wait, and how late those of a batch were: one process can do nothing about it, `replicas.fleet` can."""
 
+    def counts(self) -> None:
+        """Of replicas, which one process has none of."""
+
     async def stop(self) -> None:
         """Ask it to end, and see to it that it does."""
         self.stopped = True

@@ -88,4 +88,5 @@ class Service(Protocol):
     def stats(self, streams: Collection[str] | None = None) -> dict:
         """Of these cameras, and of what tells nothing of others; None: of all that there were. latency_ms ({release: {p50, p95, p99}, capture: {…}}),
         buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames), late, batch ({count, mean, sizes: {"8": n}}), uptime_s,
-        processes ({name: Process}; `analytics` decides)."""
+        processes ({name: Process}; `analytics` decides), and where there are several replicas of what decides, of all cameras only, replicas
+        ({running, wanted, deaths, moved, lost}; the last two are streams)."""

@@ -188,6 +188,8 @@ class Decider:
             case ("failed", reason):
                 self.stopped = True
                 self.ready.set_exception(UserError(reason))
+            case ("curve", curve):
+                self.drive(events.CurveChanged(tuple(curve.items())))
             case ("done", batch, answers, run_ms):
                 self._done(batch, answers, run_ms)
 

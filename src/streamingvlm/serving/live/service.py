@@ -174,13 +174,14 @@ class Service:
                 counts.add(self._counts(name))
             release, capture = (Latency.together(getattr(watched, clock) for watched in mine.values()) for clock in ("release", "capture"))
             told = numbers(counts, release, capture, sum(self.results.late.get(name, 0) for name in mine), {})
-            return shared | told | {"processes": processes, "commentary": {} if self.speech else None}
+            return shared | told | {"processes": processes, "commentary": {} if self.speech else None, "replicas": None}
         readers = zip(self.readers.workers, self.readers.restarts, strict=True)
         processes |= {worker.name: {"alive": worker.alive, "restarts": restarts} for worker, restarts in readers}
         if self.speech:
             processes["commentary"] = {"alive": self.speech.worker.alive, "restarts": self.speech.restarts}
         told = numbers(self.decider.scheduler.totals(), self.release, self.capture, sum(self.results.late.values()), self.decider.batches)
-        return shared | told | {"processes": processes, "commentary": {"skipped": self.speech.skipped} if self.speech else None}
+        commentary = {"skipped": self.speech.skipped} if self.speech else None
+        return shared | told | {"processes": processes, "commentary": commentary, "replicas": self.decider.worker.counts()}
 
     # What the parts report
 
