@@ -93,7 +93,8 @@ def precision(seeds: Sequence[int], frames: int, folder: Path) -> dict:
 
 def memory(base: Path, name: str) -> tuple[Memory, dict[str, float]]:
     """The packaged memory of a variant, and its thresholds."""
-    return load_variant(base, name), chosen(base, name)[0]
+    limits = chosen(base, name)[0]
+    return load_variant(base, name), limits
 
 
 def scores(base: Path, name: str, seeds: Sequence[int], frames: int, folder: Path) -> dict:
