@@ -36,7 +36,7 @@ from streamingvlm.models.multicamera.packaged import OTHERWISE, variant_folder
 from streamingvlm.training.city import variants
 from streamingvlm.training.city.features import Recorded
 from streamingvlm.training.city.recipe import Recipe
-from streamingvlm.training.city.validation import Scores, report, watch
+from streamingvlm.training.city.validation import Scores, chosen, report, watch
 from streamingvlm.worlds.city.knobs import ANOMALIES, FAMILIES
 
 MODEL = "model"
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
         for name in (name for name in args.variants if not args.trained or (variant_folder(mine, name) / "thresholds.json").exists()):
             memory, limits = city.memory(mine, name)
             scores = watch(memory, joined, together)
-            found = flat(report(scores, joined, limits, city.rules(mine, name)))
+            found = flat(report(scores, joined, limits, chosen(mine, name)[1]))
             rows.append({"seed": seed, "variant": name, **found, "by_city": by_city(scores, joined, limits, count)})
             print(json.dumps({key: rows[-1][key] for key in ("seed", "variant", *KEYS)}), flush=True)
     save = args.save or root / "reports" / "bench" / "city_seeds.json"

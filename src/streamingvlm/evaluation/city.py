@@ -9,7 +9,6 @@ Letters: F frames, B streams, N boxes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,17 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from streamingvlm.base.errors import UserError
 from streamingvlm.evaluation import frame_vlm
 from streamingvlm.evaluation.detection import Boxes, average_precision
 from streamingvlm.models import compression
 from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.models.multicamera.memory import Memory
-from streamingvlm.models.multicamera.packaged import load_variant, variant_folder
+from streamingvlm.models.multicamera.packaged import load_variant
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.training.city.features import LOCAL_AND_TEMPORAL, Recorded, record
-from streamingvlm.training.city.validation import report, watch
+from streamingvlm.training.city.validation import chosen, report, watch
 from streamingvlm.worlds import alarms
 from streamingvlm.worlds.alarms import Rule
 from streamingvlm.worlds.city.knobs import FAMILIES, CityKnobs
@@ -95,22 +93,8 @@ def precision(seeds: Sequence[int], frames: int, folder: Path) -> dict:
 
 def memory(base: Path, name: str) -> tuple[Memory, dict[str, float]]:
     """The packaged memory of a variant, and its thresholds."""
-    limits = _chosen(variant_folder(base, name))["thresholds"]
+    limits = chosen(base, name)[0]
     return load_variant(base, name), limits
-
-
-def rules(base: Path, name: str = "model") -> dict[str, Rule]:
-    """When the packaged memory's scores become alarms, and when these end."""
-    return {kind: Rule(**one) for kind, one in _chosen(variant_folder(base, name))["rules"].items()}
-
-
-def _chosen(folder: Path) -> dict:
-    """What validation cities chose for the memory in `folder`."""
-    try:
-        told = json.loads((folder / "thresholds.json").read_text())
-        return {"thresholds": told["thresholds"], "rules": told["rules"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} holds no variant of the multi-camera model: `make city-base` trains them.") from error
 
 
 def scores(base: Path, name: str, seeds: Sequence[int], frames: int, folder: Path) -> dict:
@@ -122,7 +106,7 @@ def scores(base: Path, name: str, seeds: Sequence[int], frames: int, folder: Pat
         return {key: found[key] for key in ("map50", "map", "action", "f1", "unparsable", "frames")}
     packaged = "model" if name == "shuffled" else name
     (one, limits), worlds = memory(base, packaged), [recorded(folder, seed) for seed in seeds]
-    return assess(one, worlds, limits, rules(base, packaged), others=LATE if name == "shuffled" else 0)
+    return assess(one, worlds, limits, chosen(base, packaged)[1], others=LATE if name == "shuffled" else 0)
 
 
 def recorded(folder: Path, seed: int) -> Recorded:
@@ -164,7 +148,7 @@ def compressed(base: Path, variant: str, seeds: Sequence[int], frames: int, fold
     small = compress.read(folder)
     for seed in seeds:
         look_with(small, seed, frames, folder)
-    told = assess(small.memory, [recorded(folder, seed) for seed in seeds], limits, rules(base))
+    told = assess(small.memory, [recorded(folder, seed) for seed in seeds], limits, chosen(base)[1])
     boxes = precision(seeds, frames, folder)
     for seed in seeds:
         (folder / f"{seed}.safetensors").unlink()

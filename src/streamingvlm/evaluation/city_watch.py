@@ -16,10 +16,11 @@ import torch
 
 from streamingvlm.base.timing import percentiles
 from streamingvlm.evaluation import frame_vlm
-from streamingvlm.evaluation.city import SEEDS, recorded, rules
+from streamingvlm.evaluation.city import SEEDS, recorded
 from streamingvlm.media import file_index
 from streamingvlm.models.multicamera.network import Network
 from streamingvlm.models.qwen25 import loading
+from streamingvlm.training.city.validation import chosen
 from streamingvlm.worlds.alarms import Latch
 from streamingvlm.worlds.city.world import ACTIONS, ANOMALIES, CLASSES, City
 
@@ -86,7 +87,7 @@ class Watched:
 @torch.inference_mode()
 def watched(network: Network, base: Path, rows: Sequence[dict], root: Path, frames: int) -> Iterator[Watched]:
     """The cameras of these stream rows, read from their files, and what the network makes of them, moment by moment."""
-    told = rules(base)
+    told = chosen(base)[1]
     latch, state = Latch([told[kind] for kind in ANOMALIES], len(rows)), network.memory.start(len(rows))
     for pictures in islice(zip(*(_pictures(root / row["video"]) for row in rows), strict=False), frames):
         now = np.stack(pictures)  # [B, H, W, 3]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamingvlm.base.records import Frame, Stamp
-from streamingvlm.evaluation import city as table
 from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.processes import READY, STOP
 from streamingvlm.serving.slots import SHAPE, Slots
+from streamingvlm.training.city.validation import chosen
 
 if TYPE_CHECKING:
     from streamingvlm.serving.live.baseline import Asked
@@ -46,7 +46,7 @@ def load(folder: Path, precision: str = "float32", learned: str = "") -> Analyst
         compress.apply(network, precision)
         if precision == "int8":
             compress.pack(network)
-    return Analyst(network, table.rules(folder))
+    return Analyst(network, chosen(folder)[1])
 
 
 def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision: str = "float32", learned: str = "") -> None:

@@ -28,6 +28,7 @@ from streamingvlm.serving.schedule import virtual
 from streamingvlm.serving.schedule.events import Alarm, FrameArrived, Mode, Settings
 from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.training.city.features import Recorded
+from streamingvlm.training.city.validation import chosen
 from streamingvlm.worlds import alarms
 from streamingvlm.worlds.city.knobs import ANOMALIES, FPS
 
@@ -126,4 +127,4 @@ def run_times(file: Path, model: str = "model", seed: int = 0) -> virtual.RunTim
 
 def job(base: Path, features: Path, seed: int, times: Path, slower: float, mode: Mode, urgent: bool) -> dict:
     """`rehearse` on a city whose features lie in a folder: for `base.workers`."""
-    return rehearse(networks.load(base), table.rules(base), table.recorded(features, seed), run_times(times), slower, mode, urgent)
+    return rehearse(networks.load(base), chosen(base)[1], table.recorded(features, seed), run_times(times), slower, mode, urgent)

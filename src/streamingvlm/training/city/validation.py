@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from streamingvlm.base.errors import UserError
 from streamingvlm.models.multicamera.memory import Memory
+from streamingvlm.models.multicamera.packaged import variant_folder
 from streamingvlm.training.city.features import Recorded
 from streamingvlm.worlds import alarms
 from streamingvlm.worlds.city.world import ANOMALIES, FPS
@@ -67,3 +70,13 @@ def judged(memory: Memory, recorded: Recorded) -> str:
     limits, rules = choose(scores, recorded)
     told = {"thresholds": limits, "rules": {kind: asdict(one) for kind, one in rules.items()}, "validation": report(scores, recorded, limits, rules)}
     return json.dumps(told, indent=1) + "\n"
+
+
+def chosen(base: Path, name: str = "model") -> tuple[dict[str, float], dict[str, alarms.Rule]]:
+    """What `judged` told of a packaged memory: thresholds, and when its scores become alarms and when these end. UserError where it told nothing."""
+    folder = variant_folder(base, name)
+    try:
+        told = json.loads((folder / "thresholds.json").read_text())
+        return told["thresholds"], {kind: alarms.Rule(**one) for kind, one in told["rules"].items()}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no variant of the multi-camera model: `make city-base` trains them.") from error
