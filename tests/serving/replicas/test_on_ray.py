@@ -1,7 +1,10 @@
 """Replicas as Ray Serve's deployments in its local testing mode: no cluster. Needs the extra: `make test-ray` installs it."""
 
 import asyncio
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,16 @@ from streamingvlm.serving.replicas import on_ray
 @pytest.fixture(autouse=True)
 def ray():
     return pytest.importorskip("ray", reason="Ray is not installed: `make test-ray`")
+
+
+def test_processes_of_a_cluster_start_without_what_takes_long():
+    made = on_ray.Cluster(on_ray.ReplicaOf(repository_root()), local=True)
+    Path(made.hidden.name, f"{on_ray.SLOW}.py").write_text("raise ImportError\n")
+    code = f"import sys, ray; assert 'jsonschema' in sys.modules and '{on_ray.SLOW}' not in sys.modules and 'lark' not in sys.modules"
+    with on_ray._first_on_path(made.hidden.name):
+        subprocess.run([sys.executable, "-c", code], check=True)
+    made.close()
+    assert not Path(made.hidden.name).exists()
 
 
 def test_a_stream_moves_between_deployments():

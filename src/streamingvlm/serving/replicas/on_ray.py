@@ -9,15 +9,18 @@ Ray has it: put it behind a firewall. No HTTP: the doors are the service's. What
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 
 TRIES, PAUSE_S = 4, 3.0  # a start fails on a busy machine: its agent has 15 s to come up, and no option of Ray's gives it more
+SLOW = "rfc3987_syntax"  # jsonschema's check of a format that Ray has no use for: each process of Ray compiles its grammar, 2 s of CPU
 STORE_BYTES = 100_000_000
 PREFIX = "streamingvlm-"
 READY_S = 120.0  # for a replica to be there, on a machine that the cluster may have to get first
@@ -87,8 +90,11 @@ class Cluster:
     def __init__(self, of: ReplicaOf, local: bool = False):
         installed()
         self.of, self.local, self.closed = of, local, False
+        self.hidden = tempfile.TemporaryDirectory(prefix="streamingvlm-ray-")  # until the last process of the cluster has begun
         if not local:
-            _started()
+            (Path(self.hidden.name) / f"{SLOW}.py").write_text("raise ImportError\n")
+            with _first_on_path(self.hidden.name):
+                _started()
 
     async def __call__(self, name: str) -> Handle:
         return await asyncio.to_thread(self._run, PREFIX + name)
@@ -126,6 +132,21 @@ class Cluster:
 
             serve.shutdown()
             ray.shutdown()
+        self.hidden.cleanup()
+
+
+@contextlib.contextmanager
+def _first_on_path(folder: str) -> Iterator[None]:
+    """For processes that begin meanwhile, and those that they begin."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _started(sleep: Callable[[float], None] = time.sleep) -> None:
