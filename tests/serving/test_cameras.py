@@ -42,6 +42,7 @@ def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
     ({"cameras": [{"name": "a", "url": URL, "fps": "fast"}]}, "valid number"),
     ({"service": {"max_cameras": 1}, "cameras": [{"name": name, "url": URL} for name in "ab"]}, "more than `service.max_cameras`"),
     ({"service": {"port": 70_000}}, "65535"),
+    ({"cameras": [{"name": "a", "url": URL, "keep": {"records_s": True}}]}, "valid number, not 'True'"),
     ({"cameras": [{"name": "Gate", "url": URL}, {"name": "gate", "url": URL}]}, "'gate', small letters or not"),
     ({"cameras": [{"name": "Größe", "url": URL}]}, "a to z"),
     ({"cameras": [{"name": "gate ", "url": URL}]}, "spaces between"),

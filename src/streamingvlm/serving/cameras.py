@@ -24,7 +24,7 @@ from streamingvlm.serving.privacy.redactor import HIDE
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"
 EXAMPLE = "- {name: gate, url: 'rtsp://…'}"
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number: `records_s: true` would be a second
 
 
 class Privacy(BaseModel):
@@ -77,7 +77,7 @@ class Access(BaseModel):
     per_s: float = Field(30.0, gt=0, le=10_000)
     burst: int = Field(120, ge=1, le=100_000)
     failures_per_minute: int = Field(20, ge=1, le=10_000)
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...] = Field((), strict=False)
 
 
 class Service(BaseModel):
@@ -110,7 +110,7 @@ class Settings(BaseModel):
     model_config = STRICT
     service: Service = Service()
     camera: dict[str, Any] = {}
-    cameras: tuple[Camera, ...] = ()
+    cameras: tuple[Camera, ...] = Field((), strict=False)
 
 
 SECTIONS = {"service": Service, "cameras": Camera, "access": Access, "privacy": Privacy, "keep": Keeping}
