@@ -14,7 +14,7 @@ RUN apt-get update \
  && apt-get install --yes --no-install-recommends git make \
  && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 student \
- && install --directory --owner=student --group=student /workbench
+ && install --directory --owner=student --group=student /workbench /records
 USER 1000:1000
 WORKDIR /workbench
 # Where `make` looks for its packages; in the PATH, its commands are found without activating it.
@@ -33,6 +33,11 @@ RUN python -m pip install --disable-pip-version-check --no-deps --no-build-isola
  && touch .venv/.installed
 EXPOSE 8888
 CMD ["streamingvlm", "--help"]
+
+# With Ray Serve, for `streamingvlm serve --engine ray` (deploy/kuberay.yaml). A login shell, as KubeRay starts Ray in, sets Debian's PATH.
+FROM cpu AS ray
+RUN python -m pip install --disable-pip-version-check -r requirements-ray.txt \
+ && echo "PATH=/workbench/.venv/bin:\$PATH" >> /home/student/.profile
 
 # torch from PyPI brings its CUDA libraries; the driver comes from the host (NVIDIA Container Toolkit, `docker run --gpus all`).
 FROM base AS cuda

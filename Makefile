@@ -98,8 +98,13 @@ conformance: $(STAMP)  ## replay the recorded runs of the released code, half a 
 	@$(PY) bench/conformance.py $(filter-out %/meta.json,$(wildcard tests/data/golden/*.json)) --save reports/reference/conformance.json $(ARGS)
 
 EXAMPLES ?= 300
-test-ray: $(STAMP)  ## installs Ray Serve into .venv (280 MB) and tests the replicas on it, in its local testing mode
+RAY_STAMP := $(VENV)/.installed-ray
+$(RAY_STAMP): requirements-ray.txt $(STAMP)
+	@echo "Installing Ray Serve into $(VENV) (280 MB)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	@touch $@
+
+test-ray: $(RAY_STAMP)  ## test the replicas on Ray Serve: in its local testing mode, and on one real cluster of this machine
 	@$(PY) -m pytest -n 0 tests/serving/replicas $(ARGS)
 
 fuzz: $(STAMP)  ## so many new requests of each operation and broken messages at the service's doors, minutes (EXAMPLES=2000: longer)
@@ -144,14 +149,18 @@ lint: $(STAMP)  ## check the style, who may import whom, and the sizes of module
 	@$(PY) -m streamingvlm.workbench.stage_deps --check
 
 # torch names its GPU packages itself, exactly; left out of the lock, they only come with a torch that wants them.
-lock:  ## compile requirements.txt from requirements.in again (needs uv)
+lock:  ## compile requirements.txt and requirements-ray.txt from their .in files again (needs uv)
 	@command -v $(UV) >/dev/null || { echo "uv is needed to compile the lock: \`pip install uv\`, then \`make lock\` again."; exit 1; }
 	@cp requirements.txt requirements.tmp 2>/dev/null || true
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate \
 	  --custom-compile-command "make lock  (uv pip compile --universal --python-version 3.11 requirements.in)" \
 	  requirements.in -o requirements.tmp
 	@grep -vE '^(nvidia-|cuda-|triton)' requirements.tmp > requirements.txt && rm requirements.tmp
-	@echo "Wrote requirements.txt"
+	@cp requirements-ray.txt requirements-ray.tmp 2>/dev/null || true
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --no-annotate --constraint requirements.txt \
+	  --custom-compile-command "make lock" requirements.in requirements-ray.in -o requirements-ray.tmp
+	@grep -vE '^(nvidia-|cuda-|triton)' requirements-ray.tmp > requirements-ray.txt && rm requirements-ray.tmp
+	@echo "Wrote requirements.txt and requirements-ray.txt"
 
 clean:  ## remove what a run made, so that the next one truly runs; .venv and reports/reference stay
 	@echo "Removing artifacts/, reports/ (not reports/reference) and DVC's cache"

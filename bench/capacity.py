@@ -29,7 +29,7 @@ from streamingvlm.evaluation import city, city_watch
 from streamingvlm.serving.live import analysis
 from streamingvlm.serving.schedule.capacity import Measured, capacity
 from streamingvlm.serving.schedule.events import MODES, Settings
-from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, drive
+from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, drive, scheduler
 from streamingvlm.serving.trials import load
 from streamingvlm.serving.trials.under_load import quality
 from streamingvlm.worlds.city.knobs import FPS
@@ -81,7 +81,7 @@ def capacities(args: argparse.Namespace, measured: dict) -> list[dict]:
                 def one(streams: int, times=times, settings=settings, seeds=itertools.count()) -> Measured:  # noqa: B008
                     seed = next(seeds)  # a trial that is run again is another one
                     run_ms, made = RunTimes(times, seed), Cameras(streams, args.seconds, args.fps, seed=seed, settings=settings)
-                    return Measured(drive(load.scheduler(run_ms), cameras(made), run_ms).covered, args.seconds)
+                    return Measured(drive(scheduler(run_ms, load.LARGEST), cameras(made), run_ms).covered, args.seconds)
 
                 found = capacity(one, budget_ms, args.most)
                 best = found.best

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,20 +37,22 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Served:
-    """One run of the service, until it is killed."""
+    """One run of the service, until it is killed. `more`: keys of `service:`; `arguments`: of the command; `token`: who asks it."""
 
-    def __init__(self, folder: Path, cameras: Sequence[dict], budget_ms: float = 2000.0):
+    def __init__(self, folder: Path, cameras: Sequence[dict], more: Mapping[str, object], arguments: tuple[str, ...] = (), token: str = "",
+                 budget_ms: float = 2000.0):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        service = {"port": self.port, "budget_ms": budget_ms, "utilisation": None, "store": str(folder / "records.sqlite")}
+        service = {"port": self.port, "budget_ms": budget_ms, "utilisation": None, **more}
         (folder / "cameras.yaml").write_text(json.dumps({"service": service, "cameras": list(cameras)}))  # JSON is YAML
         self.log = (folder / "log.txt").open("a")
-        command = [sys.executable, "-m", "streamingvlm.cli", "serve", str(folder / "cameras.yaml"), "--no-open"]
+        command = [sys.executable, "-m", "streamingvlm.cli", "serve", str(folder / "cameras.yaml"), "--no-open", *arguments]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=self.log)
         self.address = f"127.0.0.1:{self.port}"
-        self.client = httpx.AsyncClient(base_url=f"http://{self.address}", timeout=30)
-        self.unaccounted, self.samples = 0, 0
+        told = {"Authorization": f"Bearer {token}"} if token else {}
+        self.client = httpx.AsyncClient(base_url=f"http://{self.address}", timeout=30, headers=told)
+        self.unaccounted, self.samples, self.ever = 0, 0, set()
 
     async def look(self) -> tuple[dict, dict[str, dict]]:
         """The numbers of all and of each camera; conservation is looked at each time."""
@@ -75,9 +77,16 @@ class Served:
         return None
 
     def below(self) -> list[psutil.Process]:
-        """The processes of the service: first the workers, then those that make them."""
+        """The processes of the service: first the workers, then those that make them. Who has lost its maker is below nobody any more: `ever`."""
         found = psutil.Process(self.process.pid).children(recursive=True)
+        self.ever |= set(found)
         return sorted(found, key=lambda one: (one.ppid() == self.process.pid, one.create_time()))
+
+
+    def orphans(self) -> list[psutil.Process]:
+        """Those whose maker is gone, and who live on."""
+        below = self.below()
+        return [one for one in self.ever if one not in below and one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 async def listen(address: str, seen: dict) -> None:
@@ -101,7 +110,7 @@ async def listen(address: str, seen: dict) -> None:
 async def killed(served: Served, victim: psutil.Process) -> dict:
     """Kill one process, and see the service go on."""
     before, _ = await served.look()
-    made_by = "service" if victim.ppid() == served.process.pid else "fork server"
+    made_by = "service" if victim.ppid() == served.process.pid else "fork server" if victim in served.below() else "a fork server that is gone"
     victim.send_signal(signal.SIGKILL)
     missing: Counter[str] = Counter()
     until = time.monotonic() + 1.0
@@ -110,6 +119,7 @@ async def killed(served: Served, victim: psutil.Process) -> dict:
         missing.update(name for name, process in stats["processes"].items() if not process["alive"])
         await asyncio.sleep(0.02)
     back_s = await served.goes_on(BACK_S)
+    served.below()
     after, _ = await served.look()
     lost = {cause: count - before["frames"]["dropped"].get(cause, 0) for cause, count in after["frames"]["dropped"].items()}
     return {"killed": sorted(missing) or [f"a process of the {made_by}"], "made_by": made_by, "back_s": back_s and round(back_s + 1, 2),
@@ -119,7 +129,7 @@ async def killed(served: Served, victim: psutil.Process) -> dict:
 
 async def end(served: Served, folder: Path, seen: dict) -> dict:
     """Kill the service itself -> what became of its workers and of its records."""
-    below = served.below()
+    below = [*served.below(), *served.orphans()]
     served.process.kill()
     served.process.wait()
     gone, left = await asyncio.to_thread(psutil.wait_procs, below, 20)
@@ -135,9 +145,15 @@ async def end(served: Served, folder: Path, seen: dict) -> dict:
             "database": whole}
 
 
+def cameras_of(count: int) -> list[dict]:
+    """Of one city, filmed where they are read; nobody is hidden."""
+    return [{"name": f"camera-{k}", "url": f"city:{k + 1}/{count}", "privacy": {"hide": "nothing"}} for k in range(count)]
+
+
 async def run(folder: Path, count: int) -> dict:
-    cameras = [{"name": f"camera-{k}", "url": f"city:{k + 1}/{count}", "privacy": {"hide": "nothing"}} for k in range(count)]
-    served, seen, rows = Served(folder, cameras), {"records": 0, "out_of_order": 0, "missed": 0, "newest": 0}, []
+    store = {"store": str(folder / "records.sqlite")}
+    served = Served(folder, cameras_of(count), store)
+    seen, rows = {"records": 0, "out_of_order": 0, "missed": 0, "newest": 0}, []
     try:
         started = await served.goes_on(START_S)
         if started is None:
@@ -146,10 +162,13 @@ async def run(folder: Path, count: int) -> dict:
         for victim in served.below():
             rows.append(await killed(served, victim))
             print(json.dumps(rows[-1]), flush=True)
+        for victim in served.orphans()[:1]:
+            rows.append(await killed(served, victim))
+            print(json.dumps(rows[-1]), flush=True)
         ended = await end(served, folder, seen)
         await listening
         print(json.dumps(ended), flush=True)
-        again = Served(folder, cameras)
+        again = Served(folder, cameras_of(count), store)
         try:
             back_s, before = await again.goes_on(START_S), seen["newest"]
             newest = (await again.client.get("/api/results?limit=1")).json()["newest"]

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from streamingvlm.base import files, machine
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.base.paths import repository_root
 from streamingvlm.evaluation import city
 from streamingvlm.serving.live import analysis
@@ -73,7 +73,8 @@ def record(data: Path, folder: Path, seconds: float, parts: set[str]) -> None:
         print(TIMES, json.dumps({name: RunTimes(ms).curve() for name, ms in out["cpu_ms"].items()}), flush=True)
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--seconds", type=float, default=12.0, help="measured of each trial, after its warm-up")
     parser.add_argument("--budget-ms", type=float, default=120.0)
@@ -85,23 +86,18 @@ def main() -> int:
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write what lesson 9 reads and end")
     parser.add_argument("--parts", nargs="+", choices=(TRACE, TIMES), default=[TRACE, TIMES], help="with --record: what to write")
     args = parser.parse_args()
-    try:
-        data = repository_root() / "data"
-        if args.seconds < SHORTEST_S:
-            raise UserError(f"A trial takes {SHORTEST_S:g} s at least.")
-        if args.record:
-            record(data, args.record, args.seconds, set(args.parts))
-            return 0
-        out = {name: measure(data / folder, args) for name, folder in MODELS.items() if args.only in (None, name)}
-        out |= {"date": datetime.date.today().isoformat(), "command": " ".join(["python -m bench.live_capacity", *sys.argv[1:]]), "rtsp": args.rtsp}
-        out |= machine.provenance(vars(args))
-        if args.save:
-            files.write_json(out, args.save)
-        print(json.dumps({name: {key: value for key, value in out[name].items() if key not in {"rows", "trials"}} for name in MODELS if name in out}))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    data = repository_root() / "data"
+    if args.seconds < SHORTEST_S:
+        raise UserError(f"A trial takes {SHORTEST_S:g} s at least.")
+    if args.record:
+        record(data, args.record, args.seconds, set(args.parts))
+        return
+    out = {name: measure(data / folder, args) for name, folder in MODELS.items() if args.only in (None, name)}
+    out |= {"date": datetime.date.today().isoformat(), "command": " ".join(["python -m bench.live_capacity", *sys.argv[1:]]), "rtsp": args.rtsp}
+    out |= machine.provenance(vars(args))
+    if args.save:
+        files.write_json(out, args.save)
+    print(json.dumps({name: {key: value for key, value in out[name].items() if key not in {"rows", "trials"}} for name in MODELS if name in out}))
 
 
 if __name__ == "__main__":

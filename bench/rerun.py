@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from streamingvlm.base import files
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.base.machine import provenance
 from streamingvlm.base.paths import repository_root
 
@@ -47,6 +47,7 @@ def compare(before: Path, after: Path) -> dict:
     return {"bench": "rerun", "outputs": len(old), "same": len(old) - len(differ), "differ": differ}
 
 
+@exit_status
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, metavar="BEFORE.lock")
@@ -54,15 +55,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--save", type=Path, metavar="FILE.json")
     parser.add_argument("--data", default="the pipeline as params.yaml has it", help="what was run twice, in words")
     args = parser.parse_args(argv)
-    try:
-        found = compare(args.before, args.after or repository_root() / "dvc.lock")
-        if args.save:
-            where = provenance({"argv": [str(args.before), str(args.after)]})
-            files.write_json(found | {"date": datetime.date.today().isoformat(), "command": "make repro ARGS=-f", "data": args.data,
-                                      "model": "all that the stages write: videos, weights, words, scores, figures, notebooks", **where}, args.save)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    found = compare(args.before, args.after or repository_root() / "dvc.lock")
+    if args.save:
+        where = provenance({"argv": [str(args.before), str(args.after)]})
+        files.write_json(found | {"date": datetime.date.today().isoformat(), "command": "make repro ARGS=-f", "data": args.data,
+                                  "model": "all that the stages write: videos, weights, words, scores, figures, notebooks", **where}, args.save)
     print("\n".join([f"{found['same']} of {found['outputs']} outputs have the same bytes", *(f"differs: {path}" for path in found["differ"])]))
     return int(bool(found["differ"]))
 

@@ -2,6 +2,7 @@
 
     streamingvlm serve --demo --no-open &
     python bench/soak.py --minutes 30 --out soak.json
+    python bench/soak.py --minutes 10 --readers 200 --slow 50       # so many that read all there is, some of them a record every two seconds
 
 Reads the numbers of the service's own API and its WebSocket, and the memory of its processes from the system.
 """
@@ -19,6 +20,8 @@ import psutil
 import websockets
 
 from streamingvlm.base import files, machine
+
+SLOW_S = 2.0
 
 
 def processes(port: int) -> dict[str, float]:
@@ -46,9 +49,24 @@ async def order(address: str, until: float, found: dict) -> None:
             last[record["stream"]] = record["frame"]
 
 
-async def watch(address: str, seconds: float, every_s: float) -> dict:
+async def crowd(address: str, until: float, pause_s: float, found: dict) -> None:
+    """One reader more, who takes a record and then does nothing for a while; it counts as lost where it is thrown out."""
+    try:
+        async with websockets.connect(f"ws://{address}/ws", max_queue=1, open_timeout=60) as socket:
+            while time.time() < until:
+                record = json.loads(await asyncio.wait_for(socket.recv(), 60))
+                found["missed" if record["type"] == "missed" else "read"] += record.get("count", 1)
+                await asyncio.sleep(pause_s)
+    except (OSError, TimeoutError, websockets.WebSocketException):
+        found["lost"] += 1
+
+
+async def watch(address: str, seconds: float, every_s: float, readers: int, slow: int) -> dict:
     begun, found, rows = time.time(), {"decisions": 0, "out_of_order": 0, "missed": 0}, []
     listening = asyncio.create_task(order(address, begun + seconds, found))
+    crowds = {kind: {"read": 0, "missed": 0, "lost": 0} for kind in ("quick", "slow")}
+    waiting = [asyncio.create_task(crowd(address, begun + seconds, SLOW_S if k < slow else 0.0, crowds["slow" if k < slow else "quick"]))
+               for k in range(readers)]
     async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as client:
         while time.time() < begun + seconds:
             stats, cameras = (await client.get("/api/stats")).json(), (await client.get("/api/cameras")).json()
@@ -58,8 +76,9 @@ async def watch(address: str, seconds: float, every_s: float) -> dict:
                          "release_ms": stats["latency_ms"]["release"], "live": sum(camera["state"] == "live" for camera in cameras)})
             print(json.dumps(rows[-1]), flush=True)
             await asyncio.sleep(every_s)
-    await listening
-    return {"machine": machine.provenance({}), "seconds": round(time.time() - begun), **found, "rows": rows}
+    await asyncio.gather(listening, *waiting)
+    return {"machine": machine.provenance({}), "seconds": round(time.time() - begun), **found, "readers": readers, "slow": slow, **crowds,
+            "rows": rows}
 
 
 def main() -> None:
@@ -67,9 +86,11 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1:8090")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--every-s", type=float, default=60)
+    parser.add_argument("--readers", type=int, default=0, help="more of them")
+    parser.add_argument("--slow", type=int, default=0, help="of these, who hardly read")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    told = asyncio.run(watch(args.address, args.minutes * 60, args.every_s))
+    told = asyncio.run(watch(args.address, args.minutes * 60, args.every_s, args.readers, args.slow))
     if args.out:
         files.write_json(told, args.out)
 

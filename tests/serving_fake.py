@@ -82,10 +82,15 @@ class FakeService:
         self.pushed.append((name, pts_s, captured_at, picture, width, height))
         self.results.publish(decision(name, len(self.pushed), pts_s=pts_s))
 
+    def policy(self, name: str) -> str:
+        return "hides people"
+
     def card(self) -> str:
         return "# Data card of a service that is made up\n"
 
-    def stats(self) -> dict:
+    def stats(self, streams=None) -> dict:
+        if streams is not None:
+            return {"of": sorted(streams), "processes": {"analytics": {"alive": self.alive, "restarts": 0}}}
         return {"latency_ms": {"release": {"p50": 30.0, "p95": 60.0, "p99": 90.0}, "capture": {}}, "buckets": [[30, 7]], "late": 0, "uptime_s": 1.0,
                 "frames": {"in": 20, "decided": 14, "in_flight": 2, "dropped": {"stale": 4}}, "batch": {"count": 7, "mean": 2.0, "sizes": {"2": 7}},
                 "processes": {"analytics": {"alive": self.alive, "restarts": 0}}}

@@ -196,10 +196,13 @@ class FakeService:
     async def push(self, name, pts_s, captured_at, picture, width, height) -> None:
         raise UserError("This made-up service takes no frames.")
 
+    def policy(self, name: str) -> str:
+        return "hides people"
+
     def card(self) -> str:
         return "# Data card of a service that is made up\n"
 
-    def stats(self) -> dict:
+    def stats(self, streams=None) -> dict:
         rows, edges = self.cameras(), [10 * 1.15 ** k for k in range(40)]
         low = [0.0, *edges[:-1]]
         latency = rows[0]["latency_ms"] if rows else {}

@@ -29,7 +29,9 @@ def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
 
 @pytest.mark.parametrize(("told", "said"), [
     ([], "must hold a list `cameras:`"),
-    ({"camera": []}, "unknown key `camera`"),
+    ({"kameras": []}, "unknown key `kameras`"),
+    ({"camera": {"url": "rtsp://u:hunter2@a"}}, "neither a name nor an address"),
+    ({"camera": {"hide": "people"}}, "unknown key `hide`"),
     ({"cameras": [{"name": "a", "url": URL}, {"name": "a", "url": URL}]}, "two cameras are called 'a'"),
     ({"cameras": [{"name": "a", "url": URL, "dealy_s": 1}]}, "unknown key `cameras.0.dealy_s`"),
     ({"cameras": [{"name": "a", "url": URL, "privacy": {"hid": 1}}]}, "unknown key `cameras.0.privacy.hid`; there are hide, hold_s"),
@@ -40,6 +42,7 @@ def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
     ({"cameras": [{"name": "a", "url": URL, "fps": "fast"}]}, "valid number"),
     ({"service": {"max_cameras": 1}, "cameras": [{"name": name, "url": URL} for name in "ab"]}, "more than `service.max_cameras`"),
     ({"service": {"port": 70_000}}, "65535"),
+    ({"cameras": [{"name": "a", "url": URL, "keep": {"records_s": True}}]}, "valid number, not 'True'"),
     ({"cameras": [{"name": "Gate", "url": URL}, {"name": "gate", "url": URL}]}, "'gate', small letters or not"),
     ({"cameras": [{"name": "Größe", "url": URL}]}, "a to z"),
     ({"cameras": [{"name": "gate ", "url": URL}]}, "spaces between"),

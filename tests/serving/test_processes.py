@@ -1,11 +1,18 @@
-"""A worker process: its collector leaves alone what it came with."""
+"""A worker process: its collector leaves alone what it came with; one that cannot begin is a sentence, and can be stopped; one that ends
+again and again waits longer each time."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
+from types import SimpleNamespace
 
-from streamingvlm.serving.processes import STOP, Worker
+import pytest
+
+from streamingvlm.base.errors import UserError
+from streamingvlm.serving import processes
+from streamingvlm.serving.processes import READY, STOP, Worker
 
 
 def tell(connection) -> None:
@@ -29,3 +36,34 @@ def test_no_collection_walks_through_what_a_worker_imported(monkeypatch):
     monkeypatch.syspath_prepend(str(__file__).rpartition("/")[0])
     frozen, walked = asyncio.run(heard())
     assert frozen > 50_000 > walked, "one pass over all of torch's objects takes a quarter of a second in the middle of a stream"
+
+
+def test_one_that_is_ended_while_it_begins_is_a_sentence_and_can_still_be_stopped(monkeypatch):
+    """`systemctl stop` asks every process of a service at once, the fork server too."""
+    class Ended:
+        def Process(self, **what):
+            return self
+
+        def start(self):
+            raise EOFError("unexpected EOF")
+
+    async def run():
+        worker = Worker("told", "test_processes:tell", (), print, print)
+        with pytest.raises(UserError, match="`told` was ended before it began"):
+            worker.start(asyncio.get_running_loop())
+        await worker.stop()
+
+    monkeypatch.setattr(processes, "context", Ended)
+    asyncio.run(run())
+
+
+def test_the_pause_before_it_begins_again_grows_until_it_is_ready():
+    worker, later = Worker("told", "test_processes:tell", (), lambda message: None, print), []
+    worker.loop = SimpleNamespace(call_later=lambda pause_s, begin: later.append((pause_s, begin)))
+    assert [worker.again() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30] == [pause_s for pause_s, _ in later]
+    worker.connection, theirs = multiprocessing.Pipe()
+    theirs.send((READY, "and what it needs"))
+    worker._readable()
+    assert worker.again() == 0.5
+    worker.stopped = True
+    assert later[-1][1]() is True, "and a service that ends begins nothing"

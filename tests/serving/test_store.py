@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.serving import store as module
+from streamingvlm.serving.clock import Clock
 from streamingvlm.serving.privacy.redactor import jpeg_of, stored
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.store import Store, parsed, shown
@@ -123,6 +124,58 @@ def test_old_records_and_too_many_of_a_camera_go(opened):
     assert store.status()["error"] is None
     assert [record["frame"] for record in store.records(["door"])] == list(range(30, 40))
     assert [record["type"] for record in store.records(["yard"])] == ["comment"] * 8
+
+
+class Machine:
+    """Its two clocks, of which one is set."""
+
+    def __init__(self):
+        self.wall, self.steady = 1e9, 50.0
+
+    def passes(self, seconds: float, set_by: float = 0.0) -> None:
+        self.wall, self.steady = self.wall + seconds + set_by, self.steady + seconds
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.steady)
+
+
+@pytest.mark.parametrize("set_by", [3600.0, -3600.0, 0.0])
+def test_a_clock_that_is_set_deletes_nothing_early_and_puts_nothing_out_of_order(tmp_path, set_by, monkeypatch):
+    machine = Machine()
+    monkeypatch.setattr("streamingvlm.serving.results.time.time", lambda: machine.wall)
+    store = Store(str(tmp_path / "records.sqlite"), keep_s=600)
+    store.clock = machine.clock()
+    results = Results()
+    results.listen(store.write)
+    for frame in range(8):  # 100 s apart; the clock is set between the fourth and the fifth
+        results.publish(decision("door", frame))
+        machine.passes(100, set_by if frame == 3 else 0.0)
+        store.clock.look()
+    assert store.flush()
+    store.tidy()
+    kept = [record["frame"] for record in store.records(limit=100, newest=True)]
+    assert kept == ([2, 3, 4, 5, 6, 7] if set_by >= 0 else list(range(8))), "of 600 s; where it was set back, what is older stays so much longer"
+    machine.passes(499)
+    store.tidy()
+    assert 7 in [record["frame"] for record in store.records()]
+    machine.passes(3700)
+    store.tidy()
+    assert store.records() == []
+    store.close()
+
+
+def test_numbers_rise_over_a_restart_before_which_the_clock_was_set_back(tmp_path, monkeypatch):
+    store, results = Store(str(tmp_path / "records.sqlite")), Results()
+    results.listen(store.write)
+    results.publish(alarm("door", 1))
+    store.close()
+    monkeypatch.setattr("streamingvlm.serving.results.time.time", lambda: 1e6)
+    again = Store(str(tmp_path / "records.sqlite"))
+    later = Results(behind=again.newest)
+    later.listen(again.write)
+    later.publish(alarm("door", 2))
+    assert again.flush() and [record["frame"] for record in again.records(types=["alarm"], limit=1, newest=True)] == [2]
+    again.close()
 
 
 def test_a_sqlite_file_gets_shorter_again(tmp_path):

@@ -42,8 +42,9 @@ CAMERAS is a YAML file; two lines are enough:
 Addresses: rtsp://, rtsps://, http(s)://….m3u8 (HLS), webrtc: (a browser or a WHIP client pushes), push: (gRPC), file:clip.mp4?loop=1,
 pattern:640x360@30, city:1/8 (made up). More keys of a camera: delay_s, fps, priority, mode (auto, every_frame, freshest), budget_ms, comment,
 inference_px (720: larger pictures are brought to it), transport (tcp or udp, of RTSP), privacy: {hide: people | faces | everything |
-nothing}, keep: {records_s, events_s, pictures_s}. A section `service:` may set port, host, grpc_port, budget_ms, io_workers, max_cameras,
-utilisation, store, keep_s, model, commentator, commentary, title, access, batch, precision, learned."""
+nothing}, keep: {records_s, events_s, pictures_s}. A section `camera:` sets what cameras share that do not say it themselves, also those that are
+added while it runs. A section `service:` may set port, host, grpc_port, budget_ms, io_workers, max_cameras, utilisation, store, keep_s, model,
+commentator, commentary, title, access, batch, precision, learned."""
 DATA = """What a service keeps: `card` prints what CAMERAS (the YAML file) says is seen, hidden and kept; `export` writes the records and pictures of
 a camera or a time into a folder OUT; `delete` deletes them for good. The last two take --store, as `service.store` names it. What a running service
 has in memory it forgets by `DELETE /api/records`, which deletes the same."""

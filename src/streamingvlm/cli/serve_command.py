@@ -77,7 +77,7 @@ async def _run(settings: Settings, args: argparse.Namespace) -> None:
         recorder = stack.enter_context(Recorder(args.record)) if args.record else None
         model = _folder(service.model, MODEL)
         engine = await _engine(stack, args.engine, service, model)
-        running = Service(service, model, _commentator(service.commentator), store, recorder=recorder, engine=engine)
+        running = Service(service, model, _commentator(service.commentator), store, recorder=recorder, engine=engine, usual=settings.camera)
         stack.push_async_callback(running.stop)
         if args.demo:  # the city is drawn while the model is loaded
             cameras, _ = await asyncio.gather(stack.enter_async_context(demo.cameras(args.cameras)), running.start())
@@ -109,7 +109,7 @@ async def _engine(stack: contextlib.AsyncExitStack, name: str, service, model: P
     print("Starting Ray Serve, some 30 s", file=sys.stderr, flush=True)
     cluster = await asyncio.to_thread(Cluster, ReplicaOf(model.resolve(), service.precision, service.learned))
     stack.push_async_callback(asyncio.to_thread, cluster.close)
-    return partial(Fleet, cluster, knobs=Knobs(budget_ms=service.budget_ms))
+    return partial(Fleet, cluster, knobs=Knobs(maximum=cluster.most() or Knobs.maximum, budget_ms=service.budget_ms))
 
 
 async def _doors(stack: contextlib.AsyncExitStack, running, service, gate, tls) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from functools import partial
 from typing import Literal
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.base.numbers import wilson
 from streamingvlm.data.stream_rows import words_by_chunk
 
 Verdict = Literal["A", "B", "tie", "unclear"]  # unclear: an answer that names neither; its segment is counted apart
@@ -129,9 +130,7 @@ class Result:
         """Wilson's 95 % interval over segments. It takes them for independent, which segments of one stream are not: read it as too narrow."""
         if self.win_rate is None:
             return None
-        n, p = len(self.clear), self.win_rate
-        middle, reach = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-        return (middle - reach) / (1 + Z**2 / n), (middle + reach) / (1 + Z**2 / n)
+        return wilson(self.win_rate, len(self.clear), Z)
 
     def numbers(self) -> dict[str, float | None]:
         """For metrics.json."""

@@ -1,6 +1,6 @@
 """The figures of the live system, each twice from the same panels (`drawing`). Plain numbers in, files out; a title is made of the numbers drawn.
 
-    buffer(rows, root / "reports/live"); capacity(rows, folder); load(rows, folder)
+    buffer(rows, root / "reports/live"); capacity(rows, folder); load(rows, folder); replicas(runs, budget_ms, folder)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from streamingvlm.base.numbers import number
 from streamingvlm.reporting.drawing import BLUE, GREY, ORANGE, Panel, Series, column, draw, records
 
 NAMES = {"model": "multi-camera model", "baseline_vlm": "frame-based VLM"}
+
 COLOURS = {"model": BLUE, "baseline_vlm": ORANGE}
 
 
@@ -52,3 +53,32 @@ def load(rows, folder: Path, name: str = "load") -> Path:
               Series("F1 of alarms, by frame", x, f1, ORANGE, "both")]
     title = f"With {x[-1]:.0f} % of the frames skipped {recall[-1]:.0%} of the events are still found, with {x[0]:.0f} % {recall[0]:.0%}."
     return draw(name, title, [Panel("", "frames skipped [%]", "share", series, top=1.04)], folder)
+
+
+GREEN = "#009E73"
+RUNS = {"ray": ("Ray Serve, this machine", BLUE), "virtual": ("virtual time", ORANGE)}
+
+
+def replicas(runs: Mapping[str, Sequence[dict]], budget_ms: float, folder: Path, name: str = "replicas") -> Path:
+    """A step of load. runs: what ran -> rows {t_s, streams, replicas, late_p95_ms (None: nothing was decided), dropped}, one a second."""
+    counts, late, drops = [], [], []
+    for run, rows in runs.items():
+        label, colour = RUNS.get(run, (run, GREEN))
+        t = column(name, list(rows), "t_s")
+        counts.append(Series(label, t, column(name, list(rows), "replicas"), colour))
+        decided = [row for row in rows if row["late_p95_ms"] is not None]
+        late.append(Series(None, column(name, decided, "t_s"), column(name, decided, "late_p95_ms"), colour))
+        drops.append(Series(None, t, column(name, list(rows), "dropped"), colour))
+    first = list(next(iter(runs.values())))
+    counts.append(Series("streams", column(name, first, "t_s"), column(name, first, "streams"), GREY, "dash"))
+    late.append(Series("budget", [first[0]["t_s"], first[-1]["t_s"]], [budget_ms] * 2, GREY, "dash"))
+    few, many = min(row["streams"] for row in first), max(row["streams"] for row in first)
+    said = "; ".join(f"{RUNS.get(run, (run,))[0]}: {' -> '.join(map(str, steps([row['replicas'] for row in rows])))}" for run, rows in runs.items())
+    title = f"{few} cameras, then {many}, then {few}: so many replicas. {said}."
+    return draw(name, title, [Panel("replicas", "second", "", counts), Panel("how late", "second", "release to decision, p95 [ms]", late, log=True),
+                              Panel("frames dropped", "second", "a second", drops)], folder)
+
+
+def steps(values: Sequence[int]) -> list[int]:
+    """1, 1, 2, 2, 1 -> 1, 2, 1."""
+    return [value for k, value in enumerate(values) if not k or value != values[k - 1]]

@@ -8,12 +8,13 @@ A file needs two lines a camera; the rest has defaults, which `Camera` and `Serv
     cameras:
       - {name: gate, url: "rtsp://user:password@192.0.2.7/stream"}
       - {name: yard, url: "https://example.org/yard.m3u8", delay_s: 2, priority: 2}
+    camera: {privacy: {hide: everything}}      # what cameras share that do not say it themselves, also those that are added while it runs
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +24,7 @@ from streamingvlm.serving.privacy.redactor import HIDE
 
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"
 EXAMPLE = "- {name: gate, url: 'rtsp://…'}"
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number: `records_s: true` would be a second
 
 
 class Privacy(BaseModel):
@@ -44,9 +45,9 @@ class Keeping(BaseModel):
 
 
 class Camera(BaseModel):
-    """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`: see
-    `scheduler`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a picture
-    whose shorter side is longer is brought to it; the model's is taken from that, and it is what people see. `transport`: of RTSP."""
+    """One camera. `delay_s`: how long frames wait in the jitter buffer, from their capture. `fps`: at which they are analysed. `mode`:
+    see `schedule.events`. `budget_ms`: from release to decision; by default the service's. `comment`: whether it is spoken about. `inference_px`: a
+    picture whose shorter side is longer is brought to it; the model's is taken from that, and it is what people see. `transport`: of RTSP."""
 
     model_config = STRICT
     name: str = Field(pattern=NAME)
@@ -76,7 +77,7 @@ class Access(BaseModel):
     per_s: float = Field(30.0, gt=0, le=10_000)
     burst: int = Field(120, ge=1, le=100_000)
     failures_per_minute: int = Field(20, ge=1, le=10_000)
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...] = Field((), strict=False)
 
 
 class Service(BaseModel):
@@ -108,7 +109,8 @@ class Service(BaseModel):
 class Settings(BaseModel):
     model_config = STRICT
     service: Service = Service()
-    cameras: tuple[Camera, ...] = ()
+    camera: dict[str, Any] = {}
+    cameras: tuple[Camera, ...] = Field((), strict=False)
 
 
 SECTIONS = {"service": Service, "cameras": Camera, "access": Access, "privacy": Privacy, "keep": Keeping}
@@ -142,6 +144,7 @@ def parse(told: object, source: str = "cameras.yaml") -> Settings:
     """Check what a file said. UserError also for two cameras of one name, and for more than `service.max_cameras`."""
     if isinstance(told, dict):  # a key with nothing behind it is as good as none
         told = {key: value for key, value in told.items() if value is not None or key not in Settings.model_fields}
+        told = _each_with_what_they_share(told, source)
     settings = _checked(Settings, told, source)
     names = [camera.name for camera in settings.cameras]
     seen: set[str] = set()
@@ -152,6 +155,16 @@ def parse(told: object, source: str = "cameras.yaml") -> Settings:
     if len(names) > settings.service.max_cameras:
         raise UserError(f"{source}: {len(names)} cameras are more than `service.max_cameras` allows, {settings.service.max_cameras}.")
     return settings
+
+
+def _each_with_what_they_share(told: dict, source: str) -> dict:
+    usual, cameras = told.get("camera", {}), told.get("cameras", [])
+    if not isinstance(usual, dict) or {"name", "url"} & usual.keys():
+        raise UserError(f"{source}: `camera` must hold what cameras share, {{fps: 4}}, and neither a name nor an address.")
+    _checked(Camera, usual | {"name": "usual", "url": "push:"}, f"{source}: `camera`")
+    if not isinstance(cameras, list):
+        return told
+    return told | {"cameras": [merged(usual, camera) if isinstance(camera, dict) else camera for camera in cameras]}
 
 
 def merged(usual: dict, told: dict) -> dict:

@@ -42,8 +42,6 @@ FACTS = """
 
 
 class Stored(Protocol):
-    place: str
-
     def records(self, streams: Collection[str] | None = None, types: Collection[str] | None = None, start: float | None = None,
                 end: float | None = None, limit: int = 1000, newest: bool = False) -> list[dict]: ...
 

@@ -1,10 +1,11 @@
-"""A worker process and the pipe to it, as the service's loop sees them: messages out, messages in, and word when it is gone. Knows no message.
+"""A worker process and the pipe to it, as the service's loop sees them: messages out, messages in, and word when it is gone. Knows no other message.
 
     worker = Worker("analysis", "streamingvlm.serving.live.analysis:work", (slots, folder), on_message, on_gone)
     worker.start(loop); worker.send(("run", 7, frames)); await worker.stop()
 
 `work(connection, *arguments)`, named and not imported so that the main process needs no torch, runs in a new process of one thread that ends with its
-parent. It ends when its pipe closes or it reads STOP.
+parent. It ends when its pipe closes or it reads STOP. ("ready", …) says that it has loaded; ("failed", reason) is sent for it where it raises a
+`UserError`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 
-STOP = ("stop",)
+from streamingvlm.base.errors import UserError
+
+STOP, READY = ("stop",), "ready"
 PRELOAD = ["torch", "av", "streamingvlm.serving.live.analyst", "streamingvlm.streaming.stream"]  # by the fork server, once for all workers
 GRACE_S = 3.0  # from being asked to end to being ended
+PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # between its end and its next beginning
 AT_ONCE = 64  # messages read before the loop has its turn again
 
 
@@ -42,6 +46,8 @@ class Worker:
         self.process: multiprocessing.Process | None = None
         self.connection: Connection | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.ends = 0  # in a row, before it was ready
+        self.stopped = False
         self._sending = threading.Lock()  # two threads' messages must not end up within each other
 
     @property
@@ -50,14 +56,23 @@ class Worker:
         return self.connection is not None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin, or begin anew."""
+        """Begin, or begin anew. UserError where the system ends our processes while they begin."""
         own, theirs = multiprocessing.Pipe()
-        chosen = context()
-        self.process = chosen.Process(target=_begin, args=(self.work, theirs, self.arguments), name=self.name, daemon=True)
-        self.process.start()
+        process = context().Process(target=_begin, args=(self.work, theirs, self.arguments), name=self.name, daemon=True)
+        try:
+            process.start()
+        except (EOFError, OSError) as error:  # no memory, or whoever stops the service asks all of its processes at once
+            raise UserError(f"The process `{self.name}` was ended before it began ({error}): start the service again.") from None
         theirs.close()
-        self.connection, self.loop = own, loop
+        self.process, self.connection, self.loop = process, own, loop
         loop.add_reader(own.fileno(), self._readable)
+
+    def again(self) -> float:
+        """Begin anew after a pause, which is twice as long with each end in a row before it was ready -> the pause, in seconds."""
+        pause_s = min(PAUSE_S * 2**self.ends, LONGEST_PAUSE_S)
+        self.ends += 1
+        self.loop.call_later(pause_s, lambda: self.stopped or self.start(self.loop))
+        return pause_s
 
     def send(self, message: tuple) -> bool:
         """-> whether there was somebody to send it to."""
@@ -73,8 +88,12 @@ class Worker:
     def watch(self, waiting: int, late_ms: Sequence[float]) -> None:
         """Frames that wait, and how late those of a batch were: one process can do nothing about it, `replicas.fleet` can."""
 
+    def counts(self) -> None:
+        """Of replicas, which one process has none of."""
+
     async def stop(self) -> None:
         """Ask it to end, and see to it that it does."""
+        self.stopped = True
         self.send(STOP)
         self._close()
         if self.process is not None:
@@ -94,7 +113,9 @@ class Worker:
             for _ in range(AT_ONCE):
                 if self.connection is None or not self.connection.poll():
                     return
-                self.on_message(self.connection.recv())
+                message = self.connection.recv()
+                self.ends = 0 if message[0] == READY else self.ends
+                self.on_message(message)
         except (EOFError, OSError):
             self._close()
             self.process.join(GRACE_S / 10)
@@ -114,4 +135,9 @@ def _begin(work: str, connection: Connection, arguments: tuple) -> None:
     module, _, name = work.partition(":")
     work = getattr(import_module(module), name)
     gc.freeze()  # a collector that walks through all that torch brings held a frame up for a quarter of a second, and wrote to pages that are shared
-    work(connection, *arguments)
+    try:
+        work(connection, *arguments)
+    except UserError as error:
+        connection.send(("failed", str(error)))
+    except (EOFError, ConnectionError):  # nobody is there any more
+        pass

@@ -2,7 +2,7 @@
 
     told = under({"cameras": [...]}, named("edge"))      # still to be checked, by `cameras.parse`
 
-A profile has two sections, `service` and `camera`, with the keys of cameras.yaml. Knows no model and no machine.
+A profile has two sections of a cameras.yaml, `service` and `camera`. Knows no model and no machine.
 """
 
 from __future__ import annotations
@@ -33,8 +33,4 @@ def named(name: str) -> dict:
 
 def under(told: object, profile: dict) -> object:
     """What a cameras.yaml says, and where it says nothing what the profile says. What is no cameras.yaml stays as it is: `parse` says so."""
-    if not isinstance(told, dict) or not isinstance(told.get("service", {}), dict) or not isinstance(told.get("cameras", []), list):
-        return told
-    service = merged(profile.get("service", {}), told.get("service") or {})
-    cameras = [merged(profile.get("camera", {}), camera) if isinstance(camera, dict) else camera for camera in told.get("cameras") or []]
-    return told | {"service": service, "cameras": cameras}
+    return merged(profile, {key: value for key, value in told.items() if value is not None}) if isinstance(told, dict) else told

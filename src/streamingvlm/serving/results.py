@@ -84,11 +84,12 @@ class _Kept:
 
 class Results:
     """One for a service. `first`: the number before the first record; by default from the clock, so that numbers rise over restarts and a reader
-    that resumes with one of an earlier run gets all of this one. A number stays below 2^53: JavaScript can hold it."""
+    that resumes with one of an earlier run gets all of this one. `behind`: the highest of earlier runs, if known: clocks are set back. A
+    number stays below 2^53: JavaScript can hold it."""
 
-    def __init__(self, kept: int = KEPT, queued: int = QUEUED, first: int | None = None):
+    def __init__(self, kept: int = KEPT, queued: int = QUEUED, first: int | None = None, behind: int = 0):
         self.kept, self.queued = kept, queued
-        self.oldest = self.newest = int(time.time()) * 1_000_000 if first is None else first
+        self.oldest = self.newest = max(int(time.time()) * 1_000_000, behind) if first is None else first
         self.late: dict[str, int] = {}  # stream -> results that came behind a newer one, and were not published
         self._caches: dict[tuple[str, str], _Kept] = {}
         self._order: dict[tuple[str, str], int] = {}

@@ -1,7 +1,7 @@
-"""What the doors may ask of the service: the seam between the network and the runtime. Plain data on both sides.
+"""What the doors may ask of the service: the seam between the network and what watches the cameras. Plain data on both sides.
 
-`runtime.Service` is one; the tests have another, without cameras and models. Methods run in the event loop of the doors, and those that are not
-`async` answer at once.
+`live.service.Service` is one, `access.scoped.Scoped` another, the tests have more, without cameras and models. Methods run in the event loop of the
+doors, and those that are not `async` answer at once.
 """
 
 from __future__ import annotations
@@ -79,9 +79,14 @@ class Service(Protocol):
     async def push(self, name: str, pts_s: float, captured_at: float | None, picture: bytes, width: int | None, height: int | None) -> None:
         """A frame for a camera that is pushed to: a JPEG, or with width and height bytes of RGB. NotFound, Busy, UserError."""
 
+    def policy(self, name: str) -> str:
+        """What is hidden and kept of a camera, in a few words; "" where there is no such camera."""
+
     def card(self) -> str:
         """The data card, in Markdown (`serving.governance`). May ask the store, so not in the loop."""
 
-    def stats(self) -> dict:
-        """latency_ms ({release: {p50, p95, p99}, capture: {…}}), buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames),
-        late, batch ({count, mean, sizes: {"8": n}}), uptime_s, processes ({name: Process}; `analytics` decides)."""
+    def stats(self, streams: Collection[str] | None = None) -> dict:
+        """Of these cameras, and of what tells nothing of others; None: of all that there were. latency_ms ({release: {p50, p95, p99}, capture: {…}}),
+        buckets ([[ms, count], …] of release -> decision), frames ({"in": n} | Frames), late, batch ({count, mean, sizes: {"8": n}}), uptime_s,
+        processes ({name: Process}; `analytics` decides), and where there are several replicas of what decides, of all cameras only, replicas
+        ({running, wanted, deaths, moved, lost}; the last two are streams)."""

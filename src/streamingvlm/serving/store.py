@@ -19,12 +19,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from heapq import merge
 
-from sqlalchemy import Connection, MetaData, event, insert, select
+from sqlalchemy import Connection, MetaData, event, func, insert, select
 from sqlalchemy.engine import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.protocol import redacted
+from streamingvlm.serving.clock import Clock
 from streamingvlm.serving.privacy.redactor import Redacted, jpeg_of, stored
 from streamingvlm.serving.privacy.retention import Keep, counted, erased, scrubbed, tidied, within
 from streamingvlm.serving.results import Record
@@ -53,9 +54,16 @@ class Store:
         self._batch: list[Item] = []
         self._bytes_in = self._bytes_out = 0  # of pictures; each is changed by one thread only
         self._ending, self._woken = threading.Event(), threading.Event()
+        self.clock = Clock()
         self._engine = connected(self.url)
+        self.newest = self._newest()
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
+
+    def _newest(self) -> int:
+        """The highest number that an earlier run gave to a record, 0 for none."""
+        with self._reading() as connection:
+            return max(connection.scalar(select(func.max(table.c.seq))) or 0 for table in TABLES.values())
 
     def write(self, record: Record, picture: Redacted | None = None) -> None:
         """Take a record, or count it as lost where too many wait. Never waits; called by one thread at a time, as `Results` does."""
@@ -70,8 +78,8 @@ class Store:
             self.lost += 1
 
     def status(self) -> dict:
-        """place (without a password), written, lost, waiting, and what is wrong just now or None."""
-        return {"place": self.place, "written": self.written, "lost": self.lost, "waiting": self._waiting.unfinished_tasks, "error": self.error}
+        """written, lost, waiting, and what is wrong just now or None; where it is, is told to the log alone."""
+        return {"written": self.written, "lost": self.lost, "waiting": self._waiting.unfinished_tasks, "error": self.error}
 
     def flush(self, seconds: float = 5.0) -> bool:
         """Whether all that was taken so far is written, or given up, within this time."""
@@ -96,15 +104,15 @@ class Store:
 
     def records(self, streams: Collection[str] | None = None, types: Collection[str] | None = None, start: float | None = None,
                 end: float | None = None, limit: int = 1000, newest: bool = False) -> list[dict]:
-        """At most `limit` records of [start, end) seconds since 1970: the oldest of them or the newest, in rising order. UserError: unreadable."""
+        """At most `limit` records of [start, end) seconds since 1970: the oldest, or those told last, in rising order. UserError: unreadable."""
         found = []
         with self._reading() as connection:
             for table in (TABLES[type_] for type_ in types or TABLES):
-                order = [column.desc() if newest else column for column in (table.c.at, table.c.seq)]
+                order = [table.c.seq.desc()] if newest else [table.c.at, table.c.seq]  # a clock that was set back makes nothing older
                 asked = select(table.c.record).where(*within(table, streams, start, end)).order_by(*order).limit(limit)
                 rows = [json.loads(text) for text in connection.scalars(asked)]
                 found.append(rows[::-1] if newest else rows)
-        ordered = list(merge(*found, key=lambda record: (record["at"], record["seq"])))
+        ordered = list(merge(*found, key=lambda record: record["seq"] if newest else (record["at"], record["seq"])))
         return ordered[-limit:] if newest else ordered[:limit]
 
     def picture(self, name: str, streams: Collection[str] | None = None) -> Redacted | None:
@@ -121,14 +129,14 @@ class Store:
         """Delete the records of these cameras in [start, end), pictures too, so that nothing of them is left in the database's files -> how many.
         What waits to be written is written before. UserError where it can't be done."""
         if not self.flush():
-            raise UserError(f"Nothing was deleted at {self.place}: what waits to be written can't be, and would come behind. Try again.")
+            raise UserError("Nothing was deleted: what waits to be written can't be, and would come behind. Try again.")
         try:
             with self._engine.begin() as connection:
                 count = erased(connection, streams, start, end)
             scrubbed(self._engine)
             return count
         except SQLAlchemyError as error:
-            raise UserError(f"Not everything was deleted at {self.place} ({reason(error)}): try again.") from None
+            raise UserError(f"Not everything was deleted ({reason(error)}): try again.") from None
 
     def counted(self) -> dict[str, dict[str, dict]]:
         """camera -> table -> {count, from, to}: what is stored now."""
@@ -141,7 +149,7 @@ class Store:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise UserError(f"The records at {self.place} can't be read ({reason(error)}).") from None
+            raise UserError(f"The records can't be read ({reason(error)}).") from None
 
     # The thread that writes
 
@@ -150,6 +158,7 @@ class Store:
         while not self._ending.is_set():
             self._woken.wait(RETRY_S if self.error else WRITE_S)
             self._woken.clear()
+            self.clock.look()
             self._write_waiting()
             if time.monotonic() - tidied > TIDY_S and not self.error:
                 self.tidy()
@@ -177,7 +186,7 @@ class Store:
             self.lost += 1
             log.warning("A record of %s can't be stored (%s).", batch[0][0]["stream"], reason(error))
         except SQLAlchemyError as error:
-            self._say(f"Records can't be stored at {self.place} ({reason(error)}): they wait, and when too many wait they are lost.")
+            self._say(f"Records can't be stored ({reason(error)}): they wait, and when too many wait they are lost.")
             return False
         self._bytes_out += sum(len(picture or ()) for _, picture in batch)
         self._say(None)
@@ -185,19 +194,19 @@ class Store:
 
     def _say(self, error: str | None) -> None:
         if error and not self.error:
-            log.warning(error)
+            log.warning("%s: %s", self.place, error)
         self.error = error
 
     def tidy(self) -> None:
         """Delete what is too old or too much."""
         try:
             with self._engine.begin() as connection:
-                tidied(connection, self.keeps, Keep.same(self.keep_s), self.keep_rows, time.time())
+                tidied(connection, self.keeps, Keep.same(self.keep_s), self.keep_rows, self.clock.ago)
             if self._engine.dialect.name == "sqlite":
                 with self._engine.connect() as connection:  # the file gets shorter; `execute` would stop after the first page
                     connection.connection.driver_connection.executescript("PRAGMA incremental_vacuum")
         except SQLAlchemyError as error:
-            self._say(f"Old records can't be deleted at {self.place} ({reason(error)}).")
+            self._say(f"Old records can't be deleted ({reason(error)}).")
 
 
 def _insert(connection: Connection, batch: list[Item]) -> None:

@@ -25,7 +25,7 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Float
 
 from streamingvlm.base.config import from_dict
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.base.files import write_json
 from streamingvlm.base.notebook_file import canonical, executed, read, stripped, write
 from streamingvlm.base.paths import repository_root
@@ -149,6 +149,7 @@ def _end_with_the_run() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@exit_status
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m streamingvlm.workbench.run_notebook", description=__doc__.partition("\n")[0])
     parser.add_argument("--strip", action="store_true", help="write the source alone to artifacts/sources/")
@@ -156,19 +157,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a notebook such as 01_subset, or with --canonical a file (--strip: default all)")
     args = parser.parse_args(argv)
     try:
-        return _main(args)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+        _main(args)
     except KeyboardInterrupt:
         return 130
+    return 0
 
 
-def _main(args: argparse.Namespace) -> int:
+def _main(args: argparse.Namespace) -> None:
     if args.canonical:
         for file in map(Path, args.names):
             write(canonical(read(file)), file)
-        return 0
+        return
     os.chdir(repository_root())
     if "DVC_STAGE" in os.environ:
         _end_with_the_run()
@@ -177,7 +176,6 @@ def _main(args: argparse.Namespace) -> int:
             write(stripped(read(Path("notebooks", f"{name}.ipynb"))), SOURCES / f"{name}.ipynb")
         else:
             run(name)
-    return 0
 
 
 if __name__ == "__main__":

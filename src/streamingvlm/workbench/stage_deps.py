@@ -19,7 +19,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from streamingvlm.base import files
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.base.paths import repository_root
 
 PACKAGE = "streamingvlm"
@@ -101,22 +101,18 @@ def rewritten(root: Path) -> str:
     return "\n".join(out) + "\n"
 
 
-def main(argv: list[str] | None = None) -> int:
+@exit_status
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 2 where dvc.yaml is not as the imports make it")
     args = parser.parse_args(argv)
-    try:
-        path = repository_root() / "dvc.yaml"
-        text = rewritten(path.parent)
-        if text == path.read_text(encoding="utf-8"):
-            return 0
-        if args.check:
-            raise UserError("dvc.yaml's deps are not those of the imports: `python -m streamingvlm.workbench.stage_deps` writes them.")
-        files.write(path, text)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    path = repository_root() / "dvc.yaml"
+    text = rewritten(path.parent)
+    if text == path.read_text(encoding="utf-8"):
+        return
+    if args.check:
+        raise UserError("dvc.yaml's deps are not those of the imports: `python -m streamingvlm.workbench.stage_deps` writes them.")
+    files.write(path, text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import shutil
 import signal
@@ -25,10 +26,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.media.sources import pattern, rtp, rtsp_server
+from streamingvlm.media.sources import kinds, pattern, rtp, rtsp_server
 from streamingvlm.media.sources.protocol import Change, Picture, SourceError, watched
 from streamingvlm.media.sources.rtp import AccessUnit, Encoded, Looped
-from streamingvlm.media.sources.rtsp import Rtsp, why
+from streamingvlm.media.sources.rtsp import Rtsp, passed, why
 from streamingvlm.media.sources.rtsp_server import running
 
 QUICK = {"stall_s": 0.7, "patience_s": 3.0, "backoff": (0.1, 0.4)}
@@ -189,6 +190,60 @@ def test_a_refusal_is_a_sentence_without_the_password_and_is_tried_again(place, 
     assert "s3cret" not in everything and "right" not in everything.replace("right ones", "")
 
 
+@contextlib.contextmanager
+def leading_to(answer: str):
+    """A server that gives one answer to whatever it is asked -> its address, and how often it was called."""
+    called = []
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                line, _ = door.accept()
+                with line, contextlib.suppress(OSError):
+                    called.append(line.recv(4096))
+                    sequence = called[-1].decode().partition("CSeq: ")[2].partition("\r\n")[0]
+                    line.sendall(answer.replace("CSEQ", f"CSeq: {sequence}").encode())
+                    line.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"rtsp://127.0.0.1:{door.getsockname()[1]}/1", called
+        door.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_leads_nobody_elsewhere_who_was_not_let_go_there():
+    with leading_to("RTSP/1.0 404 Not Found\r\nCSEQ\r\n\r\n") as (forbidden, called):
+        moved = f"RTSP/1.0 302 Moved\r\nCSEQ\r\nLocation: {forbidden}\r\n\r\n"
+        with leading_to(moved) as (listed, _):
+            follow(Rtsp(listed), lambda items: "waiting" in states(items))
+            assert called, "FFmpeg goes there by itself: else all of this may go"
+            called.clear()
+            items = follow(kinds.source(listed, check=lambda address: None), lambda items: states(items)[-1] == "failed")
+            assert "another address (302)" in items[-1].reason and not called
+        refused = UserError("not among the sources")
+        items = follow(Rtsp(forbidden, check=lambda address: (_ for _ in ()).throw(refused)), lambda items: states(items)[-1] == "failed")
+        assert items[-1].reason == str(refused) and not called
+    assert "UDP" in follow(Rtsp(forbidden, "udp", check=lambda address: None), lambda items: states(items)[-1] == "failed")[-1].reason
+
+
+def test_what_may_lead_elsewhere_is_no_answer_however_it_is_written():
+    def heard(text: str) -> bytes:
+        said = io.BytesIO(text.encode("latin-1"))
+        return b"".join(iter(lambda: passed(said), b""))
+
+    packet = "$\0\0\3abc"
+    plain = "RTSP/1.0 200 OK\r\nCSeq: 2\r\nContent-length: 4\r\n\r\n3 x\n"
+    assert heard(packet + plain + packet) == (packet + plain + packet).encode("latin-1")
+    assert heard(plain.replace("CSeq", "Location: rtsp://elsewhere/\r\nCSeq")) == plain.encode()
+    for wrong in (plain.replace("200", "302"), plain.replace("200", "399"), plain.replace("OK", "OK\rRTSP/1.0 302 Moved"), " " + plain,
+                  plain.replace("CSeq", packet + "CSeq"), plain.replace(": 4", ": -4"), plain.replace(": 4", ": 9999999"),
+                  plain.replace("CSeq", "Content-Length: 1\r\nCSeq"), plain.replace("CSeq: 2\r\n", " Location: a\r\n"),
+                  plain.replace("CSeq", "a: " + 5000 * "b" + "\r\nCSeq"), plain.replace("CSeq", 80 * "a: b\r\n" + "CSeq"),
+                  "REDIRECT rtsp://elsewhere RTSP/1.0\r\n\r\n", plain.replace("\r\nCSeq: 2", "\r\nLocation\0: x"), plain.partition("\n")[0]):
+        with pytest.raises(SourceError):
+            heard(wrong)
+
+
 def test_a_host_that_is_not_there_is_told_from_one_that_is_not_known(monkeypatch):
     def nobody(*_):
         raise socket.gaierror
@@ -203,7 +258,9 @@ def test_a_host_that_is_not_there_is_told_from_one_that_is_not_known(monkeypatch
 @pytest.mark.parametrize("password", ["simple", "with space", "a@b:c/d?e#f", "ünï"])
 def test_passwords_of_any_kind_open_the_camera(password):
     with running({"card": card()}, user=("cam", password)) as address:
-        assert follow(Rtsp(address.replace("//", f"//cam:{quote(password, safe='')}@") + "/card"), some(1))
+        place = address.replace("//", f"//cam:{quote(password, safe='')}@") + "/card"
+        assert follow(Rtsp(place), some(1))
+        assert follow(Rtsp(place, check=lambda address: None), some(2)), "and where it may lead nowhere else"
 
 
 def test_a_camera_that_accepts_and_says_nothing_is_given_up():

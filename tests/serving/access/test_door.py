@@ -278,6 +278,7 @@ def test_whatever_happens_a_row_ends_and_names_its_cameras(tmp_path):
                     await stub.Watch(proto.WatchRequest(streams=["yard"]), metadata=told).read()
             ours = "gRPC /streamingvlm.v1.Analytics/"
             wanted = {("boss", "POST /api/cameras", "roof", "403"), ("boss", "POST /api/cameras", "shed", "201"),
+                      ("boss", "it hides people", "shed", "added"),
                       ("boss", "DELETE /api/cameras/yard", "yard", "500"),
                       ("operator", ours + "Analyse", "door", "OK"), ("operator", ours + "Watch", "", "open"),
                       ("operator", ours + "Watch", "door", "closed"), ("operator", ours + "Watch", "", "NOT_FOUND")}

@@ -8,6 +8,8 @@ import pytest
 from serving_fake import FakeService
 
 from streamingvlm.serving import cameras
+from streamingvlm.serving.access import needs
+from streamingvlm.serving.access.audit import Entry
 from streamingvlm.serving.access.gate import Denied, Gate, Grant
 from streamingvlm.serving.access.scoped import Scoped
 
@@ -27,6 +29,12 @@ def test_only_who_administers_says_what_is_hidden_and_kept(gate, policy):
     assert "roof" not in service.watched
     asyncio.run(Scoped(service, gate, BOSS, set()).add(camera))
     assert "roof" in service.watched
+
+
+def test_the_totals_of_one_camera_are_its_own(gate):
+    of_door = Grant("4", "guard", "read", frozenset({"door"}))
+    assert Scoped(FakeService(), gate, of_door, set()).stats()["of"] == ["door"]
+    assert Scoped(FakeService(), gate, OPERATOR, set()).stats()["frames"]["in"] == 20
 
 
 def test_a_live_session_ends_with_its_token_however_many_came_and_went(gate):
@@ -67,6 +75,33 @@ def test_one_that_cannot_be_ended_holds_up_no_other_and_is_tried_again(gate, cap
         never.set()
         await asyncio.gather(*gate._ending)
         assert ended == ["fails"] and not gate._over and "just starting" in caplog.text
+
+    asyncio.run(run())
+
+
+def test_a_token_that_is_over_stays_so_where_the_clock_is_set_back(gate):
+    now = [1000.0]
+    gate.clock = gate.audit.clock = lambda: now[0]
+    text = gate.tokens.add("guard", "read", None, until=2000.0, now=0.0)
+    asked = needs.of("GET", "/api/cameras")
+
+    async def may() -> bool:
+        try:
+            return bool(await gate.admit(text, asked, "192.0.2.7"))
+        except Denied:
+            return False
+
+    async def run():
+        await gate.refresh()
+        assert await may()
+        now[0] += 3600
+        assert not await may()
+        now[0] -= 3600
+        assert not await may()
+        gate.audit.note(Entry("guard", "read", "", "GET /", "", "200"))
+        now[0] -= 3600
+        gate.audit.flush(everything=False)
+        assert not gate.audit._folded, "and what was seen does not wait until it has caught up"
 
     asyncio.run(run())
 

@@ -20,7 +20,7 @@ from streamingvlm.serving.results import Results
 SHAKE = (b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
          b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNIMPLEMENTED,
-           grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN}  # UNKNOWN: grpcio's own for bytes that are no message
+           grpc.StatusCode.RESOURCE_EXHAUSTED}
 METHODS = ("/streamingvlm.v1.Analytics/Analyse", "/streamingvlm.v1.Analytics/Watch", "/streamingvlm.v1.Analytics/Cameras")
 CROWD = 200
 
@@ -79,7 +79,7 @@ def test_broken_messages_end_their_connection_and_nothing_else(pytestconfig, cap
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR and record.exc_info]
 
 
-def test_broken_grpc_messages_are_a_status_and_never_a_traceback(pytestconfig):
+def test_broken_grpc_messages_are_a_status_and_never_a_traceback(pytestconfig, caplog):
     many = pytestconfig.getoption("examples") or 60
     chance = random.Random(pytestconfig.getoption("examples"))
 
@@ -93,6 +93,8 @@ def test_broken_grpc_messages_are_a_status_and_never_a_traceback(pytestconfig):
                     call = channel.stream_stream(METHODS[k % 2])(iter(messages), timeout=2)
                     await call.read()
                 except grpc.aio.AioRpcError as error:
+                    if k % 2 and error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                        continue  # bytes that are a wish to watch all there is, and nothing comes
                     codes.add(error.code())
                     assert "Traceback" not in error.details() and "Error(" not in error.details(), error.details()
                 if k % 3 == 0:
@@ -102,6 +104,7 @@ def test_broken_grpc_messages_are_a_status_and_never_a_traceback(pytestconfig):
             assert len(await channel.unary_unary(METHODS[2])(b"")) > 50, "it goes on"
 
     asyncio.run(run())
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_who_begins_and_does_not_go_on_is_let_go(monkeypatch):

@@ -57,6 +57,16 @@ def test_counts_and_latencies_are_those_of_the_service():
     assert value(samples, "batch_size_sum") == 14 and value(samples, "process_up", process="analytics") == 1
 
 
+def test_replicas_are_counted_where_there_are_some():
+    service, telemetry = spoken()
+    assert not [name for name, _ in scraped(telemetry) if "replica" in name]
+    told = service.stats() | {"replicas": {"running": 3, "wanted": 2, "deaths": 1, "moved": 7, "lost": 4}}
+    service.stats = lambda: told
+    samples = scraped(telemetry)
+    names = ("replicas", "replicas_wanted", "replica_deaths_total", "streams_moved_total", "streams_lost_total")
+    assert [value(samples, name) for name in names] == [3, 2, 1, 7, 4]
+
+
 def test_a_frame_that_was_lost_counts_until_a_newer_one_is_decided():
     service, telemetry = spoken()
     service.results.lost("door", {"release": 4500.0, "capture": 5500.0})

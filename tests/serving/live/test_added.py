@@ -26,7 +26,7 @@ GATE = {"name": "gate", "url": "pattern:64x64@8", "privacy": {"hide": "everythin
 @pytest.fixture
 def service():
     settings = cameras.parse({"service": {"keep_s": 1000}, "cameras": [GATE, {"name": "yard", "url": "push:"}]})
-    made = Service(settings.service, MODEL, store=SimpleNamespace(keeps={}, write=lambda *record: None))
+    made = Service(settings.service, MODEL, store=SimpleNamespace(keeps={}, newest=0, write=lambda *record: None))
     made.decider.scheduler = Scheduler(LatencyCurve({1: 10.0}, 1))
     made.begin(settings.cameras)
     return made
@@ -51,13 +51,25 @@ def test_a_camera_that_comes_back_without_a_word_is_hidden_and_kept_as_before(se
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("shared", [{"privacy": {"hide": "everything"}, "keep": {"events_s": 60}, "fps": 3, "budget_ms": 70}, {}])
+def test_a_camera_that_is_added_is_what_one_of_the_file_would_be(shared):
+    new = {"name": "new", "url": "push:", "delay_s": 0.5}
+    settings = cameras.parse({"camera": shared, "cameras": [new]})
+    service = Service(settings.service, MODEL, usual=settings.camera)
+    service.decider.scheduler = Scheduler(LatencyCurve({1: 10.0}, 1))
+    service.begin([])
+    asyncio.run(service.add(new))
+    added, ours = service.watched["new"].camera, settings.cameras[0]
+    assert added.model_copy(update={"keep": ours.keep}) == ours and service.policies.taken(added) == service.policies.taken(ours)
+
+
 def test_a_camera_that_is_refused_changes_nothing_of_what_is_stored(service):
     async def run():
         await service.remove("gate")
         service.decider.admit(1e-9)  # no time for one more
         with pytest.raises(Conflict):
             await service.add(GATE | {"keep": {"records_s": 0}, "privacy": {"hide": "nothing"}})
-        assert service.store.keeps["gate"] == Keep(600, 1000, 1000) and service.policies["gate"]["privacy"] == {"hide": "everything"}
+        assert service.store.keeps["gate"] == Keep(600, 1000, 1000) and service.policies.names["gate"][1].hide == "everything"
 
     asyncio.run(run())
 

@@ -41,6 +41,9 @@ class Process:
     def send(self, message: tuple) -> None:
         self.sent.append(message)
 
+    def again(self) -> float:
+        return 0.5
+
     async def got(self, count: int) -> None:
         while len(self.sent) < count:
             await asyncio.sleep(0.01)

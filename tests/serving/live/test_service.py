@@ -117,6 +117,13 @@ def test_cameras_are_decided_and_a_dead_one_holds_up_nobody(running):
     assert all(described.CameraRow.model_validate(row).id for row in running.call(running.service.cameras)), "as the API's description says"
 
 
+def test_the_numbers_of_one_camera_tell_nothing_of_others(running):
+    row, own, whole = running.call(lambda: (running.service.cameras()[0], running.service.stats({"a"}), running.service.stats()))
+    assert row["id"] == "a" and own["frames"]["in"] == row["frames"]["in"] and own["frames"]["decided"] == row["frames"]["decided"]
+    assert own["latency_ms"]["release"].items() <= row["latency_ms"].items() and sum(count for _, count in own["buckets"]) >= own["frames"]["decided"]
+    assert own.keys() == whole.keys() and own["batch"]["count"] == 0 and set(own["processes"]) == {"analytics"}
+
+
 def test_a_file_loses_no_frame(running):
     running.until(lambda rows: rows["film"]["state"] == "ended" and not rows["film"]["frames"]["in_flight"] and rows["film"]["frames"]["in"] == 24)
     assert running.row("film")["frames"] == {"in": 24, "decided": 12, "in_flight": 0, "dropped": {"subsampled": 12}}
@@ -266,7 +273,9 @@ def test_a_reader_dies_and_its_cameras_come_back(running):
     frames = [record["frame"] for record in records]
     counted = running.row("b")["frames"]
     assert counted["dropped"].get("reconnect_gap", 0) + counted["decided"] + sum(counted["dropped"].values()) >= frames[-1]
-    assert frames == sorted(set(frames)) and running.balanced() and running.call(running.service.stats)["late"] == 0
+    stats = running.call(running.service.stats)
+    assert frames == sorted(set(frames)) and running.balanced() and stats["late"] == 0
+    assert [stats["processes"][f"reader-{k}"]["restarts"] for k in range(2)] == [int(k == at) for k in range(2)]
 
 
 def test_a_browser_sees_the_live_cameras_and_adds_one(running, tmp_path):

@@ -20,6 +20,9 @@ class Silent:
         self.sent.append(message)
         return True
 
+    def again(self):
+        return 0.5
+
 
 def speech(said):
     made = Speech("nowhere", said.append, said.append)
@@ -69,7 +72,6 @@ def test_a_busy_commentator_gets_the_newest_and_the_rest_is_counted():
 def test_a_commentator_that_is_killed_again_and_again_speaks_again_and_what_was_lost_is_counted():
     async def run():
         made = speech([])
-        made.worker.start = lambda loop: None
         for k in range(12):
             show(made, "a", k)
         await asyncio.sleep(0.05)

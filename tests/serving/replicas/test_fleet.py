@@ -66,13 +66,16 @@ class Simple:
     """A replica whose state of a stream is how many of its frames it has decided."""
 
     def __init__(self):
-        self.counts, self.dead, self.stopped = {}, False, False
+        self.counts, self.dead, self.stopped = {}, asyncio.Event(), False
 
     async def call(self, method, *arguments):
         await asyncio.sleep(0)
-        if self.dead:
-            raise RuntimeError("killed")
+        if self.dead.is_set():  # nobody is there to say so
+            await asyncio.Event().wait()
         return getattr(self, method)(*arguments)
+
+    async def gone(self):
+        await self.dead.wait()
 
     async def stop(self):
         self.stopped = True
@@ -143,16 +146,42 @@ def test_a_killed_replica_loses_its_streams_memory_and_no_frame(monkeypatch):
     async def scene(bench):
         await bench.run(0, "abcd")
         await bench.fleet.scale(2)
-        bench.made[0].dead = True
+        bench.made[0].dead.set()
         counts = await bench.run(1, "abcd")
         assert sorted(counts) == [1, 1, 2, 2]  # two begin anew, two go on
-        assert (bench.fleet.deaths, bench.fleet.lost) == (1, 2)
-        bench.made[1].dead = True  # the last one: the batch waits for another
+        assert bench.fleet.counts() == {"running": 1, "wanted": 1, "deaths": 1, "moved": 2, "lost": 2}
+        bench.made[1].dead.set()  # the last one: the batch waits for another
         bench.fleet.send(("run", 2, [(Stamp("a", 2, 0, 0.0, 0.0, "sender", 0.0, 8.0), 0, 0)]))
         await asyncio.sleep(0.05)
         assert bench.messages.empty()
         await bench.fleet.scale(1)
         assert (await asyncio.wait_for(bench.messages.get(), 10))[0] == "done"
+
+    played(scene, monkeypatch)
+
+
+def test_who_dies_over_a_move_takes_nothing_along(monkeypatch):
+    async def scene(bench):
+        await bench.run(0, "abcd")
+        await bench.fleet.scale(3)
+        bench.made[1].take = bench.made[2].take = lambda stream, told: 1 / 0
+        await bench.fleet.scale(4)  # a stream each
+        await bench.fleet._drain("replica-0")  # one of the others, and the next, fall over what they are handed
+        assert sorted(await bench.run(1, "abcd")) == [1, 1, 2, 2] and "replica-0" not in bench.fleet.replicas
+
+    played(scene, monkeypatch)
+
+
+def test_the_scheduler_hears_what_so_many_replicas_take(monkeypatch):
+    assert fleets.shared({1: 10.0, 4: 16.0}, 2) == {1: 10.0, 2: 10.0, 3: 12.0, 4: 12.0, 5: 14.0, 6: 14.0, 7: 16.0, 8: 16.0}
+
+    async def scene(bench):
+        await bench.fleet.scale(2)
+        bench.fleet._tell_curve()
+        kind, curve = bench.messages.get_nowait()
+        assert kind == "curve" and curve[2] == 1.0 and curve[32] == 2.0
+        bench.fleet._tell_curve()
+        assert bench.messages.empty(), "once is enough"
 
     played(scene, monkeypatch)
 

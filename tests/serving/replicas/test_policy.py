@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -49,6 +50,8 @@ def test_what_was_too_few_is_remembered():
     assert wanted[0] == 2 and wanted[-1] == 2  # within its time to settle, a new replica is not judged
     wanted = told(Knobs(streams=4, settle_s=2), late)
     assert set(wanted[10:]) == {3}
+    slow = [replace(load, ready=1) for load in late[:8]] + late[8:]  # the second is not there yet: nothing is known of what two can do
+    assert told(Knobs(streams=4, settle_s=2), slow)[-1] == 2
 
 
 def hour(seed, carries=4.0):

@@ -114,6 +114,7 @@ STEP = st.one_of(
     st.tuples(st.just("lost"), NAMES, st.integers(0, 5), st.sampled_from(CAUSES)),
     st.tuples(st.just("done"), st.floats(0, 300)),
     st.tuples(st.just("crash")),
+    st.tuples(st.just("curve"), st.floats(1, 300)),
     st.tuples(st.just("unknown"), st.integers(-1, 999)),
     st.tuples(st.just("alarm"), NAMES, st.floats(-1, 5)),
     st.tuples(st.just("timer")))
@@ -169,6 +170,9 @@ class Ledger:
         run, self.run = self.run, None
         if run:
             self.tell(BatchLost(run.batch_id))
+
+    def curve(self, ms) -> None:
+        self.tell(events.CurveChanged(((1, ms), (4, 2 * ms))))
 
     def unknown(self, number) -> None:
         if self.run is None or self.run.batch_id != number:
@@ -407,6 +411,20 @@ def test_a_curve_with_a_step_is_run_in_batches_that_fit_it():
     for k in range(8):
         core.handle(frame(f"s{k}", 0, 0.0), 0.0)
     [run] = core.handle(BatchDone(run.batch_id, 20.0), 0.02)
+    assert len(run.frames) == 4
+
+
+def test_replicas_that_come_make_larger_batches_of_slow_frames():
+    core = scheduler({1: 90.0, 8: 720.0}, largest=8)  # a frame takes more than half the budget: it runs alone
+    for k in range(9):
+        core.handle(StreamAdded(f"s{k}", Settings(budget_ms=120.0)), 0.0)
+    [run] = core.handle(frame("s8", 0, 0.0), 0.0)
+    for k in range(8):
+        core.handle(frame(f"s{k}", 0, 0.0), 0.0)
+    [run] = core.handle(BatchDone(run.batch_id, 90.0), 0.01)
+    assert len(run.frames) == 1
+    assert core.handle(events.CurveChanged(((1, 90.0), (4, 90.0), (5, 180.0), (8, 180.0))), 0.01) == []
+    [run] = core.handle(BatchDone(run.batch_id, 90.0), 0.02)
     assert len(run.frames) == 4
 
 

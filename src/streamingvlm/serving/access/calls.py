@@ -15,7 +15,7 @@ import grpc
 
 from streamingvlm.serving.access import needs
 from streamingvlm.serving.access.audit import Doing, Entry, Unwritten, refused
-from streamingvlm.serving.access.gate import Denied, Gate, Grant
+from streamingvlm.serving.access.gate import Denied, Gate, Grant, credentials
 
 CODES = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.UNIMPLEMENTED,
          429: grpc.StatusCode.RESOURCE_EXHAUSTED}
@@ -43,11 +43,8 @@ class Calls(grpc.aio.ServerInterceptor):
 
 
 def token(said: list) -> str | None:
-    if not said:
-        return None
-    text = said[0] if len(said) == 1 and isinstance(said[0], str) else ""
-    kind, _, rest = text.partition(" ")
-    return rest.strip() if kind.lower() == "bearer" else ""
+    kind, rest = credentials(said)
+    return None if not said else rest if kind == "bearer" else ""
 
 
 async def _nothing(request, context: grpc.aio.ServicerContext):

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streamingvlm.serving.access import needs
 from streamingvlm.serving.access.audit import Doing, Entry, Unwritten, refused
-from streamingvlm.serving.access.gate import Denied, Gate, Grant
+from streamingvlm.serving.access.gate import Denied, Gate, Grant, credentials
 from streamingvlm.serving.access.scoped import Scoped
 from streamingvlm.serving.service import Service
 
@@ -101,16 +101,14 @@ class Door:
 def brought(headers: Headers) -> tuple[str | None, str | None]:
     """The token of `Authorization`, or else a browser's session. What is said twice counts as nothing."""
     said = headers.getlist("authorization")
-    kind, _, rest = said[0].partition(" ") if len(said) == 1 else ("", "", "")
-    if kind.lower() == "bearer":
-        return rest.strip(), None
-    if kind.lower() == "basic":
+    kind, rest = credentials(said)
+    if kind == "basic":
         try:
-            return base64.b64decode(rest.strip(), validate=True).decode().partition(":")[2], None
+            return base64.b64decode(rest, validate=True).decode().partition(":")[2], None
         except (binascii.Error, UnicodeDecodeError, ValueError):
             return "", None
     if said:
-        return "", None
+        return rest if kind == "bearer" else "", None
     return None, cookie_parser(headers.get("cookie", "")).get(COOKIE)
 
 

@@ -18,7 +18,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -59,10 +59,11 @@ class Grant:
 
 
 class Gate:
-    """UserError where the tokens can't be read, or a rule of `sources` is none."""
+    """`clock`: seconds since 1970; where it is set back, a token that is over stays over. UserError where the tokens can't be read, or a rule of
+    `sources` is none."""
 
     def __init__(self, access: config.Access, clock: Callable[[], float] = time.time):
-        self.clock, self.allowed = clock, Allowed(access.sources)
+        self.clock, self.latest, self.allowed = clock, 0.0, Allowed(access.sources)
         self.tokens = tokens.Tokens(access.tokens)
         self.audit = Audit(self.tokens.engine, clock)
         self.asked, self.failed = Limit(access.per_s, access.burst), Limit(access.failures_per_minute / 60, access.failures_per_minute)
@@ -83,7 +84,7 @@ class Gate:
             raise
 
     def _enough(self, grant: Grant, need: Need | None) -> Grant:
-        if wait_s := self.asked.take(grant.id, self.clock()):
+        if wait_s := self.asked.take(grant.id, time.monotonic()):
             raise Denied(429, "This token asks more often than it may: wait a moment.", wait_s)
         if need is None:
             raise Denied(404, "There is no such way in.")
@@ -96,17 +97,16 @@ class Gate:
         return grant
 
     async def _known(self, text: str | None, session: str | None, address: str) -> Grant:
-        now = self.clock()
         if text is None and session is None:
             raise Denied(401, "A token is needed: `Authorization: Bearer …`, or as the password in a browser; `streamingvlm token add` makes one.")
         held = self._sessions if text is None else self._proved
         digest = hashlib.sha256((session if text is None else text)[: LONGEST + 1].encode(errors="replace")).digest()
         row = self.rows.get(held.get(digest, ""))
         if row is None and text is not None:
-            if wait_s := self.failed.take(address, now):  # a hash costs: who is wrong pays for it, who is right does so once
+            if wait_s := self.failed.take(address, time.monotonic()):  # a hash costs: who is wrong pays for it, who is right does so once
                 raise Denied(429, "Too many tokens from this address were wrong: wait a minute.", wait_s)
             row = await self._prove(text, digest)
-        if row is None or not row.alive(now):
+        if row is None or not self._alive(row):
             raise Denied(401, "This token is not valid, or no longer: ask for a new one.")
         return Grant(row.id, row.name, row.role, row.cameras)
 
@@ -130,7 +130,11 @@ class Gate:
 
     def valid(self, grant: Grant) -> bool:
         row = self.rows.get(grant.id)
-        return row is not None and row.alive(self.clock())
+        return row is not None and self._alive(row)
+
+    def _alive(self, row: tokens.Token) -> bool:
+        self.latest = max(self.latest, self.clock())
+        return row.alive(self.latest)
 
     async def ended(self, grant: Grant) -> None:
         """Wait until its token is over."""
@@ -158,14 +162,14 @@ class Gate:
             self.tokens.engine.dispose()
 
     async def _run(self) -> None:
-        tidied = self.clock()
+        tidied = time.monotonic()
         while True:
             await asyncio.sleep(REFRESH_S)
             try:
                 await self.refresh()
                 await asyncio.to_thread(self.audit.flush, False)
-                if self.clock() - tidied > TIDY_S:
-                    tidied = self.clock()
+                if time.monotonic() - tidied > TIDY_S:
+                    tidied = time.monotonic()
                     await asyncio.to_thread(self.audit.tidy)
             except Exception:  # whatever it is: nobody's token would ever be over again
                 log.exception("Looking after tokens and the audit log failed; it goes on in a second.")
@@ -191,6 +195,12 @@ class Gate:
         except Exception as error:
             log.warning("What %s began at camera %s could not be ended with its token, and is tried again: %s", grant.name, camera, error)
             self._over.setdefault(camera, (grant, session, end))
+
+
+def credentials(said: Sequence) -> tuple[str, str]:
+    """What an `Authorization` says: of which kind, in small letters, and what. ("", "") where it was said twice, or is no text."""
+    kind, _, rest = said[0].partition(" ") if len(said) == 1 and isinstance(said[0], str) else ("", "", "")
+    return kind.lower(), rest.strip()
 
 
 def loopback(host: str) -> bool:

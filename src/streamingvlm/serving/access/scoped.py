@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from streamingvlm.serving.access import needs
+from streamingvlm.serving.access.audit import Entry
 from streamingvlm.serving.access.gate import Denied, Gate, Grant
 from streamingvlm.serving.results import Results, Subscription
 from streamingvlm.serving.service import NotFound, Service
@@ -45,7 +46,9 @@ class Scoped:
             raise Denied(403, "This token is not of a camera of that name.")
         if isinstance(address, str):
             self._gate.allowed.check(address)
-        return await self._service.add(camera)
+        row = await self._service.add(camera)
+        self._gate.audit.note(Entry(self._grant.name, self._grant.role, "", f"it {self._service.policy(name)}", name, "added"))
+        return row
 
     async def remove(self, name: str) -> None:
         self._may("operate", name)
@@ -78,7 +81,7 @@ class Scoped:
         return await self._service.ask(name, question, options)
 
     def stats(self) -> dict:
-        return self._service.stats()
+        return self._service.stats(self._grant.cameras)
 
     def card(self) -> str:
         return self._service.card()
@@ -122,7 +125,8 @@ class _Stored:
         self._store, self._scoped = store, scoped
 
     def status(self) -> dict:
-        return self._store.status()
+        told = self._store.status()
+        return told if self._scoped.chosen(None) is None else {"error": told["error"]}  # counts are of all cameras
 
     def records(self, streams=None, types=None, start=None, end=None, limit=1000, newest=False) -> list[dict]:
         return self._store.records(self._scoped.chosen(streams), types, start, end, limit, newest)

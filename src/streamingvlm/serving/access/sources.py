@@ -5,8 +5,9 @@
 `push:`, `webrtc:`, `pattern:` and `city:` reach nowhere and are always allowed. A network means addresses written as numbers; names are compared as
 they are written, so a name that leads into a private network is the operator's to list. Without a list no address of a server or a file gets in.
 
-What an HLS playlist names (variants, segments) and where its server redirects is checked too, each before it is asked. An RTSP server can still
-redirect elsewhere: FFmpeg follows it by itself and has no option against that, so list only RTSP servers that are trusted with where they lead.
+What an HLS playlist names (variants, segments) and where its server redirects is checked too, each before it is asked. An RTSP server that
+redirects is not followed at all. What a WebRTC offer lists as its sender's addresses is sent connectivity checks (STUN, some 100 bytes of UDP): who
+may operate can have those sent anywhere, and learns nothing from it but whether a WebRTC client answers.
 """
 
 from __future__ import annotations

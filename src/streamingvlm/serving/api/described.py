@@ -135,6 +135,7 @@ class Stats(BaseModel):
     batch: dict
     uptime_s: float
     processes: dict[str, Process]
+    replicas: dict[Literal["running", "wanted", "deaths", "moved", "lost"], int] | None = None
 
 
 class Answer(BaseModel):

@@ -88,7 +88,7 @@ def _fit_for_a_log(record: logging.LogRecord) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Ctrl-C is for the runtime to answer, which ends this server as well."""
+    """Ctrl-C is for the command to answer, which ends this server as well."""
 
     @contextmanager
     def capture_signals(self):

@@ -66,23 +66,24 @@ class AlarmsQuery(Query):
     stream: Names | None = None
 
 
-class AuditQuery(Query):
+class Span(Query):
+    """From a moment up to another, in seconds since 1970; without an end on the side that is not said."""
+
     start: Moment | None = Field(None, alias="from")
     end: Moment | None = Field(None, alias="to")
+
+
+class AuditQuery(Span):
     limit: int = Field(1000, ge=1, le=10000)
 
 
-class EraseQuery(Query):
+class EraseQuery(Span):
     stream: Names | None = None
-    start: Moment | None = Field(None, alias="from")
-    end: Moment | None = Field(None, alias="to")
 
 
-class HistoryQuery(Query):
+class HistoryQuery(Span):
     stream: Names | None = None
     types: Types | None = None
-    start: Moment | None = Field(None, alias="from")
-    end: Moment | None = Field(None, alias="to")
     limit: int = Field(1000, ge=1, le=10000)
 
 

@@ -45,8 +45,7 @@ async def health(request: Request) -> Response:
     states = {camera["id"]: camera["state"] for camera in service.cameras()}
     process = service.stats()["processes"].get("analytics", {"alive": False})
     if process["alive"]:
-        store = {key: value for key, value in service.store.status().items() if key != "place"} if service.store else None
-        return JSONResponse({"status": "ok", "cameras": states, "store": store})  # where it is, is nobody's business out there
+        return JSONResponse({"status": "ok", "cameras": states, "store": service.store.status() if service.store else None})
     return JSONResponse({"error": "The analytics process is not running: no camera gets decisions until it is back.", "cameras": states}, 503)
 
 

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from streamingvlm.base.errors import UserError
-from streamingvlm.serving.access.calls import Calls
+from streamingvlm.serving.access.calls import OURS, Calls
 from streamingvlm.serving.access.gate import Denied, Gate
 from streamingvlm.serving.access.scoped import Scoped
 from streamingvlm.serving.api import messages
@@ -48,7 +48,7 @@ NAMES = ("", "streamingvlm.v1.Analytics")
 @asynccontextmanager
 async def answering(service: Service, host: str, port: int, gate: Gate | None = None, tls: Tls | None = None) -> AsyncIterator[int]:
     """Serve inside the block -> the port. `port` 0: any that is free. `gate`: who may come in. UserError where the port is taken."""
-    before = [Calls(gate, lambda grant, asked: Analytics(Scoped(service, gate, grant, asked)))] if gate else []
+    before = [Readable(), *([Calls(gate, lambda grant, asked: Analytics(Scoped(service, gate, grant, asked)))] if gate else [])]
     server, state = grpc.aio.server(options=OPTIONS, interceptors=before), health.aio.HealthServicer()
     proto_grpc.add_AnalyticsServicer_to_server(Analytics(service), server)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
@@ -93,6 +93,24 @@ async def _said(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode.INTERNAL, "Something went wrong inside the service; its log says what.")
 
 
+class Readable(grpc.aio.ServerInterceptor):
+    """A message that is none comes to its method as None: grpc itself would fill the log with tracebacks, for whoever sends it."""
+
+    async def intercept_service(self, continuation, details: grpc.HandlerCallDetails):
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming or not handler.request_deserializer:  # a stream's are read inside the method
+            return handler
+        read, ours = handler.request_deserializer, details.method.startswith(OURS)
+
+        def readable(data: bytes):
+            try:
+                return read(data)
+            except DecodeError:
+                return None if ours else read(b"")
+
+        return handler._replace(request_deserializer=readable)
+
+
 class Analytics(proto_grpc.AnalyticsServicer):
     def __init__(self, service: Service):
         self.service = service
@@ -103,6 +121,8 @@ class Analytics(proto_grpc.AnalyticsServicer):
 
     async def Watch(self, request: proto.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[proto.Record]:
         async with _said(context):
+            if request is None:
+                raise DecodeError
             streams = chosen(",".join(request.streams), self.service) if request.streams else None
             if wrong := [type_ for type_ in request.types if type_ not in TYPES]:
                 raise UserError(f"types: must be some of {', '.join(TYPES)}, not {wrong[0][:40]!r}.")

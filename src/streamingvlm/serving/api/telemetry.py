@@ -85,6 +85,8 @@ class Telemetry:
         yield GaugeMetricFamily("streamingvlm_results_waiting", "Records that wait for the slowest reader.", max(depths, default=0))
         yield _batches(stats["batch"])
         yield from _processes(stats)
+        if stats.get("replicas"):
+            yield from _replicas(stats["replicas"])
         if self.service.store:
             yield from _store(self.service.store.status())
 
@@ -119,6 +121,14 @@ def _processes(stats: dict) -> Iterator[Metric]:
         restarts.add_metric([name], process.get("restarts", 0))
     yield from (alive, restarts)
     yield GaugeMetricFamily("streamingvlm_uptime_seconds", "Since the service started.", stats["uptime_s"])
+
+
+def _replicas(counts: dict) -> Iterator[Metric]:
+    yield GaugeMetricFamily("streamingvlm_replicas", "Replicas of the model that run.", counts["running"])
+    yield GaugeMetricFamily("streamingvlm_replicas_wanted", "Replicas that the streams need.", counts["wanted"])
+    yield CounterMetricFamily("streamingvlm_replica_deaths", "Replicas that ended unasked.", counts["deaths"])
+    yield CounterMetricFamily("streamingvlm_streams_moved", "Hand-overs of a stream from one replica to another.", counts["moved"])
+    yield CounterMetricFamily("streamingvlm_streams_lost", "Streams that began anew because their replica died.", counts["lost"])
 
 
 def _store(status: dict) -> Iterator[Metric]:

@@ -169,12 +169,12 @@ class Reading:
         return None
 
     def _preview(self, taken: Picture, image: av.VideoFrame | np.ndarray, stamp: Stamp) -> None:
-        now = time.time()
+        now = time.monotonic()
         if now < self.wanted_until or now >= self.preview_at + PREVIEW_S:
             self.preview_at = now
             width, height = _size(taken.image)
             header = {"stream": self.name, "frame": stamp.index, "pts_s": stamp.pts_s, "width": width, "height": height}
-            self.waiting.picture(stamp.index, stamp.pts_s, header, pictures.preview(image), time.monotonic())
+            self.waiting.picture(stamp.index, stamp.pts_s, header, pictures.preview(image), now)
 
     def _lose(self, cause: str) -> None:
         with self.lock:

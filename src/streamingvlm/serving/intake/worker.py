@@ -2,7 +2,7 @@
 
 Messages in: ("add", Camera, epoch, index, row, rules of where it may lead or None), ("remove", name),
 ("decided", name, epoch, index, pts_s, people or None),
-("want", {name: until}), ("offer", ticket, name, sdp),
+("want", {name: until when, monotonic}), ("offer", ticket, name, sdp),
 ("hang_up", ticket, name, resource), ("push", ticket, name, Picture), ("still", ticket, name, index), STOP.
 Out: ("frame", stamp, slot, released_at), ("lost", name, cause, count, epoch, (released_at, stamp) where no slot was free),
 ("changed", name, Change), ("picture", name, first epoch, {stream, frame, pts_s, width, height}, Redacted), ("answer", ticket, result),
@@ -24,8 +24,7 @@ from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame
 from streamingvlm.serving.access.sources import Allowed
 from streamingvlm.serving.cameras import Camera
-from streamingvlm.serving.intake.city import CityCamera
-from streamingvlm.serving.intake.pushed import Pushed
+from streamingvlm.serving.intake.own import KINDS
 from streamingvlm.serving.intake.reading import Reading
 from streamingvlm.serving.processes import STOP
 from streamingvlm.serving.slots import Slots
@@ -130,7 +129,7 @@ class Cameras:
 
 def work(connection: Connection, slots: Slots, came, more: Mapping[str, Callable]) -> None:
     """Run until told to stop, or the other end is gone. `came`: a number for each camera, which its pictures are counted in."""
-    cameras = Cameras(connection, slots, came, dict(more) | {"push": Pushed, "city": CityCamera})
+    cameras = Cameras(connection, slots, came, dict(more) | KINDS)
     threading.Thread(target=cameras.release, daemon=True).start()
     try:
         while (message := connection.recv()) != STOP:

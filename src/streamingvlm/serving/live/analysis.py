@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.models.multicamera import compress
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.serving.live.analyst import Analyst
-from streamingvlm.serving.processes import STOP
+from streamingvlm.serving.processes import READY, STOP
 from streamingvlm.serving.slots import SHAPE, Slots
 from streamingvlm.training.city.validation import chosen
 
@@ -51,22 +50,17 @@ def load(folder: Path, precision: str = "float32", learned: str = "") -> Analyst
 
 
 def work(connection: Connection, folder: Path, pools: Sequence[Slots], precision: str = "float32", learned: str = "") -> None:
-    """Run until told to stop, or the other end is gone."""
-    try:
-        analyst = load(folder, precision, learned)
-        connection.send(("ready", curve(analyst, pools[0].shape)))
-        while (message := connection.recv()) != STOP:
-            if message[0] == "forget":
-                analyst.forget(message[1])
-                continue
-            _, batch, frames = message
-            begun = time.perf_counter()
-            answers = analyst.decide([Frame(stamp, pools[pool].view(slot)) for stamp, pool, slot in frames])
-            connection.send(("done", batch, answers, (time.perf_counter() - begun) * 1e3))
-    except UserError as error:
-        connection.send(("failed", str(error)))
-    except (EOFError, BrokenPipeError):
-        pass
+    """Run until told to stop. UserError where the folder holds no model."""
+    analyst = load(folder, precision, learned)
+    connection.send((READY, curve(analyst, pools[0].shape)))
+    while (message := connection.recv()) != STOP:
+        if message[0] == "forget":
+            analyst.forget(message[1])
+            continue
+        _, batch, frames = message
+        begun = time.perf_counter()
+        answers = analyst.decide([Frame(stamp, pools[pool].view(slot)) for stamp, pool, slot in frames])
+        connection.send(("done", batch, answers, (time.perf_counter() - begun) * 1e3))
 
 
 def curve(analyst: Analyst | Asked | Spotter, taken: tuple[int, int, int] = SHAPE, rounds: int = 5) -> dict[int, float]:

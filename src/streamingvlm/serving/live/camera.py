@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -30,6 +31,13 @@ class Latency:
         self.histogram = HdrHistogram(1, LONGEST_US, 3)
         self.counts = np.ctypeslib.as_array(self.histogram.counts)  # the memory itself
 
+    @classmethod
+    def together(cls, several: Iterable[Latency]) -> Latency:
+        made = cls()
+        for one in several:
+            made.histogram.add(one.histogram)
+        return made
+
     def add(self, ms: float) -> None:
         self.histogram.record_value(int(min(max(ms * 1e3, 1), LONGEST_US)))
 
@@ -50,6 +58,15 @@ class Latency:
         ms = _longest_us(len(self.counts), self.histogram.sub_bucket_half_count)[at] / 1e3
         counts = np.bincount(np.searchsorted(edges, ms).clip(max=len(edges) - 1), self.counts[at], len(edges))
         return [[round(edge, 2), int(count)] for edge, count in zip(edges, counts, strict=True)]
+
+
+def numbers(counts: Counts, release: Latency, capture: Latency, late: int, batches: Mapping[int, int]) -> dict:
+    """How late and how much, in one JSON object. `late`: results that were not published; `batches`: how many forwards of which size."""
+    runs = sum(batches.values())
+    return {"latency_ms": {"release": release.percentiles(), "capture": capture.percentiles()}, "buckets": release.buckets(),
+            "frames": {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "dropped": dict(counts.dropped)},
+            "late": late, "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
+                      "sizes": {str(size): n for size, n in sorted(batches.items())}}}
 
 
 @functools.cache

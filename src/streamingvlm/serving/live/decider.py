@@ -18,6 +18,7 @@ from pathlib import Path
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.records import Stamp
 from streamingvlm.media.arrivals import Arrival, Ran, Row, Setup
+from streamingvlm.serving.clock import Clock
 from streamingvlm.serving.processes import Worker
 from streamingvlm.serving.schedule import events
 from streamingvlm.serving.schedule.latency_curve import LatencyCurve
@@ -28,8 +29,7 @@ from streamingvlm.serving.slots import Slots
 log = logging.getLogger(__name__)
 LARGEST = 16  # streams in a batch
 SEVERITY = 1.0  # what an alarm adds to a stream's priority for a while
-RESTART_S = 0.5  # between the end of the model's process and its next beginning
-LONGEST_PAUSE_S = 30.0
+DELAY_S = 2.5  # what a jitter buffer holds a frame back, at most, and a little
 UNCOVERED = 4096  # lost frames of a stream that wait for a newer one
 
 
@@ -75,8 +75,9 @@ class Decider:
         self.numbers = itertools.count()
         self.batches: Counter[int] = Counter()
         self.uncovered: dict[str, deque[tuple[float, Stamp]]] = {}  # stream -> lost frames, when each was released, that no newer one is decided of
-        self.restarts, self.failures, self.stopped = 0, 0, False  # `failures`: ends in a row before it was ready
+        self.restarts, self.stopped = 0, False
         self._wake: asyncio.TimerHandle | None = None
+        self.clock = Clock()
 
     async def start(self, seconds: float) -> None:
         """Wait for the model. UserError where it cannot be loaded."""
@@ -116,7 +117,7 @@ class Decider:
         """A frame was released."""
         number = next(self.numbers)
         self.flying[number] = Flying(stamp, pool, slot, released_at)
-        self.record(Arrival(stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, stamp.captured_at, stamp.received_at - _wall()))
+        self.record(Arrival(stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, stamp.captured_at, stamp.received_at - self.clock.look()))
         self.drive(events.FrameArrived(stamp.stream, number, stamp.pts_s, stamp.captured_at, released_at))
 
     def lost(self, stream: str, cause: str, count: int, released: tuple[float, Stamp] | None = None) -> None:
@@ -134,7 +135,7 @@ class Decider:
         while waiting and waiting[0][0] <= here.released_at:
             released_at, stamp = waiting.popleft()
             if stamp.epoch == here.stamp.epoch:
-                self.told.covered(stamp.stream, _late_ms(now, released_at, stamp.captured_at))
+                self.told.covered(stamp.stream, self._late_ms(now, released_at, stamp.captured_at))
 
     def held(self, pool: int) -> set[int]:
         """The slots of a pool that frames in flight lie in."""
@@ -178,7 +179,6 @@ class Decider:
     def _message(self, message: tuple) -> None:
         match message:
             case ("ready", curve):
-                self.failures = 0
                 if not self.ready.done():
                     self.ready.set_result(curve)
                 elif self.running:  # come back: what it was asked for is asked for again
@@ -188,6 +188,8 @@ class Decider:
             case ("failed", reason):
                 self.stopped = True
                 self.ready.set_exception(UserError(reason))
+            case ("curve", curve):
+                self.drive(events.CurveChanged(tuple(curve.items())))
             case ("done", batch, answers, run_ms):
                 self._done(batch, answers, run_ms)
 
@@ -207,8 +209,14 @@ class Decider:
         self.worker.watch(len(self.flying), [(now - here.released_at) * 1e3 for here in landed])
         for here, answer in zip(landed, answers, strict=True):
             self._cover(here, now)
-            ms = {"wait": (begun - here.released_at) * 1e3} | _late_ms(now, here.released_at, here.stamp.captured_at)
+            ms = {"wait": (begun - here.released_at) * 1e3} | self._late_ms(now, here.released_at, here.stamp.captured_at)
             self.told.decided(here.stamp, answer, ms)
+
+    def _late_ms(self, now: float, released_at: float, captured_at: float) -> dict[str, float]:
+        """From a frame's release, and from its capture; from its release too where the clock was set since it was captured, as nobody knows when."""
+        release_s = now - released_at
+        unknown = self.clock.set_within(DELAY_S + release_s)
+        return {"release": release_s * 1e3, "capture": (release_s if unknown else now + self.clock.offset - captured_at) * 1e3}
 
     def _lose_batch(self) -> None:
         batch, self.running = self.running[0], None
@@ -223,15 +231,4 @@ class Decider:
             return
         self.restarts += 1
         log.warning("the model's process ended (exit code %s); it is started again", code)
-        loop = asyncio.get_running_loop()
-        loop.call_later(min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S), lambda: self.stopped or self.worker.start(loop))
-        self.failures += 1
-
-
-def _late_ms(now: float, released_at: float, captured_at: float) -> dict[str, float]:
-    return {"release": (now - released_at) * 1e3, "capture": (now + _wall() - captured_at) * 1e3}
-
-
-def _wall() -> float:
-    """What the scheduler's clock lacks to seconds since 1970; not a constant: clocks are set."""
-    return time.time() - time.monotonic()
+        self.worker.again()

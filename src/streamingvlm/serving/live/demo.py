@@ -20,7 +20,7 @@ from streamingvlm.media.sources.rtp import Encoded
 from streamingvlm.media.sources.rtsp_server import running
 from streamingvlm.serving.cameras import Camera, Privacy
 from streamingvlm.serving.intake.city import FEWEST, MOST, Filming
-from streamingvlm.serving.processes import STOP, Worker
+from streamingvlm.serving.processes import READY, STOP, Worker
 from streamingvlm.worlds.city.world import FPS
 
 READY_S = 20.0
@@ -35,19 +35,14 @@ def pictures(filming: Filming, camera: int, begun: float) -> Iterator[np.ndarray
 
 
 def work(connection: Connection, count: int) -> None:
-    """The process that films and serves. Out: ("ready", address), or ("failed", reason)."""
+    """The process that films and serves. Out: ("ready", address)."""
     filming = Filming(count)
     filming.draw(0, 0)
     begun = time.monotonic()
-    try:
-        with running({f"camera-{k + 1}": Encoded(pictures(filming, k, begun), FPS, crf=CRF) for k in range(count)}) as address:
-            connection.send(("ready", address))
-            while connection.recv() != STOP:
-                pass
-    except UserError as error:
-        connection.send(("failed", str(error)))
-    except (EOFError, OSError):
-        pass
+    with running({f"camera-{k + 1}": Encoded(pictures(filming, k, begun), FPS, crf=CRF) for k in range(count)}) as address:
+        connection.send((READY, address))
+        while connection.recv() != STOP:
+            pass
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ class Heard:
 
 class Readers:
     def __init__(self, count: int, shape: tuple[int, int, int], heard: Heard, more: Mapping[str, Callable] | None = None):
-        self.heard, self.restarts, self.stopped = heard, 0, False
+        self.heard, self.restarts, self.stopped = heard, [0] * count, False
         self.pools = [Slots.make(context(), SLOTS, shape) for _ in range(count)]
         self.came = context().RawArray("Q", ROWS)  # pictures of each camera, counted by whoever reads it: what died with it is known
         self.rows: dict[str, int] = {}
@@ -99,7 +99,7 @@ class Readers:
             self.workers[self.cameras[stamp.stream][1]].send(("decided", stamp.stream, stamp.epoch, stamp.index, stamp.pts_s, people))
 
     def want(self, wanted: Mapping[str, float]) -> None:
-        """Previews of cameras until so many seconds since 1970."""
+        """Previews of cameras until then, monotonic."""
         for at, worker in enumerate(self.workers):
             if mine := {name: until for name, until in wanted.items() if name in self.cameras and self.cameras[name][1] == at}:
                 worker.send(("want", mine))
@@ -148,7 +148,7 @@ class Readers:
         """A reader ended unasked: its cameras are read anew, and slots that nobody holds are free again."""
         if self.stopped:
             return
-        self.restarts += 1
+        self.restarts[at] += 1
         log.warning("reader %d ended (exit code %s); it is started again", at, code)
         loop = asyncio.get_running_loop()
         for name, (_, reader) in self.cameras.items():

@@ -23,13 +23,14 @@ from streamingvlm.media.sources import kinds
 from streamingvlm.media.sources.protocol import Change, Picture
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving import slots
-from streamingvlm.serving.governance import card, kept
-from streamingvlm.serving.intake.city import CityCamera
-from streamingvlm.serving.intake.pushed import Pushed, unpacked
-from streamingvlm.serving.live.camera import Latency, Watched
+from streamingvlm.serving.governance import card
+from streamingvlm.serving.intake.own import KINDS
+from streamingvlm.serving.intake.pushed import unpacked
+from streamingvlm.serving.live.camera import Latency, Watched, numbers
 from streamingvlm.serving.live.decider import Decider, Engine, Told
 from streamingvlm.serving.live.readers import Heard, Readers
 from streamingvlm.serving.live.speech import Speech
+from streamingvlm.serving.policies import Policies, Policy
 from streamingvlm.serving.privacy.redactor import Redacted
 from streamingvlm.serving.results import Results
 from streamingvlm.serving.schedule import events
@@ -43,15 +44,17 @@ STILL_S = 0.5  # that an alarm waits for its picture, at most
 
 class Service:
     """`model`, `commentator`: folders of packaged models; no commentator, no commentary. `more`: makers of further sources, by scheme.
-    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`. `engine`: see `decider`."""
+    `recorder`: an open trace that all of the run goes to; whoever opened it closes it, behind `stop`. `engine`: see `decider`. `usual`: what cameras
+    that are added share, as those of the file do (`Settings.camera`)."""
 
     def __init__(self, settings: config.Service, model: Path, commentator: Path | None = None, store: Store | None = None,
-                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None, engine: Engine | None = None):
+                 more: Mapping[str, Callable] | None = None, recorder: Recorder | None = None, engine: Engine | None = None,
+                 usual: Mapping[str, object] | None = None):
         self.settings, self.store = settings, store
-        self.results, self.watched = Results(), {}
-        self.policies: dict[str, dict] = {}  # what of a name's pictures is hidden and how long they stay, where that was ever said
+        self.results, self.watched = Results(behind=store.newest if store else 0), {}
+        self.policies = Policies(settings, usual or {})
         self.release, self.capture = Latency(), Latency()
-        self.more = dict(more or {}) | {"push": Pushed, "city": CityCamera}
+        self.more = dict(more or {}) | KINDS
         heard = Heard(self._frame, self._lost, self._changed, self._picture, self._held)
         self.readers = Readers(self.settings.io_workers, slots.shape(model), heard, more)
         self.recorder, self.engine = recorder, engine
@@ -96,9 +99,9 @@ class Service:
         return [watched.row(self._counts(name)) for name, watched in self.watched.items()]
 
     async def add(self, camera: dict) -> dict:
-        """One camera more, as in `cameras.yaml`; what it does not say of `privacy` and `keep` is as it was for the last one of its name. UserError
-        for what is wrong with it, Conflict where its name is taken, or there is no room or no time for it."""
-        told = config.parse_camera(config.merged(self.policies.get(str(camera.get("name")).casefold(), {}), camera))
+        """One camera more, as in `cameras.yaml`; what it does not say is as for the file's cameras, or stricter (`serving.policies`). UserError for
+        what is wrong with it, Conflict where its name is taken, or there is no room or no time for it."""
+        told = config.parse_camera(self.policies.completed(camera))
         if told.name.casefold() in {name.casefold() for name in self.watched}:
             raise Conflict(f"There is a camera {told.name!r} already: choose another name, or remove that one.")
         if len(self.watched) >= self.settings.max_cameras:
@@ -129,7 +132,7 @@ class Service:
 
     def want_pictures(self, names: Collection[str], seconds: float) -> None:
         """For so long a preview of each frame, not one a second."""
-        until = time.time() + seconds
+        until = time.monotonic() + seconds  # one clock for all processes of a machine, and nobody sets it
         wanted = {name: until for name in names if name in self.watched and self.watched[name].wanted_until < until - seconds / 2}
         for name in wanted:
             self.watched[name].wanted_until = until
@@ -156,23 +159,29 @@ class Service:
         image = await asyncio.to_thread(unpacked, picture, width, height)  # a large picture must not hold up the scheduler
         await self.readers.ask(name, "push", Picture(pts_s, image, time.time(), captured_at))
 
+    def policy(self, name: str) -> str:
+        return str(Policy.of(self.settings, self.watched[name].camera)) if name in self.watched else ""
+
     def card(self) -> str:
         return card(self.settings, [watched.camera for watched in list(self.watched.values())], self.store.counted() if self.store else None)
 
-    def stats(self) -> dict:
-        counts, batches = self.decider.scheduler.totals(), self.decider.batches
-        frames = {"in": counts.frames_in, "decided": counts.decided, "in_flight": counts.in_flight, "dropped": dict(counts.dropped)}
-        runs = sum(batches.values())
+    def stats(self, streams: Collection[str] | None = None) -> dict:
+        shared = {"title": self.settings.title, "budget_ms": self.settings.budget_ms, "uptime_s": round(time.monotonic() - self.begun, 1)}
         processes = {"analytics": {"alive": self.decider.worker.alive, "restarts": self.decider.restarts}}
-        processes |= {worker.name: {"alive": worker.alive, "restarts": self.readers.restarts} for worker in self.readers.workers}
+        if streams is not None:
+            mine, counts = {name: watched for name, watched in self.watched.items() if name in streams}, events.Counts()
+            for name in mine:
+                counts.add(self._counts(name))
+            release, capture = (Latency.together(getattr(watched, clock) for watched in mine.values()) for clock in ("release", "capture"))
+            told = numbers(counts, release, capture, sum(self.results.late.get(name, 0) for name in mine), {})
+            return shared | told | {"processes": processes, "commentary": {} if self.speech else None, "replicas": None}
+        readers = zip(self.readers.workers, self.readers.restarts, strict=True)
+        processes |= {worker.name: {"alive": worker.alive, "restarts": restarts} for worker, restarts in readers}
         if self.speech:
             processes["commentary"] = {"alive": self.speech.worker.alive, "restarts": self.speech.restarts}
-        return {"latency_ms": {"release": self.release.percentiles(), "capture": self.capture.percentiles()}, "buckets": self.release.buckets(),
-                "title": self.settings.title, "budget_ms": self.settings.budget_ms, "frames": frames, "late": sum(self.results.late.values()),
-                "batch": {"count": runs, "mean": round(sum(size * n for size, n in batches.items()) / max(runs, 1), 2),
-                          "sizes": {str(size): n for size, n in sorted(batches.items())}},
-                "commentary": {"skipped": self.speech.skipped} if self.speech else None,
-                "uptime_s": round(time.monotonic() - self.begun, 1), "processes": processes}
+        told = numbers(self.decider.scheduler.totals(), self.release, self.capture, sum(self.results.late.values()), self.decider.batches)
+        commentary = {"skipped": self.speech.skipped} if self.speech else None
+        return shared | told | {"processes": processes, "commentary": commentary, "replicas": self.decider.worker.counts()}
 
     # What the parts report
 
@@ -184,13 +193,9 @@ class Service:
 
     def _taken(self, camera: config.Camera) -> None:
         """It is watched, so its policy holds, also for what is stored under its name and for whoever gets the name after it."""
+        policy = self.policies.taken(camera)
         if self.store:
-            self.store.keeps[camera.name] = kept(self.settings, camera)
-        told = camera.model_dump(include={"privacy", "keep"}, exclude_defaults=True)
-        if told:
-            self.policies[camera.name.casefold()] = told
-        else:
-            self.policies.pop(camera.name.casefold(), None)
+            self.store.keeps[camera.name] = policy.keep
 
     def _add(self, camera: config.Camera, sources: tuple[str, ...] | None = None) -> None:
         """`sources`: the rules of where it may lead, of one that comes over the network."""

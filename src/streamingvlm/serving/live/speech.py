@@ -22,7 +22,6 @@ from streamingvlm.serving.live.questions import Questions
 from streamingvlm.serving.processes import Worker
 
 log = logging.getLogger(__name__)
-RESTART_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 @dataclass
@@ -47,7 +46,6 @@ class Speech:
         self.waiting: dict[str, Chunk] = {}
         self.saying: set[str] | None = None  # whose chunks are with the commentator, until it has said something to all of them
         self.up = False
-        self.failures = 0  # ends in a row before it was ready
         self.questions = Questions(self._hand)
         self._sender = ThreadPoolExecutor(1, "speech")  # a pipe takes only what the other end has read, and takes it from one thread
 
@@ -107,7 +105,7 @@ class Speech:
     def _message(self, message: tuple) -> None:
         if message[0] == "ready":
             _, self.chunk_s, self.count = message
-            self.failures, self.up = 0, True
+            self.up = True
             self.skipped += len(self.waiting) + sum(bool(here.frames) for here in self.listening.values())
             self.waiting.clear()  # a new process knows none of these streams: each begins anew
             self.listening.clear()
@@ -128,8 +126,4 @@ class Speech:
         self.skipped, self.saying, self.up = self.skipped + len(self.saying or ()), None, False
         if not self.stopped:
             self.restarts += 1
-            pause_s = min(RESTART_S * 2**self.failures, LONGEST_PAUSE_S)
-            self.failures += 1
-            log.warning("the commentator's process ended (exit code %s); it is started again in %g s", code, pause_s)
-            loop = asyncio.get_running_loop()
-            loop.call_later(pause_s, lambda: self.stopped or self.worker.start(loop))
+            log.warning("the commentator's process ended (exit code %s); it is started again in %g s", code, self.worker.again())

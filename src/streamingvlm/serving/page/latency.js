@@ -19,7 +19,9 @@ export function show(stats, budgetMs) {
   histogram(buckets.filter(([edge]) => edge > 0), latency.release ?? {}, budgetMs)
   percentiles(latency, budgetMs)
   const late = stats.late ? `${count(stats.late)} results came too late to be shown in order. ` : ""
-  set(at("latency-late"), `${late}Since the service started${stats.uptime_s ? `, ${seconds(stats.uptime_s)} ago` : ""}.`)
+  const {running, deaths, lost} = stats.replicas ?? {}
+  const replicas = stats.replicas ? `${count(running)} replicas decide; ${count(deaths)} died, ${count(lost)} cameras began anew for it. ` : ""
+  set(at("latency-late"), `${replicas}${late}Since the service started${stats.uptime_s ? `, ${seconds(stats.uptime_s)} ago` : ""}.`)
   const dropped = sum(frames.dropped)
   pairs(at("frames"), [["in", count(frames.in)], ["decided", count(frames.decided)], ["in flight", count(frames.in_flight)],
     ["dropped", count(dropped)], ...Object.entries(frames.dropped ?? {}).filter(([, n]) => n).sort((a, b) => b[1] - a[1])

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-HIDE = {  # `privacy.hide` -> what a person is told of it
-    "people": "people, by the model's own boxes; all of the picture where it did not look",
-    "faces": "faces: the head of who stands near, all of who is far away; all of the picture where the model did not look",
-    "everything": "everything: the picture is a coarse mosaic",
+HIDE = {  # `privacy.hide`, from what hides least to what hides most -> what a person is told of it
     "nothing": "nothing",
+    "faces": "faces: the head of who stands near, all of who is far away; all of the picture where the model did not look",
+    "people": "people, by the model's own boxes; all of the picture where it did not look",
+    "everything": "everything: the picture is a coarse mosaic",
 }
 ACROSS = 4  # cells along the longer side of what is hidden
 WHOLE = 8  # the same of a whole picture

@@ -1,13 +1,13 @@
 """How long what is stored stays, by camera and kind, and how it goes so that it is gone. Works on a database's tables; knows no queue and no door.
 
-    tidied(connection, keeps, Keep.same(7 * 86400), keep_rows, now)        # what is too old or too much
+    tidied(connection, keeps, Keep.same(7 * 86400), keep_rows, clock.ago)  # what is too old or too much
     erased(connection, ["gate"], start, end)                            # a camera's, or a time's; then:
     scrubbed(engine)                                                    # nothing of it is left in the file
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Table, delete, func, select, text, true, update
@@ -38,14 +38,14 @@ def within(table: Table, streams: Collection[str] | None, start: float | None, e
             true() if end is None else table.c.at < end]
 
 
-def tidied(connection: Connection, keeps: Mapping[str, Keep], usual: Keep, keep_rows: int, now: float) -> None:
-    """Delete what is older than its camera's `Keep` says, and all but `keep_rows` of a camera in one table."""
+def tidied(connection: Connection, keeps: Mapping[str, Keep], usual: Keep, keep_rows: int, ago: Callable[[float], float]) -> None:
+    """Delete what is older than its camera's `Keep` says, and all but `keep_rows` of a camera in one table. `ago(seconds)`: since 1970."""
     for type_, table in TABLES.items():
         for stream in connection.scalars(select(table.c.stream).distinct()).all():
             of_stream, keep = table.c.stream == stream, keeps.get(stream, usual)
-            connection.execute(delete(table).where(of_stream, table.c.at < now - keep.of(type_)))
+            connection.execute(delete(table).where(of_stream, table.c.at < ago(keep.of(type_))))
             if "jpeg" in table.c:
-                old = (of_stream, table.c.at < now - keep.pictures_s, table.c.jpeg.is_not(None))
+                old = (of_stream, table.c.at < ago(keep.pictures_s), table.c.jpeg.is_not(None))
                 connection.execute(update(table).where(*old).values(jpeg=None))
             last = connection.scalar(select(table.c.at).where(of_stream).order_by(table.c.at.desc()).offset(keep_rows).limit(1))
             if last is not None:

@@ -9,17 +9,23 @@ Ray has it: put it behind a firewall. No HTTP: the doors are the service's. What
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamingvlm.base.errors import UserError
 
-TRIES = 3  # a cluster's start fails on a busy machine, by a limit of 15 s of Ray's own
+TRIES, PAUSE_S = 4, 3.0  # a start fails on a busy machine: its agent has 15 s to come up, and no option of Ray's gives it more
+SLOW = "rfc3987_syntax"  # jsonschema's check of a format that Ray has no use for: each process of Ray compiles its grammar, 2 s of CPU
 STORE_BYTES = 100_000_000
 PREFIX = "streamingvlm-"
+READY_S = 120.0  # for a replica to be there, on a machine that the cluster may have to get first
+POLL_S = 0.2
+GRACE_S = 2.0  # a replica that is to go has handed its streams over already
 
 
 def installed() -> None:
@@ -33,21 +39,26 @@ def installed() -> None:
 
 @dataclass(frozen=True)
 class ReplicaOf:
-    """What a replica is made of."""
+    """What a replica is made of. `cpus`: of the cluster's; a replica computes in one thread."""
 
     folder: Path
     precision: str = "float32"
     learned: str = ""
     commentator: Path | None = None
+    cpus: float = 1.0
 
 
 class Served:
-    """A `replica.Replica` as Ray's deployment: its methods by name, one at a time."""
+    """A `replica.Replica` as Ray's deployment: its methods by name, one at a time, beside one call of `stay`."""
 
     def __init__(self, of: ReplicaOf):
         from streamingvlm.serving.replicas.replica import Replica
 
-        self.replica = Replica(*astuple(of))
+        self.replica = Replica(of.folder, of.precision, of.learned, of.commentator)
+
+    async def stay(self) -> None:
+        """Answers never: the call fails at once where the process ends, which a call that comes later would wait out with Serve's router."""
+        await asyncio.Event().wait()
 
     def call(self, method: str, *arguments):
         if method not in {"curve", "decide", "say", "hand_over", "take", "forget"}:
@@ -64,6 +75,9 @@ class Handle:
     async def call(self, method: str, *arguments):
         return await self.handle.call.remote(method, *arguments)
 
+    async def gone(self) -> None:
+        await self.handle.stay.remote()
+
     async def stop(self) -> None:
         from ray import serve
 
@@ -75,9 +89,12 @@ class Cluster:
 
     def __init__(self, of: ReplicaOf, local: bool = False):
         installed()
-        self.of, self.local = of, local
+        self.of, self.local, self.closed = of, local, False
+        self.hidden = tempfile.TemporaryDirectory(prefix="streamingvlm-ray-")  # until the last process of the cluster has begun
         if not local:
-            _started()
+            (Path(self.hidden.name) / f"{SLOW}.py").write_text("raise ImportError\n")
+            with _first_on_path(self.hidden.name):
+                _started()
 
     async def __call__(self, name: str) -> Handle:
         return await asyncio.to_thread(self._run, PREFIX + name)
@@ -85,16 +102,51 @@ class Cluster:
     def _run(self, name: str) -> Handle:
         from ray import serve
 
-        made = serve.deployment(Served, name=name, num_replicas=1, max_ongoing_requests=1, ray_actor_options={"num_cpus": 0.5})
-        return Handle(name, serve.run(made.bind(self.of), name=name, route_prefix=None, _local_testing_mode=self.local))
+        made = serve.deployment(Served, name=name, num_replicas=1, max_ongoing_requests=2, ray_actor_options={"num_cpus": self.of.cpus},
+                                graceful_shutdown_timeout_s=GRACE_S).bind(self.of)
+        if self.local:
+            return Handle(name, serve.run(made, name=name, route_prefix=None, _local_testing_mode=True))
+        target = serve.RunTarget(made, name=name, route_prefix=None)
+        (handle,) = serve.run_many([target], wait_for_applications_running=False)
+        until = time.monotonic() + READY_S
+        while (status := serve.status().applications[name].status) != "RUNNING":
+            if status == "DEPLOY_FAILED" or self.closed or time.monotonic() > until:
+                serve.delete(name, False)
+                raise UserError(f"A replica did not start (Ray Serve: {status}): has the cluster {self.of.cpus:g} CPUs more?")
+            time.sleep(POLL_S)
+        return Handle(name, handle)
+
+    def most(self) -> int | None:
+        """Replicas that fit, where it is known: a cluster of our own does not grow."""
+        if self.local or os.environ.get("RAY_ADDRESS"):
+            return None
+        import ray
+
+        return max(1, int(ray.cluster_resources().get("CPU", 1) / self.of.cpus))
 
     def close(self) -> None:
+        self.closed = True
         if not self.local:
             import ray
             from ray import serve
 
             serve.shutdown()
             ray.shutdown()
+        self.hidden.cleanup()
+
+
+@contextlib.contextmanager
+def _first_on_path(folder: str) -> Iterator[None]:
+    """For processes that begin meanwhile, and those that they begin."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _started(sleep: Callable[[float], None] = time.sleep) -> None:
@@ -102,6 +154,7 @@ def _started(sleep: Callable[[float], None] = time.sleep) -> None:
     from ray import serve
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # not Ray's 15: a replica is waited for
     address = os.environ.get("RAY_ADDRESS")
     for left in reversed(range(TRIES)):
         try:
@@ -114,6 +167,7 @@ def _started(sleep: Callable[[float], None] = time.sleep) -> None:
         except Exception as error:  # whatever Ray raises
             ray.shutdown()
             if not left:
-                raise UserError(f"Ray could not be started ({type(error).__name__}): is the machine overloaded? Without --engine ray none is "
+                said = str(error).partition(". ")[0]
+                raise UserError(f"Ray could not be started in {TRIES} tries ({said:.100}): is the machine overloaded? Without --engine ray none is "
                                 "needed.") from error
-            sleep(1.0)
+            sleep(PAUSE_S)

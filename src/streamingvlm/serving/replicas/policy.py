@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True)
 class Knobs:
     """`streams`: that a replica is taken to carry until it is seen not to. `budget_ms`: p95 lateness beyond which replicas are too few; `queued`:
-    frames that wait, a stream, likewise. `behind_s`: for how long, and how long a new replica has to show what it does. `hold_s`: before one goes,
-    and `margin`: with so much of another to spare."""
+    frames that wait, a stream, likewise. `behind_s`: for how long. `settle_s`: how long a new replica, once it is there, has to show what it does.
+    `hold_s`: before one goes, and `margin`: with so much of another to spare."""
 
     minimum: int = 1
     maximum: int = 8
@@ -26,7 +26,7 @@ class Knobs:
     budget_ms: float = 120.0
     queued: float = 4.0
     behind_s: float = 3.0
-    settle_s: float = 20.0
+    settle_s: float = 10.0
     hold_s: float = 30.0
     margin: float = 0.25
 
@@ -37,11 +37,12 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Load:
-    """Over all replicas. `late_p95_ms`: from a frame's release to its decision."""
+    """Over all replicas. `late_p95_ms`: from a frame's release to its decision. `ready`: replicas that are there; None: all that are wanted."""
 
     streams: int = 0
     queued: int = 0
     late_p95_ms: float = 0.0
+    ready: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def step(knobs: Knobs, load: Load, running: int, memory: Memory, now_s: float) -
 
 def _learned(knobs: Knobs, load: Load, running: int, memory: Memory, now_s: float) -> Memory:
     """Behind for long enough, and not just because a replica is new: so many streams are more than `running` carry."""
+    if load.ready is not None and load.ready < running:
+        return replace(memory, behind_since_s=None, raised_s=now_s)  # what they can do together is yet to be seen
     if load.late_p95_ms <= knobs.budget_ms and load.queued <= knobs.queued * load.streams:
         return replace(memory, behind_since_s=None)
     since = now_s if memory.behind_since_s is None else memory.behind_since_s

@@ -10,10 +10,11 @@ A dropped frame counts until a newer one of its stream was decided (see `virtual
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from streamingvlm.base.numbers import wilson
 
 if TYPE_CHECKING:
     from streamingvlm.serving.schedule.latencies import Latencies
@@ -66,9 +67,7 @@ def bounds(over: int, frames: int) -> tuple[float, float]:
     """Wilson's bounds of a share that `over` of `frames` were seen of."""
     if not frames:
         return 0.0, 1.0
-    share, z2 = over / frames, SURE**2
-    middle, half = share + z2 / (2 * frames), SURE * math.sqrt(share * (1 - share) / frames + z2 / (4 * frames**2))
-    low, high = ((middle + sign * half) / (1 + z2 / frames) for sign in (-1, 1))
+    low, high = wilson(over / frames, frames, SURE)
     return max(0.0, low), min(1.0, high)
 
 

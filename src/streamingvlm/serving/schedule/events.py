@@ -80,6 +80,12 @@ class BatchLost(NamedTuple):
     batch_id: int
 
 
+class CurveChanged(NamedTuple):
+    """The machine is another one from now on, with more replicas or fewer. `curve`: (streams in a batch, ms), as `LatencyCurve` is given it."""
+
+    curve: tuple[tuple[int, float], ...]
+
+
 class Alarm(NamedTuple):
     """What the model last said of a stream: adds `severity` to its priority for a while."""
 
@@ -91,7 +97,7 @@ class Timer(NamedTuple):
     """The time of the last `Wake` has come."""
 
 
-Event = StreamAdded | StreamRemoved | FrameArrived | FrameLost | BatchDone | BatchLost | Alarm | Timer
+Event = StreamAdded | StreamRemoved | FrameArrived | FrameLost | BatchDone | BatchLost | CurveChanged | Alarm | Timer
 
 
 # Actions

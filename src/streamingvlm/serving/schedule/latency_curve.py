@@ -25,10 +25,14 @@ class LatencyCurve:
         if not given or largest < 1 or any(size < 1 or not 0 < ms < math.inf for size, ms in given.items()):
             raise ValueError(f"a latency curve needs sizes and ms above 0, not {dict(given)} up to {largest}")
         self.largest = largest
-        self._shape = [0.0, *(_between(sorted(given.items()), size) for size in range(1, largest + 1))]
         self._speed = 1.0
         self._deviation = 0.1  # mean, as a share of the estimate
-        self._first = [0, *(self._split(size) for size in range(1, largest + 1))]
+        self.replace(given)
+
+    def replace(self, given: Mapping[int, float]) -> None:
+        """Another curve from now on, of a machine that is as slow just now as this one was."""
+        self._shape = [0.0, *(_between(sorted(given.items()), size) for size in range(1, self.largest + 1))]
+        self._first = [0, *(self._split(size) for size in range(1, self.largest + 1))]
         self._estimate()
 
     def ms(self, size: int) -> float:

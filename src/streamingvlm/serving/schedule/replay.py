@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.media import arrivals
 from streamingvlm.media.arrivals import Handled, Recorder, Row, Setup
 from streamingvlm.serving.schedule import events
@@ -111,22 +111,18 @@ def measured(rows: Sequence[Row], since: float = -math.inf, until: float = math.
     return outcome
 
 
-def main(argv: list[str] | None = None) -> int:
+@exit_status
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.schedule.replay", description=__doc__.partition("\n")[0])
     parser.add_argument("trace", type=Path, help="a file that `streamingvlm serve --record` wrote")
     parser.add_argument("--frames", action="store_true", help="a JSON line for each frame, before the sums")
     args = parser.parse_args(argv)
     counted: dict[str, Counter] = {}
-    try:
-        for at, frame, what in fates(arrivals.read(args.trace)):
-            counted.setdefault(frame.stream, Counter())[what] += 1
-            if args.frames:
-                print(json.dumps({"at": at, "stream": frame.stream, "pts_s": frame.pts_s, "what": what}))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    for at, frame, what in fates(arrivals.read(args.trace)):
+        counted.setdefault(frame.stream, Counter())[what] += 1
+        if args.frames:
+            print(json.dumps({"at": at, "stream": frame.stream, "pts_s": frame.pts_s, "what": what}))
     print(json.dumps({stream: dict(sorted(what.items())) for stream, what in sorted(counted.items())}, indent=1))
-    return 0
 
 
 if __name__ == "__main__":

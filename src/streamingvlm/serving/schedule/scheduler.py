@@ -7,9 +7,9 @@ One batch runs at a time (a device has one model, which holds the streams' state
 After every event, of every stream: frames in = decided + dropped by cause + in flight (`counts`).
 
 Who goes first: higher priority, then the earlier deadline; but one place of a batch belongs to whoever has waited `starve_ms` for a turn. A batch
-grows while those in it are decided in time and while it takes no longer than half the shortest budget of all live streams: whoever just missed it
-waits that half and runs in the other, however patient those in it are. It is held back for a frame that is expected soon only while all that wait
-lose less than the batch gains.
+grows while those in it are decided in time and while it takes no longer than half the shortest budget of all live streams, or than a frame alone:
+whoever just missed it waits that half and runs in the other, however patient those in it are. It is held back for a frame that is expected soon
+only while all that wait lose less than the batch gains.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from streamingvlm.serving.schedule import events
 from streamingvlm.serving.schedule.events import CAUSES, Action, Counts, Drop, FrameArrived, Run, Settings, Wake
 from streamingvlm.serving.schedule.latency_curve import LatencyCurve
 from streamingvlm.serving.schedule.stream_queue import Dropped, StreamQueue
+
+NEARLY = 1.1  # a batch that takes so many times one frame's time holds nobody up who would not be anyway: replicas share it
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Scheduler:
         self._gave_place = False  # did the last batch have a starving stream in place of a more urgent one?
         self._handlers: dict[type, Callable[..., None]] = {
             events.FrameArrived: self._arrived, events.BatchDone: self._done, events.Timer: self._timer, events.FrameLost: self._lost,
-            events.Alarm: self._alarm, events.StreamAdded: self._added, events.StreamRemoved: self._removed, events.BatchLost: self._batch_lost}
+            events.Alarm: self._alarm, events.StreamAdded: self._added, events.StreamRemoved: self._removed, events.BatchLost: self._batch_lost,
+            events.CurveChanged: self._curve_changed}
 
     def handle(self, event: events.Event, now: float) -> list[Action]:
         """What follows from an event at `now`. A clock that goes back counts as standing still."""
@@ -153,6 +156,9 @@ class Scheduler:
         if queue is not None and event.severity > 0:
             queue.alarm(event.severity, self.now, self.now + self.limits.alarm_s)
 
+    def _curve_changed(self, event: events.CurveChanged, out: list[Action]) -> None:
+        self.curve.replace(dict(event.curve))
+
     def _timer(self, event: events.Timer, out: list[Action]) -> None:
         self._wake = None
 
@@ -221,7 +227,7 @@ class Scheduler:
         """How many of `order` run together, and the earliest deadline among them that this keeps."""
         table, now = self.curve.table, self.now
         attainable = bisect_left(self._budgets, table[1] / 1e3)  # a budget that not even one frame keeps limits nobody
-        longest_s = self._budgets[attainable] / 2 if attainable < len(self._budgets) else math.inf
+        longest_s = max(self._budgets[attainable] / 2, NEARLY * table[1] / 1e3) if attainable < len(self._budgets) else math.inf
         tightest, size = math.inf, 0
         for queue in order[: self.curve.largest]:
             run_s = table[size + 1] / 1e3

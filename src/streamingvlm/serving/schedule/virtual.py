@@ -22,7 +22,8 @@ from streamingvlm.media.arrivals import Arrival, Lost, Row
 from streamingvlm.media.buffer import JitterBuffer
 from streamingvlm.serving.schedule.events import BatchDone, Counts, Drop, Event, FrameArrived, FrameLost, Run, Settings, StreamAdded, Timer, Wake
 from streamingvlm.serving.schedule.latencies import Latencies
-from streamingvlm.serving.schedule.scheduler import Scheduler
+from streamingvlm.serving.schedule.latency_curve import LatencyCurve
+from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
 
 Told = tuple[float, Event]  # when, what
 QUANTILES = 1000  # of a distribution that is drawn from
@@ -127,6 +128,11 @@ class RunTimes:
     def curve(self) -> dict[int, float]:
         """Size -> median ms: what a LatencyCurve starts from."""
         return {int(size): float(np.median(row)) for size, row in zip(self._sizes, self._known, strict=True)}
+
+
+def scheduler(run_ms: RunTimes, largest: int, slower: float = 1.0) -> Scheduler:
+    """One that knows the medians of a machine so many times slower, batches up to `largest` streams and turns nobody away."""
+    return Scheduler(LatencyCurve({size: ms * slower for size, ms in run_ms.curve().items()}, largest), Limits(utilisation=None))
 
 
 def frozen(run_ms: Callable[[int, float], float], at_s: float, for_s: float) -> Callable[[int, float], float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +21,7 @@ from streamingvlm.base.records import Frame, Stamp
 from streamingvlm.serving.live.analyst import Analyst
 from streamingvlm.serving.live.baseline import Asked
 from streamingvlm.serving.schedule.events import FrameArrived, Settings
-from streamingvlm.serving.schedule.latency_curve import LatencyCurve
-from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
-from streamingvlm.serving.schedule.virtual import Cameras, Outcome, RunTimes, cameras, drive, names, phases_s
+from streamingvlm.serving.schedule.virtual import Cameras, Outcome, RunTimes, cameras, drive, names, phases_s, scheduler
 from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.worlds.city.world import City
 
@@ -57,11 +55,6 @@ def run_times(analyst: Analyst | Asked, pictures: np.ndarray, sizes: Sequence[in
     return out
 
 
-def scheduler(run_ms: RunTimes) -> Scheduler:
-    """One that knows the machine's medians and turns nobody away."""
-    return Scheduler(LatencyCurve(run_ms.curve(), LARGEST), Limits(utilisation=None))
-
-
 def watch(analyst: Analyst, city: City, streams: int, run_ms: RunTimes, settings: Settings | None = None, fps: float = 8.0,
           seed: int = 0) -> UnderLoad:
     """The first cameras of `streams` are the city's, for as long as it lasts. The analyst must have seen nothing yet."""
@@ -78,17 +71,15 @@ def watch(analyst: Analyst, city: City, streams: int, run_ms: RunTimes, settings
             for one, row in zip(real, rows, strict=True):
                 told[one.stream].append((now, one.frame_id, row))
 
-    outcome = drive(scheduler(run_ms), cameras(made), run_ms, decide)
-    decided = [Decided(np.array([at for at, _, _ in rows]), np.array([frame for _, frame, _ in rows], int), [row for _, _, row in rows])
-               for rows in told.values()]
-    return UnderLoad(outcome, decided, phases_s(made)[: len(mine)])
+    outcome = drive(scheduler(run_ms, LARGEST), cameras(made), run_ms, decide)
+    return UnderLoad(outcome, [Decided.of(rows) for rows in told.values()], phases_s(made)[: len(mine)])
 
 
-def curve(run_ms: Callable[[int, float], float], counts: Sequence[int], seconds: float, settings: Settings, fps: float = 8.0) -> list[dict]:
+def curve(run_ms: RunTimes, counts: Sequence[int], seconds: float, settings: Settings, fps: float = 8.0) -> list[dict]:
     """One row for each number of streams: latencies, goodput, drops by cause, utilisation. Virtual time, no model."""
     rows = []
     for seed, streams in enumerate(counts):
-        outcome = drive(scheduler(run_ms), cameras(Cameras(streams, seconds, fps, seed=seed, settings=settings)), run_ms)
+        outcome = drive(scheduler(run_ms, LARGEST), cameras(Cameras(streams, seconds, fps, seed=seed, settings=settings)), run_ms)
         total = outcome.counts
         rows.append({"streams": streams, "covered_ms": outcome.covered.summary(), "decided_ms": outcome.decided.summary(),
                      "goodput": round(outcome.goodput / seconds, 2), "frames": total.frames_in, "decided": total.decided,

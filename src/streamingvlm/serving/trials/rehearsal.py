@@ -23,18 +23,14 @@ from streamingvlm.evaluation import city as table
 from streamingvlm.models.multicamera import network as networks
 from streamingvlm.models.multicamera.heads import Detections, Sight
 from streamingvlm.serving.live.analyst import Analyst
+from streamingvlm.serving.live.decider import LARGEST, SEVERITY
 from streamingvlm.serving.schedule import virtual
 from streamingvlm.serving.schedule.events import Alarm, FrameArrived, Mode, Settings
-from streamingvlm.serving.schedule.latency_curve import LatencyCurve
-from streamingvlm.serving.schedule.scheduler import Limits, Scheduler
 from streamingvlm.serving.trials.under_load import Decided
 from streamingvlm.training.city.features import Recorded
 from streamingvlm.training.city.validation import chosen
 from streamingvlm.worlds import alarms
-from streamingvlm.worlds.city.knobs import ACTIONS, ANOMALIES, FPS
-
-SEVERITY = 1.0  # as `live.decider` has it
-LARGEST = 16
+from streamingvlm.worlds.city.knobs import ANOMALIES, FPS
 
 
 class Seen:
@@ -60,8 +56,7 @@ def rehearse(network: networks.Network, rules: Mapping[str, alarms.Rule], city: 
     were not answered within the budget, an answer to a newer one counting."""
     frames, streams = city.action.shape
     analyst, told = Analyst(Seen(network, city.sight), rules), [[] for _ in range(streams)]
-    curve = LatencyCurve({size: ms * slower for size, ms in run_ms.curve().items()}, LARGEST)
-    scheduler = Scheduler(curve, Limits(utilisation=None))
+    scheduler = virtual.scheduler(run_ms, LARGEST, slower)
     made = virtual.Cameras(streams, frames / FPS, fps=FPS, settings=Settings(budget_ms, mode=mode))
     due, missed = np.zeros((streams, frames)), np.zeros((streams, frames), bool)
 
@@ -79,8 +74,7 @@ def rehearse(network: networks.Network, rules: Mapping[str, alarms.Rule], city: 
     outcome = virtual.drive(scheduler, arrivals, lambda size, now: slower * run_ms(size, now), on_drop=drop, on_batch=decide)
     covered, wrong = outcome.covered, city.anomalies.transpose(0, 1).numpy()  # [B, F, 6]
     shown = missed[wrong.any(-1)]
-    decided = [Decided(np.array([at for at, *_ in rows]), np.array([frame for _, frame, _ in rows], int), [row for *_, row in rows]) for rows in told]
-    return score(decided, due, city.action.T.numpy(), wrong) | {
+    return score([Decided.of(rows) for rows in told], due, city.action.T.numpy(), wrong) | {
         "skipped": float(missed.mean()), "skipped_alarmed": float(shown.mean()) if len(shown) else None,
         "p99_ms": covered.percentile(99), "over": outcome.over / max(len(covered), 1)}
 
@@ -91,8 +85,7 @@ def score(decided: Sequence[Decided], due: np.ndarray, action: np.ndarray, anoma
     right, wrong = np.zeros(due.shape, bool), np.zeros(anomalies.shape, bool)
     for b, stream in enumerate(decided):
         newest = stream.held(due[b])  # [F]
-        right[b] = action[b] == np.array([*(ACTIONS.index(row["action"]) for row in stream.rows), -1])[newest]
-        wrong[b] = np.array([*([kind in row["alarms"] for kind in ANOMALIES] for row in stream.rows), [False] * len(ANOMALIES)])[newest]
+        right[b], wrong[b] = action[b] == stream.actions(newest), stream.alarms(newest)
     found = [alarms.by_event(wrong[..., k], anomalies[..., k], FPS) for k in range(len(ANOMALIES))]
     events, delays = sum(one["events"] for one in found), [one["delay_s"] for one in found if one["delay_s"] is not None]
     return {"action": float(right.mean()), "f1": alarms.f1(wrong.any(-1), anomalies.any(-1))["f1"], "events": events,
@@ -119,8 +112,8 @@ def _frame(frame: FrameArrived) -> Frame:
 
 def crowd(streams: int, run_ms: virtual.RunTimes, seconds: float, budget_ms: float = 120.0, mode: Mode = "auto") -> virtual.Outcome:
     """So many made-up cameras behind the scheduler, on a machine whose batches take as long as they did when `run_ms` was measured; no model."""
-    scheduler = Scheduler(LatencyCurve(run_ms.curve(), LARGEST), Limits(utilisation=None))
-    return virtual.drive(scheduler, virtual.cameras(virtual.Cameras(streams, seconds, settings=Settings(budget_ms, mode=mode))), run_ms)
+    made = virtual.Cameras(streams, seconds, settings=Settings(budget_ms, mode=mode))
+    return virtual.drive(virtual.scheduler(run_ms, LARGEST), virtual.cameras(made), run_ms)
 
 
 def run_times(file: Path, model: str = "model", seed: int = 0) -> virtual.RunTimes:

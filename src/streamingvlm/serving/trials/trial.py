@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from streamingvlm.base import files, machine
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.media.arrivals import Recorder, Row
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving.intake import timing
@@ -127,7 +127,8 @@ def write(path: Path, rows: Sequence[Row]) -> None:
             recorder.add(row)
 
 
-def main(argv: list[str] | None = None) -> int:
+@exit_status
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m streamingvlm.serving.trials.trial", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", type=Path, default=Path("data/city-base"), help="a folder with a packaged model (default: data/city-base)")
     parser.add_argument("--cameras", type=int, default=8)
@@ -138,18 +139,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers as JSON, as they are printed")
     args = parser.parse_args(argv)
     rows = Rows()
-    try:
-        found = asyncio.run(trial(args.model, args.cameras, args.seconds, args.budget_ms, not args.pattern, rows))
-        found |= {"ingest_ms": timing.ingest(), "hardware": machine.hardware()["text"]}
-        if args.record:
-            write(args.record, rows)
-        if args.out:
-            files.write_json(found, args.out)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    found = asyncio.run(trial(args.model, args.cameras, args.seconds, args.budget_ms, not args.pattern, rows))
+    found |= {"ingest_ms": timing.ingest(), "hardware": machine.hardware()["text"]}
+    if args.record:
+        write(args.record, rows)
+    if args.out:
+        files.write_json(found, args.out)
     print(json.dumps(found, indent=1))
-    return 0
 
 
 if __name__ == "__main__":

@@ -32,9 +32,22 @@ class Decided:
     frame: np.ndarray
     rows: Sequence[dict]
 
+    @classmethod
+    def of(cls, told: Sequence[tuple[float, int, dict]]) -> Decided:
+        """(when it was decided, its frame, what was said) of each decision."""
+        return cls(np.array([at for at, *_ in told]), np.array([frame for _, frame, _ in told], int), [row for *_, row in told])
+
     def held(self, at_s: np.ndarray) -> np.ndarray:
         """at_s [T] -> which decision [T] was the newest at each of these times; -1 before the first."""
         return np.searchsorted(self.at_s, at_s, side="right") - 1
+
+    def actions(self, newest: np.ndarray) -> np.ndarray:
+        """newest [T], as `held` has it -> which action [T] was said; -1 before the first decision."""
+        return np.array([*(ACTIONS.index(row["action"]) for row in self.rows), -1])[newest]
+
+    def alarms(self, newest: np.ndarray) -> np.ndarray:
+        """newest [T], as `held` has it -> which alarms [T, 6] were on; none before the first decision."""
+        return np.array([*([kind in row["alarms"] for kind in ANOMALIES] for row in self.rows), [False] * len(ANOMALIES)])[newest]
 
 
 def quality(streams: Sequence[Decided], truth: Truth, limits: Mapping[str, float], fps: float, phase_s: Sequence[float]) -> dict:
@@ -53,11 +66,9 @@ def quality(streams: Sequence[Decided], truth: Truth, limits: Mapping[str, float
         at_s = phase_s[b] + moment / (MOMENTS * fps)
         newest = stream.held(at_s)
         known = newest >= 0
-        action = np.array([*(ACTIONS.index(row["action"]) for row in stream.rows), -1])[newest]  # [T]; the last one is nobody's
         scores = np.array([*([row["anomalies"][kind] for kind in ANOMALIES] for row in stream.rows), [-1.0] * len(ANOMALIES)])
-        alarm = np.array([*([kind in row["alarms"] for kind in ANOMALIES] for row in stream.rows), [False] * len(ANOMALIES)])
-        over[b], raised[b] = scores[newest] >= kinds, alarm[newest]
-        right.append(action == truth.action[b, true])
+        over[b], raised[b] = scores[newest] >= kinds, stream.alarms(newest)
+        right.append(stream.actions(newest) == truth.action[b, true])
         held.append(known)
         age_s.append((at_s - phase_s[b])[known] - stream.frame[newest[known]] / fps)
     truly, half = truth.anomalies[: len(streams), true], dict.fromkeys(ANOMALIES, 0.5)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streamingvlm.base.errors import UserError
+from streamingvlm.base.errors import UserError, exit_status
 from streamingvlm.data import stream_rows
 from streamingvlm.media import file_index, writer
 from streamingvlm.worlds.city import recording
@@ -126,7 +126,8 @@ def whole(took: dict[str, float], share: Share) -> str:
     return f"The whole of it, from this share: {more['city']}, {more['sport']}."
 
 
-def main() -> int:
+@exit_status
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=int, help="only so much of each camera and of the sport")
@@ -134,16 +135,11 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes, a camera each")
     wanted = parser.parse_args()
     share = Share(wanted.cameras, wanted.seconds or CITY_S / wanted.cameras, wanted.seconds or SPORT_S)
-    try:
-        took = make(wanted.folder, share, wanted.jobs)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    took = make(wanted.folder, share, wanted.jobs)
     print(f"{share.cameras} cameras x {share.city_s:g} s of city: {took['city_s']:.0f} s, {took['city_bytes'] / 1e6:.1f} MB; "
           f"{share.sport_s} s of sport: {took['sport_s']:.0f} s, {took['sport_bytes'] / 1e6:.1f} MB; {wanted.jobs} processes")
     if wanted.seconds:
         print(whole(took, share))
-    return 0
 
 
 if __name__ == "__main__":
