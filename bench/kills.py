@@ -32,7 +32,9 @@ import websockets
 
 from streamingvlm.base import files, machine
 
-START_S, BACK_S, ENOUGH = 300.0, 120.0, 3  # `ENOUGH`: new decisions of each camera that count as "it goes on"
+START_S, BACK_S = 300.0, 120.0
+GONE_S = 90.0  # a fork server that has just begun imports before it sees that it may end
+ENOUGH = 3  # new decisions of each camera that count as "it goes on"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -133,7 +135,7 @@ async def end(served: Served, folder: Path, seen: dict) -> dict:
     below = [*served.below(), *served.orphans()]
     served.process.kill()
     served.process.wait()
-    gone, left = await asyncio.to_thread(psutil.wait_procs, below, 20)
+    gone, left = await asyncio.to_thread(psutil.wait_procs, below, GONE_S)
     who = [" ".join(process.cmdline())[-120:] for process in left]
     for process in left:
         process.kill()

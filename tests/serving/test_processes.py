@@ -80,7 +80,7 @@ def test_one_that_takes_long_to_begin_again_holds_up_nobody_and_gets_what_was_se
         told, gone = asyncio.Queue(), asyncio.Queue()
         worker = Worker("told", "test_processes:tell", (), told.put_nowait, gone.put_nowait)
         worker.restart(asyncio.get_running_loop())
-        assert worker.send(STOP) and told.empty() and not go.is_set()
+        assert worker.send(STOP) and told.empty() and not worker.alive
         go.set()
         async with asyncio.timeout(60):
             assert await told.get() and await gone.get() == 0, "it read what was sent before it began"

@@ -48,13 +48,13 @@ class Worker:
         self.connection: Connection | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.ends = 0  # in a row, before it was ready
-        self.stopped = False
+        self.begun = self.stopped = False
         self._sending = threading.Lock()  # two threads' messages must not end up within each other
 
     @property
     def alive(self) -> bool:
         """By its pipe: of a process whose fork server was killed, the system tells us nothing, and it goes on."""
-        return self.connection is not None
+        return self.begun and self.connection is not None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin. UserError where the system ends our processes while they begin."""
@@ -75,6 +75,7 @@ class Worker:
             with suppress(EOFError, OSError):
                 self._launch(theirs)
 
+        self.begun = False
         self._listen(own, loop)
         threading.Thread(target=launch, daemon=True).start()
 
@@ -84,7 +85,7 @@ class Worker:
             process.start()
         finally:
             theirs.close()
-        self.process = process
+        self.process, self.begun = process, True
 
     def _listen(self, own: Connection, loop: asyncio.AbstractEventLoop) -> None:
         self.connection, self.loop = own, loop
