@@ -25,8 +25,8 @@ from streamingvlm.training import loop, sft, windowing
 from streamingvlm.worlds.match import game
 from streamingvlm.worlds.match.task import MATCH
 
-SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", questions=0.0, steps=4, lr=1e-3, anneal_steps=3, anneal_lr=1e-4, batch=2, accumulate=1,
-                 packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
+SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", questions=0.0, base_share=0.0, steps=4, lr=1e-3, anneal_steps=3,
+                 anneal_lr=1e-4, batch=2, accumulate=1, packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
 
 
 def lesson(seconds: int = 12, seed: int = 3) -> LabelledVideo:
@@ -89,7 +89,8 @@ def test_a_question_in_a_window_stands_where_an_ask_puts_it_and_its_answer_is_tr
     at = next(i for i, span in enumerate(spans) if span.role == dialogue.ANSWER_OPEN and span.round == end)
     question, answer = (talk.decode(spans[i].ids).strip() for i in (at - 2, at + 1))
     assert (question, answer) in MATCH.told(told, 0, end)[1]
-    s = Streamer(vlm, policy.get("streaming"), dataclasses.replace(CACHE, vision_rounds=end - 6), VIDEO, dataclasses.replace(STREAM, query=told.query))
+    kept, settings = dataclasses.replace(CACHE, vision_rounds=end - 6), dataclasses.replace(STREAM, query=told.query, max_new_tokens=30)
+    s = Streamer(vlm, policy.get("streaming"), kept, VIDEO, settings)
     s.start(told.previous)
     for k in range(end):
         s._speak = lambda hidden, k=k: speak(s, talk.spoken(told.words[k]))
@@ -193,6 +194,15 @@ def test_only_what_the_params_name_learns(words):
     assert not any("visual" in name for name in frozen) and any("layers.0.mlp" in name for name in frozen)
     assert any("visual" in name for name in whole)
     assert lora and all("lora_" in name for name in lora)
+
+
+def test_a_share_of_the_base_is_mixed_in_at_the_end_and_nowhere_before(words):
+    plain, mixed = taught(words), taught(words, base_share=0.25)
+    base = sft._weights(loading.build(TINY, words))
+    assert list(plain.run()) == list(mixed.run())
+    ends, between = dict(plain.student.hf.named_parameters()), dict(mixed.student.hf.named_parameters())
+    assert all(torch.allclose(between[name], 0.75 * ends[name] + 0.25 * base[name], atol=1e-6) for name in base)
+    assert any(not torch.equal(between[name], ends[name]) for name in base)
 
 
 def test_lora_is_merged_into_a_plain_model_that_computes_the_same(words, tmp_path):

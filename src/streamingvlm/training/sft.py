@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from streamingvlm.base import config, progress, workers
 from streamingvlm.base.errors import UserError
@@ -102,15 +102,30 @@ def merge(adapted: object | None) -> None:
         adapted.merge_and_unload()
 
 
+def mix(vlm: VLM, base: dict[str, Tensor], share: float) -> None:
+    """Put `share` of the base's weights into the model's, in place: what lies between the two often knows what both know (WiSE-FT, arXiv
+    2109.01903)."""
+    with torch.no_grad():
+        for name, weight in vlm.hf.named_parameters():
+            weight.lerp_(base[name], share)
+
+
 def trainer(vlm: VLM, bulk: Sequence[LabelledVideo], clean: Sequence[LabelledVideo], cfg: config.Config, checkpoint: Checkpoint | None = None,
             merged: bool = True) -> Trainer:
     """Two phases, `windows` of the bulk and `annealing` on the clean matches. `vlm` gets LoRA layers if the params ask for them, and is a plain
-    Qwen2.5-VL again when the run has ended, unless `merged` is False: where processes share its weights, none can fold layers into them."""
+    Qwen2.5-VL again when the run has ended, with `sft.base_share` of the base in it, unless `merged` is False: where processes share its weights,
+    none can fold layers into them."""
     sft, talk = cfg.sft, Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps))
     if sft.anneal_steps and not clean:
         raise UserError("`sft.anneal_steps` asks for clean matches, and there are none: set it to 0, or `data.clean_matches` above 0.")
 
+    base = _weights(vlm) if sft.base_share and merged else {}
     adapted = adapt(vlm, sft)
+
+    def finish() -> None:
+        merge(adapted)
+        if base:
+            mix(vlm, base, sft.base_share)
 
     def learns(student: CommentaryLoss) -> list[nn.Parameter]:
         vision = "" if sft.tune_vision else "model.visual."
@@ -121,8 +136,12 @@ def trainer(vlm: VLM, bulk: Sequence[LabelledVideo], clean: Sequence[LabelledVid
     if sft.anneal_steps:
         phases.append(Phase("annealing", sft.anneal_steps, sft.anneal_lr, Windows(talk, clean, cfg).draw, learns))
     student = CommentaryLoss(vlm.hf, seed=sft.seed)
-    finish = (lambda: merge(adapted)) if merged else (lambda: None)
-    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype), finish)
+    dtype = getattr(torch, sft.dtype)
+    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, dtype, finish if merged else lambda: None)
+
+
+def _weights(vlm: VLM) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in vlm.hf.named_parameters()}
 
 
 def recipe(cfg: config.Config, data: str) -> dict:
@@ -189,9 +208,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = training.accelerator.get_state_dict(training.wrapped)  # every process takes part: each may hold a share of them
     if training.accelerator.is_main_process:
         whole = loading.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
-        adapted = adapt(whole, cfg.sft)
+        base, adapted = _weights(whole), adapt(whole, cfg.sft)
         CommentaryLoss(whole.hf).load_state_dict(weights)
         merge(adapted)
+        mix(whole, base, cfg.sft.base_share)
         whole.save(args.folder)
     training.accelerator.end_training()
 
