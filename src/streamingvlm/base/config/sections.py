@@ -161,7 +161,8 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
             "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
             "sft.questions": 0, "sft.base_share": 0, "sft.accumulate": 1, "sft.lora_rank": 1, "sft.batch": 1, "sft.checkpoint_every": 1,
             "stream.top_k": 0, "stream.temperature": 0, "stream.timed_s": 1, "stream.max_new_tokens": 1, "video.min_pixels": 0, "city.worlds": 1,
-            "city.frames": 32, "city.compressed_worlds": 1, "live.virtual_s": 10, "live.worlds": 1, "live.trial_s": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
+            "city.frames": 32, "city.compressed_worlds": 1, "live.virtual_s": 10, "live.worlds": 1, "live.trial_s": 1, "evaluate.tolerance_s": 0,
+            "run.threads": 1,
             **{f"{name}.seed": 0 for name in ("data", "model", "pretrain", "sft", "stream")},
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
