@@ -35,7 +35,7 @@ from streamingvlm.worlds.match.dataset import LONG
 
 KEYS = ("event_f1", "who", "score", "increment")
 CONTROLS = ("tiled", "random", "asked", "base")
-ASKED = 0.1  # of the windows of `asked` are questions
+ASKED = 0.3  # of the windows of `asked` are questions
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
 
 

@@ -2,17 +2,20 @@
 
     python bench/questions.py FOLDER [FOLDER ...] [--policies streaming,full] [--matches 4] [--seconds 240] [--every 20] [--ways free,chosen,again]
     python bench/questions.py data/tiny-base artifacts/ablation/seed-*/overlapped artifacts/ablation/seed-*/asked --ways chosen \\
-        --policies full,window,overlap,streaming --matches 6 --seconds 96 --every 16 --save reports/reference/questions.json
+        --policies full,window,overlap,streaming --matches 6 --seconds 64 --every 16 --save reports/reference/questions.json
 
 Matches are drawn straight into memory, of team pairs and colours that no training sees, of seeds that nothing else uses. Folders of one name are one
 model, trained with several seeds. Prints the share right of each, with a 95 % interval over matches, and how far that is from the first model in the
-same matches; writes every answer to reports/bench/questions.jsonl. `chance`: what guessing among the options gets right. `clip`: no stream, 8 s as
-one video with a title, as offline models are asked. Times are of this machine, as loaded as it is: compare them within a run only.
+same matches. Every answer stays in artifacts/questions, by model and options, and is not asked for again; a killed run goes on there.
+`chance`: what guessing among the options gets right. `clip`: no stream, 8 s as one video with a title, as offline models are asked. Times are of this
+machine, as loaded as it is: compare them within a run only.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -26,6 +29,7 @@ from streamingvlm.base.machine import provenance
 from streamingvlm.evaluation import claims
 from streamingvlm.evaluation.harness import questions
 from streamingvlm.models.qwen25 import loading
+from streamingvlm.streaming import captions
 from streamingvlm.worlds.match import practice
 from streamingvlm.worlds.match.game import EVENTS, Match
 
@@ -41,6 +45,16 @@ def answers(folder: Path, args: argparse.Namespace, cfg: params.Config) -> Itera
         at_s = questions.times(row, args.every)
         yield from questions.on_clips(vlm, row, video, cfg, [(max(0, int(at) - questions.CLIP_S), int(at)) for at in at_s], ways=args.ways)
         yield from questions.examine(vlm, row, args.policies, cfg, video.chunks, at_s, ways=args.ways)
+
+
+def kept(folder: Path, args: argparse.Namespace, cfg: params.Config, done: Path) -> list[dict]:
+    """The answers of one model, asked for unless they lie in `done`."""
+    asked = [args.policies, args.ways, args.matches, args.seconds, args.every, repr((cfg.cache, cfg.video, cfg.stream))]
+    key = hashlib.sha256(json.dumps([files.fingerprint(folder / "model.safetensors"), *asked]).encode()).hexdigest()[:12]
+    path = done / f"{key}.jsonl"
+    if not path.exists():
+        files.write_lines(list(answers(folder, args, cfg)), path)
+    return captions.read(path)
 
 
 def summary(lines: Sequence[dict]) -> list[dict]:
@@ -86,11 +100,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
     cfg = params.load(root / "params.yaml")
     torch.set_num_threads(cfg.run.threads)
     for folder in args.models:
-        own = [{"model": folder.name, "folder": str(folder), **line} for line in answers(folder, args, cfg)]
+        own = [{"model": folder.name, "folder": str(folder), **line} for line in kept(folder, args, cfg, root / "artifacts" / "questions")]
         print(folder)
         common.table([vars(cell) for cell in questions.table(own)])
         lines += own
-    files.write_lines(lines, root / "reports" / "bench" / "questions.jsonl")
     table = summary(lines)
     common.table([readable(entry) for entry in table])
     if args.save:

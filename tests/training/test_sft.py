@@ -25,7 +25,7 @@ from streamingvlm.training import loop, sft, windowing
 from streamingvlm.worlds.match import game
 from streamingvlm.worlds.match.task import MATCH
 
-SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", questions=0.0, base_share=0.0, steps=4, lr=1e-3, anneal_steps=3,
+SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", questions=0.0, steps=4, lr=1e-3, anneal_steps=3,
                  anneal_lr=1e-4, batch=2, accumulate=1, packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
 
 
@@ -194,15 +194,6 @@ def test_only_what_the_params_name_learns(words):
     assert not any("visual" in name for name in frozen) and any("layers.0.mlp" in name for name in frozen)
     assert any("visual" in name for name in whole)
     assert lora and all("lora_" in name for name in lora)
-
-
-def test_a_share_of_the_base_is_mixed_in_at_the_end_and_nowhere_before(words):
-    plain, mixed = taught(words), taught(words, base_share=0.25)
-    base = sft._weights(loading.build(TINY, words))
-    assert list(plain.run()) == list(mixed.run())
-    ends, between = dict(plain.student.hf.named_parameters()), dict(mixed.student.hf.named_parameters())
-    assert all(torch.allclose(between[name], 0.75 * ends[name] + 0.25 * base[name], atol=1e-6) for name in base)
-    assert any(not torch.equal(between[name], ends[name]) for name in base)
 
 
 def test_lora_is_merged_into_a_plain_model_that_computes_the_same(words, tmp_path):

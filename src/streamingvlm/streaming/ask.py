@@ -113,8 +113,8 @@ def ask_round(streamer: Stream, question: Question, name: str = "") -> Round[Ans
 
 
 def ask_behind(streamer: Stream, prompt: Sequence[Span], vision: dict[int, Tensor], question: Question) -> Round[str]:
-    """What is answered behind `prompt` alone, which ends where the assistant speaks and has the question's words in it. `vision`: the tokens [N, E] of
-    each round that it shows. No stream is asked: the one that `streamer` was is gone."""
+    """What is answered behind `prompt` alone, which has the question's words in it and ends where the assistant speaks. `vision`: the tokens [N, E]
+    of each round that it shows. No stream is asked: the one that `streamer` was is gone."""
     streamer.start()
     streamer.spans = list(prompt)
     state = yield from streamer._feed(streamer.spans, vision)

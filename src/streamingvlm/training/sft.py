@@ -2,7 +2,8 @@
 
 Starts from the base model. A window of `window_s` seconds starts every `stride_s`; before it stands the previous text, cut to sink + window as the
 `streaming` policy will cut it; the loss falls on the assistant's tokens only. Two stages as in the paper: all windows, then a small clean set at a
-lower rate. Two controls: windows that do not overlap (`stride_s` = `window_s`), and windows that start anywhere (`starts: random`).
+lower rate. Two controls: windows that do not overlap (`stride_s` = `window_s`), and windows that start anywhere (`starts: random`). Beyond the paper,
+whose SFT is commentary alone: some of the windows may ask (`questions`), so that what the base could answer is not all forgotten.
 
     accelerate launch --multi_gpu -m streamingvlm.training.sft artifacts/sft-gpus  # the notebook 02_sft on one device, this on several (FSDP: README)
 """
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from streamingvlm.base import config, progress, workers
 from streamingvlm.base.errors import UserError
@@ -102,30 +103,15 @@ def merge(adapted: object | None) -> None:
         adapted.merge_and_unload()
 
 
-def mix(vlm: VLM, base: dict[str, Tensor], share: float) -> None:
-    """Put `share` of the base's weights into the model's, in place: what lies between the two often knows what both know (WiSE-FT, arXiv
-    2109.01903)."""
-    with torch.no_grad():
-        for name, weight in vlm.hf.named_parameters():
-            weight.lerp_(base[name], share)
-
-
 def trainer(vlm: VLM, bulk: Sequence[LabelledVideo], clean: Sequence[LabelledVideo], cfg: config.Config, checkpoint: Checkpoint | None = None,
             merged: bool = True) -> Trainer:
     """Two phases, `windows` of the bulk and `annealing` on the clean matches. `vlm` gets LoRA layers if the params ask for them, and is a plain
-    Qwen2.5-VL again when the run has ended, with `sft.base_share` of the base in it, unless `merged` is False: where processes share its weights,
-    none can fold layers into them."""
+    Qwen2.5-VL again when the run has ended, unless `merged` is False: where processes share its weights, none can fold layers into them."""
     sft, talk = cfg.sft, Dialogue(vlm.tokenizer, vlm.time_step(cfg.video.fps))
     if sft.anneal_steps and not clean:
         raise UserError("`sft.anneal_steps` asks for clean matches, and there are none: set it to 0, or `data.clean_matches` above 0.")
 
-    base = _weights(vlm) if sft.base_share and merged else {}
     adapted = adapt(vlm, sft)
-
-    def finish() -> None:
-        merge(adapted)
-        if base:
-            mix(vlm, base, sft.base_share)
 
     def learns(student: CommentaryLoss) -> list[nn.Parameter]:
         vision = "" if sft.tune_vision else "model.visual."
@@ -136,12 +122,8 @@ def trainer(vlm: VLM, bulk: Sequence[LabelledVideo], clean: Sequence[LabelledVid
     if sft.anneal_steps:
         phases.append(Phase("annealing", sft.anneal_steps, sft.anneal_lr, Windows(talk, clean, cfg).draw, learns))
     student = CommentaryLoss(vlm.hf, seed=sft.seed)
-    dtype = getattr(torch, sft.dtype)
-    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, dtype, finish if merged else lambda: None)
-
-
-def _weights(vlm: VLM) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in vlm.hf.named_parameters()}
+    finish = (lambda: merge(adapted)) if merged else (lambda: None)
+    return Trainer(student, phases, sft.seed, checkpoint, sft.checkpoint_every, sft.accumulate, getattr(torch, sft.dtype), finish)
 
 
 def recipe(cfg: config.Config, data: str) -> dict:
@@ -208,10 +190,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = training.accelerator.get_state_dict(training.wrapped)  # every process takes part: each may hold a share of them
     if training.accelerator.is_main_process:
         whole = loading.load(root / cfg.sft.base, torch.device("cpu"), torch.float32)
-        base, adapted = _weights(whole), adapt(whole, cfg.sft)
+        adapted = adapt(whole, cfg.sft)
         CommentaryLoss(whole.hf).load_state_dict(weights)
         merge(adapted)
-        mix(whole, base, cfg.sft.base_share)
         whole.save(args.folder)
     training.accelerator.end_training()
 
