@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise, repeat
 from pathlib import Path
@@ -45,11 +45,12 @@ def chunks(city: City, camera: int, fps: float, seconds: range) -> Iterator[Chun
         yield Chunk(k, float(k), k + 1.0, np.stack([city.draw(camera, round(t * city.fps)) for t in times_s]), tuple(times_s))
 
 
-def watch(commentator: Commentator, city: City, cameras: Sequence[int], name: str = "city", eyes: Network | None = None) -> list[list[Comment]]:
-    """All whole seconds of some cameras, streamed side by side, with the notes of `eyes` -> the comments of each camera."""
+def watch(commentator: Commentator, city: City, cameras: Sequence[int], name: str = "city",
+          noted: Iterable[Sequence[str]] | None = None) -> list[list[Comment]]:
+    """All whole seconds of some cameras, streamed side by side -> the comments of each camera. `noted`: of each second, each camera's note."""
     seconds, fps = range(int(city.frames / city.fps)), commentator.settings.video.fps
     names, said = [f"{name}-{camera}" for camera in cameras], []
-    noted = notes(eyes, city) if eyes else repeat([""] * city.cameras, len(seconds))
+    noted = repeat([""] * city.cameras, len(seconds)) if noted is None else noted
     for told, *shown in zip(noted, *(chunks(city, camera, fps, seconds) for camera in cameras), strict=True):
         now = {stream: replace(chunk, note=told[camera]) for stream, camera, chunk in zip(names, cameras, shown, strict=True)}
         said.append(list(commentator.say(now).values()))
@@ -88,17 +89,20 @@ def _share(answers: Iterator[bool]) -> float | None:
 
 def assess(commentator: Commentator, cities: Sequence[City], cameras: Sequence[int] | None = None, eyes: Network | None = None) -> dict:
     """`tally` of all cameras of some cities of one length; `quarters`: the same of each quarter of their streams, "1" to "4"; kv_tokens: the most
-    cached in the second quarter and in the last."""
-    heard, truths = [], []
+    cached in the second quarter and in the last. With `eyes`, `notes`: what their notes alone, taken at their word, would be worth."""
+    heard, truths, told = [], [], []
     for city in cities:
         watched = range(city.cameras) if cameras is None else cameras
-        heard += watch(commentator, city, watched, eyes=eyes)
+        noted = list(notes(eyes, city)) if eyes else None
+        heard += watch(commentator, city, watched, noted=noted)
+        told += [[sentences.heard(second[camera]) for second in noted] for camera in watched] if noted else []
         truths += [[sentences.second(city.truth, camera, k) for k in range(int(city.frames / city.fps))] for camera in watched]
     said = [[sentences.parse(comment.text) for comment in own] for own in heard]
     edges = list(pairwise(np.linspace(0, len(said[0]), QUARTERS + 1).astype(int).tolist()))
     parts = [tally(*(list(chain.from_iterable(own[start:stop] for own in streams)) for streams in (said, truths))) for start, stop in edges]
     held = [max(comment.kv_tokens for own in heard for comment in own[start:stop]) for start, stop in edges]
-    return tally(list(chain(*said)), list(chain(*truths))) | {"minutes": len(said[0]) / 60, "streams": len(said), "quarters": {
+    by_notes = {"notes": tally(list(chain(*told)), list(chain(*truths)))} if told else {}
+    return tally(list(chain(*said)), list(chain(*truths))) | by_notes | {"minutes": len(said[0]) / 60, "streams": len(said), "quarters": {
         str(k + 1): {key: part[key] for key in ("exact", "local_exact", "false", "local_seconds")} for k, part in enumerate(parts)},
         "kv_tokens": {"second_quarter": held[1], "last_quarter": held[-1]}}
 

@@ -64,6 +64,14 @@ def test_a_note_says_what_was_spotted(rows, text):
     assert sentences.note(rows) == text
 
 
+@pytest.mark.parametrize(("note", "said"), [
+    ("", Said()), ("empty", Said()),
+    ("3 red blue falls left and 4 car on pavement right and 4 people walk", Said(4, "walk", (Wrong("pavement", "right"),))),
+    ("8 red blue falls left", Said(0, "empty", (Wrong("fall", "left", ("red", "blue")),)))])
+def test_a_note_taken_at_its_word(note, said):
+    assert sentences.heard(note) == said
+
+
 def test_who_misses_two_alike_has_missed_them():
     car = sentences.Wrong("pavement", "left")
     twice = sentences.Said(wrongs=(car, replace(car)))

@@ -152,12 +152,15 @@ class Lessons:
         local = city.truth.anomalies[:, : city.frames // each * each, :2].reshape(city.cameras, -1, each, 2)
         return (2 * local.sum(2) >= each).any(-1).nonzero()
 
-    def draw(self, rng: np.random.Generator, count: int, look: bool = True, named: bool = True) -> Lesson:
-        """`count` seconds. `look`: with their pictures; `named`: who lies wears only colours that have a name, so that words can say it."""
+    def draw(self, rng: np.random.Generator, count: int, look: bool = True, named: bool = True, blind: float = 0.0) -> Lesson:
+        """`count` seconds. `look`: with their pictures; `named`: who lies wears only colours that have a name, so that words can say it.
+        `blind`: the share of those with a note of which all is black, and said is what the note says."""
         windows, cells = [], []
         for row in range(count):
             at = self.wrong[rng.integers(len(self.wrong))] if rng.random() < self.share and self.wrong else self._anywhere(rng)
             said, own, frames, note = self._second(rng, *at, look, named)
+            if note and rng.random() < blind:
+                said, frames = sentences.heard(note), self._black()
             lesson = LabelledVideo([self._chunk(rng, frames, note)], [" ".join(sentences.say(said))], [row], self._before(rng), sentences.QUERY)
             windows.append((lesson, windowing.window_spans(self.talk, lesson, 0, 1, self.cache)))
             cells.append(own)

@@ -35,7 +35,7 @@ CLAUSES = {"fall": "{shirt} {trousers} falls {where}", "pavement": "car on pavem
 WORDS = tuple(dict.fromkeys([*QUERY.split(), "empty", "person", "people", "and", *(form for verb in VERBS.values() for form in (verb, f"{verb}s")),
                              *(word for clause in CLAUSES.values() for word in clause.split() if word.isalpha()), *WHERE, *SHIRTS, *TROUSERS]))
 MOST = 9  # people are counted so far
-DOUBTFUL = 2  # eighths of a second: what was seen for less is not noted
+DOUBTFUL, HALF = 2, 4  # eighths of a second: what was seen for less is not noted; what was seen for so long is so
 SAME = 0.1  # of the picture's width: a thing moves less from frame to frame
 EDGE = 4.0  # units: nearer than this to a border between left, middle and right, both are right
 
@@ -162,6 +162,13 @@ def note(rows: Sequence[Mapping]) -> str:
         action = max(VERBS, key=lambda name: (shown.count(name), list(VERBS).index(name)))
         parts.append(" ".join(say(Said(people, action))))
     return " and ".join(parts or ["empty"])
+
+
+def heard(note: str) -> Said:
+    """A note taken at its word: what was seen for at least half of the second is so."""
+    claims = [re.match(r"(\d) (.*(?:falls|pavement) .*)", claim) for claim in note.split(" and ")]
+    return parse(" and ".join(claim if found is None else found[2] for claim, found in zip(note.split(" and "), claims, strict=True)
+                              if found is None or int(found[1]) >= HALF))
 
 
 def _raised(things: Sequence[Sequence], likely: float) -> list[Sequence]:
