@@ -80,12 +80,12 @@ def test_a_commentary_that_decays_shows_it_in_its_quarters():
 
 
 def test_with_eyes_each_camera_is_noted_by_its_own_name(monkeypatch):
-    city = town(603, cameras=2, frames=16)
-    monkeypatch.setattr(city_words, "notes", lambda eyes, city: iter([["one", "9 people meet"], ["three", "9 people meet"]]))
-    knowing = Knowing(city, 2)
+    city = town(603, cameras=2, frames=32)
+    monkeypatch.setattr(city_words, "notes", lambda eyes, city: iter([["one", "9 people meet"]] * 4))
+    knowing = Knowing(city, 4)
     out = city_words.assess(knowing, [city], [1], eyes=object())
     assert out["exact"] == 1.0 and out["notes"]["exact"] == 0.0 and "notes" not in city_words.assess(knowing, [city], [0, 1])
-    assert knowing.notes == ["9 people meet"] * 2 + [""] * 4
+    assert knowing.notes == ["9 people meet"] * 4 + [""] * 8
 
 
 def test_the_command_prints_numbers_of_a_folder(tmp_path, capsys, monkeypatch):

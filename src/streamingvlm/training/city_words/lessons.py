@@ -10,6 +10,7 @@ Letters: B seconds, N vision tokens of a second, F frames, H W pixels, C channel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,7 @@ ACTIONS = ("empty", *VERBS)
 CODE = 1 + len(SHIRTS) + len(TROUSERS) + 1 + SORTS * COUNTED + len(ACTIONS)
 WRONG_SHARE, NOTED_WRONG_SHARE = 0.45, 0.25  # of the seconds drawn: something is wrong in them
 UNNOTED, PARTLY = 0.15, 0.5  # of the seconds with notes: there is none, or one of some frames only
+MISDRESSED = 0.3  # of the seconds with notes: the picture shows other clothes, for on looks never seen the model's eyes are better than one's own
 OTHER_CLOTHES = 0.75
 LATEST_CLOCK_S = (60, 7_200, 1_000_000)  # streams go on for minutes, hours and days
 
@@ -154,12 +156,13 @@ class Lessons:
 
     def draw(self, rng: np.random.Generator, count: int, look: bool = True, named: bool = True, blind: float = 0.0) -> Lesson:
         """`count` seconds. `look`: with their pictures; `named`: who lies wears only colours that have a name, so that words can say it.
-        `blind`: the share of those with a note of which all is black, and said is what the note says."""
+        `blind`: the share of those with a note of which all is black, and said is what the note says, in any pair of colours."""
         windows, cells = [], []
         for row in range(count):
             at = self.wrong[rng.integers(len(self.wrong))] if rng.random() < self.share and self.wrong else self._anywhere(rng)
             said, own, frames, note = self._second(rng, *at, look, named)
             if note and rng.random() < blind:
+                note = _in_any_clothes(note, rng)
                 said, frames = sentences.heard(note), self._black()
             lesson = LabelledVideo([self._chunk(rng, frames, note)], [" ".join(sentences.say(said))], [row], self._before(rng), sentences.QUERY)
             windows.append((lesson, windowing.window_spans(self.talk, lesson, 0, 1, self.cache)))
@@ -195,7 +198,8 @@ class Lessons:
         clothes = self._clothes(rng, cells, named) if rng.random() < OTHER_CLOTHES else Wardrobe.plain()
         said, cells = _dressed(said, clothes), cells.dressed(clothes)
         mirrored = bool(rng.integers(2)) and not cells.fall.any()  # who lies has the head on the left
-        frames = self._pictures(self.cities[i], camera, k, clothes) if look else self._black()
+        shown = self._clothes(rng, cells, named) if self.spotted is not None and rng.random() < MISDRESSED else clothes
+        frames = self._pictures(self.cities[i], camera, k, shown) if look else self._black()
         note = self._note(rng, i, camera, k, clothes, mirrored)
         return (_mirrored(said), cells.mirrored(self.side), frames[:, :, ::-1], note) if mirrored else (said, cells, frames, note)
 
@@ -233,6 +237,11 @@ def _dressed(said: Said, clothes: Wardrobe) -> Said:
         return replace(wrong, look=(SHIRTS[shirt], TROUSERS[trousers]))
 
     return replace(said, wrongs=tuple(map(dressed, said.wrongs)))
+
+
+def _in_any_clothes(note: str, rng: np.random.Generator) -> str:
+    """A note of others who lie there: words of colours go together in any way, also where no picture of training has them so."""
+    return re.sub(r"\w+ \w+ falls", lambda _: f"{rng.choice(SHIRTS)} {rng.choice(TROUSERS)} falls", note)
 
 
 def _shown(row: dict, clothes: Wardrobe, mirrored: bool) -> dict:

@@ -43,7 +43,7 @@ STREAMED = Settings(config.Video(fps=2.0, chunk_s=1.0, max_pixels=7056), config.
                     config.Stream(max_new_tokens=24, query=sentences.QUERY), heeds_notes=True)
 ROPE_THETA = 12.0  # few tokens: with Qwen's 1e6, columns of the picture turn by a ten-thousandth and all look alike
 HEED = "heed"  # words from pictures and notes; the tower stays as it is
-BLIND = 0.7  # of the seconds by which notes are learned to be read: without a picture, so that there is nothing else to go by
+BLIND, HALF_BLIND = 0.7, 0.35  # of the seconds by which notes are learned to be read, and later: without a picture, nothing else to go by
 READ_ON = 0.5  # how much vision tokens go on being asked what they know while words are learned from them
 BINS = 4  # of a patch's side: where its colours are at the start
 
@@ -64,7 +64,7 @@ class Recipe:
     heed_worlds: int = 12
     read_steps: int = 200
     read_lr: float = 2e-3
-    heed_steps: int = 250
+    heed_steps: int = 430
     heed_batch: int = 16
     heed_lr: float = 1e-3
     model: config.Model = field(default_factory=lambda: SHAPE)
@@ -187,7 +187,7 @@ def trainer(recipe: Recipe, eyes: Network, checkpoint: Path | None = None, vlm: 
               Phase("name", r.name_steps, r.name_lr, lambda rng: lessons.draw(rng, r.name_batch, named=False), tower, NAME),
               Phase("look", r.look_steps, r.look_lr, lambda rng: lessons.draw(rng, r.look_batch), lambda st: [*st.hf.parameters(), *asked(st)], LOOK),
               Phase("read", r.read_steps, r.read_lr, lambda rng: noted.draw(rng, r.heed_batch, blind=BLIND), speech, HEED),
-              Phase(HEED, r.heed_steps, r.heed_lr, lambda rng: noted.draw(rng, r.heed_batch), speech, HEED)]
+              Phase(HEED, r.heed_steps, r.heed_lr, lambda rng: noted.draw(rng, r.heed_batch, blind=HALF_BLIND), speech, HEED)]
     return vlm, Trainer(student, phases, r.seed, checkpoint and Checkpoint(checkpoint, asdict(recipe)), every=25)
 
 
