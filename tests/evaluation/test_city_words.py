@@ -55,11 +55,12 @@ class Knowing:
     """A commentator that says the truth of a city in its first seconds, and nothing later."""
 
     def __init__(self, city, until):
-        self.city, self.until, self.settings = city, until, train.STREAMED
+        self.city, self.until, self.settings, self.notes = city, until, train.STREAMED, []
 
     def say(self, chunks):
         out = {}
         for stream, chunk in chunks.items():
+            self.notes.append(chunk.note)
             assert chunk.frames.shape == (2, 96, 96, 3)
             words = " ".join(sentences.say(sentences.second(self.city.truth, int(stream[-1]), chunk.index))) if chunk.index < self.until else ""
             out[stream] = Comment(stream, "streaming", chunk.index, chunk.start_s, chunk.end_s, words, 3, 50 + chunk.index, 0, {}, 0.0)
@@ -78,11 +79,20 @@ def test_a_commentary_that_decays_shows_it_in_its_quarters():
     assert city_words.assess(Knowing(city, 12), [city], cameras=[1])["recall"] == 1.0
 
 
+def test_with_eyes_each_camera_is_noted_by_its_own_name(monkeypatch):
+    city = town(603, cameras=2, frames=32)
+    monkeypatch.setattr(city_words, "notes", lambda eyes, city: iter([["one", "9 people meet"]] * 4))
+    knowing = Knowing(city, 4)
+    out = city_words.assess(knowing, [city], [1], eyes=object())
+    assert out["exact"] == 1.0 and out["notes"]["exact"] == 0.0 and "notes" not in city_words.assess(knowing, [city], [0, 1])
+    assert knowing.notes == ["9 people meet"] * 4 + [""] * 8
+
+
 def test_the_command_prints_numbers_of_a_folder(tmp_path, capsys, monkeypatch):
     vlm = train.build()
     vlm.save(tmp_path)
     train.STREAMED.write(tmp_path)
-    monkeypatch.setattr("sys.argv", ["city_words", str(tmp_path), "--cities", "1", "--cameras", "2", "--frames", "32"])
+    monkeypatch.setattr("sys.argv", ["city_words", str(tmp_path), "--cities", "1", "--cameras", "2", "--frames", "32", "--eyes", ""])
     monkeypatch.setattr(city_words, "milliseconds", lambda commentator, streams: {"p50": 1.0})
     city_words.main()
     out = json.loads(capsys.readouterr().out)

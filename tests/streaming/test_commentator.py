@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamingvlm.base.errors import UserError
+from streamingvlm.context import dialogue
 from streamingvlm.streaming.commentator import SETTINGS, Commentator, Settings
 
 TOLD = Settings(dataclasses.replace(VIDEO, max_pixels=56 * 56), CACHE, dataclasses.replace(STREAM, max_new_tokens=4))
@@ -73,6 +74,19 @@ def test_pictures_of_any_size_are_seen_as_the_model_knows_them(vlm):
         with pytest.raises(UserError, match="must hold frames"):
             commentator.say({"b": chunk(0), "a": dataclasses.replace(chunk(0), frames=wrong)})
     assert commentator.streams == ()
+
+
+def test_a_note_reaches_only_who_heeds_it_and_leaves_with_its_round(vlm):
+    deaf, heeding = Commentator(vlm, TOLD), Commentator(vlm, dataclasses.replace(TOLD, heeds_notes=True))
+    for k, note in enumerate(("goal left", "", "save right")):
+        noted = dataclasses.replace(chunk(k), note=note)
+        assert line(deaf.say({"a": noted})["a"])[:-1] == line(deaf.say({"b": chunk(k)})["b"])[:-1]
+        heeding.say({"a": noted})
+        spans = heeding.streamers["a"].spans
+        roles = [span.role for span in spans if span.round == k]
+        assert roles[roles.index(dialogue.VISION) - 1] == (dialogue.NOTE if note else dialogue.TIME)
+        noted = {span.round: vlm.tokenizer.decode(span.ids).strip() for span in spans if span.role == dialogue.NOTE}
+        assert noted == {at: ("goal left", "", "save right")[at] for at in range(max(0, k - CACHE.vision_rounds + 1), k + 1) if at != 1}
 
 
 def test_settings_lie_beside_the_weights(vlm, tmp_path):

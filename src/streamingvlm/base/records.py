@@ -14,13 +14,15 @@ import numpy as np
 @dataclass(frozen=True)
 class Chunk:
     """`chunk_s` of video. `start_s`, `end_s` count from read_chunks' `start_s`, and where the picture begins after the sound, from as much before it:
-    that is the time players show. `times_s` is the picture's clock, 0 = its first frame."""
+    that is the time players show. `times_s` is the picture's clock, 0 = its first frame. `note`: what another model says of this chunk, in words; it
+    stands in the user's turn, before the pictures."""
 
     index: int
     start_s: float
     end_s: float
     frames: np.ndarray  # [F, H, W, C] uint8 RGB
     times_s: tuple[float, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)

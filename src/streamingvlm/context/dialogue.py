@@ -1,9 +1,10 @@
 """The token layout: a stream as one endless chat, a list of spans. The only module that knows chat tokens; it knows no tensor and no policy.
 
     IS system\\nYou are a helpful assistant.IE\\n  IS previous text\\n{previous}IE\\n
-    IS user\\nTime=0.0-1.0s VS pad*N VE {query}IE\\nIS assistant\\n{words} ...IE        one round per chunk; a "\\n" joins two rounds
+    IS user\\nTime=0.0-1.0s{note} VS pad*N VE {query}IE\\nIS assistant\\n{words} ...IE        one round per chunk; a "\\n" joins two rounds
 
-(no spaces between the parts; IS/IE = im_start/im_end, VS/VE = vision_start/vision_end). Source: the released StreamingVLM inference.
+(no spaces between the parts; IS/IE = im_start/im_end, VS/VE = vision_start/vision_end). Source: the released StreamingVLM inference, which has no
+notes: what another model says of a round's pictures, where there is one. A note stays in its round and leaves with it.
 Letters: T tokens, N vision tokens of a chunk.
 """
 
@@ -23,8 +24,8 @@ HEADER = -1  # the round number of what comes before the first round
 
 # roles, in the order in which they stand in a stream
 SYSTEM, PREVIOUS_OPEN, PREVIOUS, PREVIOUS_CLOSE = "system", "previous_open", "previous", "previous_close"
-USER_OPEN, TIME, VISION, QUERY, WISH, USER_CLOSE, ANSWER_OPEN, SAID, DOTS, END, GAP = (
-    "user_open", "time", "vision", "query", "wish", "user_close", "answer_open", "said", "dots", "end", "gap")
+USER_OPEN, TIME, NOTE, VISION, QUERY, WISH, USER_CLOSE, ANSWER_OPEN, SAID, DOTS, END, GAP = (
+    "user_open", "time", "note", "vision", "query", "wish", "user_close", "answer_open", "said", "dots", "end", "gap")
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,15 @@ class Dialogue:
             Span(PREVIOUS_CLOSE, HEADER, (self.im_end, *self.newline)),
         ]
 
-    def question(self, round: int, start_s: float, end_s: float, grid: tuple[int, int, int], query: str, first: bool, wish: str = "") -> list[Span]:
+    def question(self, round: int, start_s: float, end_s: float, grid: tuple[int, int, int], query: str, first: bool, wish: str = "",
+                 note: str = "") -> list[Span]:
         """The user's turn of one round up to where the assistant speaks. `first`: no answer stands before it, so no newline parts the two. `wish`:
-        what the viewer wants from now on, behind the query, with a space before it: it may be told in the middle of a stream, where no query is."""
+        what the viewer wants from now on, behind the query, with a space before it: it may be told in the middle of a stream, where no query is.
+        `note`: what another model says of this round's pictures."""
         tokens = grid[0] * grid[1] * grid[2] // MERGE**2
         asked = [
             Span(TIME, round, self.encode(f"Time={clock(start_s)}-{clock(end_s)}s")),
+            *([Span(NOTE, round, self.encode(f" {note}"))] if note else []),
             Span(VISION, round, (self.vision_start, *(self.video_pad,) * tokens, self.vision_end), grid),
             Span(QUERY, round, self.encode(query)),
         ]

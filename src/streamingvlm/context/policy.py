@@ -216,7 +216,7 @@ def get(name: str) -> Policy:
 CLOSING = {d.PREVIOUS_CLOSE}
 
 
-ROUNDS = {d.USER_OPEN, d.TIME, d.QUERY, d.WISH, d.USER_CLOSE, d.ANSWER_OPEN,
+ROUNDS = {d.USER_OPEN, d.TIME, d.NOTE, d.QUERY, d.WISH, d.USER_CLOSE, d.ANSWER_OPEN,
           d.SAID, d.DOTS, d.END, d.GAP}
 
 

@@ -35,12 +35,13 @@ SETTINGS = "commentator.json"  # beside the weights: how their streams are cut, 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a base was taught to stream: its pictures, what stays of its past, its query."""
+    """How a base was taught to stream: its pictures, what stays of its past, its query, and whether it heeds notes; else they are kept from it."""
 
     video: config.Video
     cache: config.Retention
     stream: config.Stream
     policy: str = "streaming"
+    heeds_notes: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
@@ -48,11 +49,11 @@ class Settings:
         path = Path(folder) / SETTINGS
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            name = told.pop("policy")
+            name, heeds = told.pop("policy"), bool(told.pop("heeds_notes", False))
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             raise UserError(f"{path} is missing or cannot be read: name the folder of a commentator, such as data/city-commentator.") from None
         given = config.from_dict(told, str(path))
-        return cls(given.video, given.cache, given.stream, policy.get(name).name)
+        return cls(given.video, given.cache, given.stream, policy.get(name).name, heeds)
 
     def write(self, folder: Path) -> None:
         files.write_json(dataclasses.asdict(self), Path(folder) / SETTINGS)
@@ -112,12 +113,13 @@ class Commentator:
         self._watched(stream, "tell").tell(wish)
 
     def fit(self, stream: str, chunk: Chunk) -> Chunk:
-        """The chunk with pictures of the size that the model knows."""
+        """The chunk with pictures of the size that the model knows, and a note only for one that heeds it."""
         frames = np.asarray(chunk.frames)
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in frames.shape:
             raise UserError(f"Chunk {chunk.index} of {stream} must hold frames [F, H, W, 3] of uint8, not {frames.dtype} {list(frames.shape)}.")
         size = (self.settings.side_px,) * 2
-        return dataclasses.replace(chunk, frames=np.stack([resize(np.ascontiguousarray(frame), size) for frame in frames]))
+        return dataclasses.replace(chunk, frames=np.stack([resize(np.ascontiguousarray(frame), size) for frame in frames]),
+                                   note=chunk.note if self.settings.heeds_notes else "")
 
     def save(self, stream: str, path: Path) -> None:
         """Write all that one stream is; `restore` goes on from there, in this process or another. UserError for a stream that is not watched."""

@@ -200,7 +200,7 @@ class Streamer:
         first = self.spans[-1].role != dialogue.END
         anew = first and (self.round == 0 or self.retention.pin_query)
         wish, self.wish_told = "" if self.wish_told and not anew else self.wish, True
-        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], self.query if anew else "", first, wish)
+        turn = self.dialogue.question(self.round, chunk.start_s, chunk.end_s, pixels[1], self.query if anew else "", first, wish, chunk.note)
         self.spans += turn
         self.pending += turn
         held = self.pixels if self.policy.needs_pixels else {r: self.pixels[r] for r in self.pixels if r > self.round - self.recall_rounds}

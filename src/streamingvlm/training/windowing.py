@@ -48,7 +48,7 @@ def window_spans(talk: Dialogue, lesson: LabelledVideo, start: int, stop: int, c
         chunk = lesson.chunks[k]
         grid = (slices(chunk), chunk.frames.shape[1] // PATCH_PX, chunk.frames.shape[2] // PATCH_PX)
         query = lesson.query if k == start else ""
-        spans += talk.question(k, chunk.start_s + clock_s, chunk.end_s + clock_s, grid, query, first=k == start)
+        spans += talk.question(k, chunk.start_s + clock_s, chunk.end_s + clock_s, grid, query, first=k == start, note=chunk.note)
         spans += talk.answer(k, talk.spoken(lesson.words[k]))
     return spans
 

@@ -50,6 +50,17 @@ def test_where_nothing_is_late_it_is_the_network_over_all_streams_at_once(networ
     assert analyst.looks == 2  # at 0 and 16
 
 
+def test_what_it_spots_is_what_its_commentator_learned_from(network, pictures):
+    analyst = Analyst(network, RULES)
+    rows = [analyst.decide([frame(pictures, k, b) for b in range(3)], now=k / 8) for k in range(8)]
+    told, _ = network.tell(torch.from_numpy(pictures[:8]), network.memory.start(3))
+    for b in range(3):
+        for live, row in zip((own[b]["spotted"] for own in rows), told[b], strict=True):
+            assert live.keys() == row.keys() and (live["people"], live["walk"], live["action"]) == (row["people"], row["walk"], row["action"])
+            assert (live["fall"], live["pavement"]) == pytest.approx((row["fall"], row["pavement"]), abs=1e-4)
+            assert np.allclose(live["falls"], row["falls"], atol=1e-4) and np.allclose(live["cars"], row["cars"], atol=1e-4)
+
+
 def test_a_batch_is_each_of_its_streams_alone(network, pictures):
     """Without looks across streams, how they are put into batches changes nothing."""
     together, alone = (Analyst(network, RULES, Gathering(1e18)) for _ in range(2))

@@ -54,6 +54,31 @@ def test_a_chunk_holds_the_frames_of_its_second():
     asyncio.run(run())
 
 
+def spot(made, stream, k, epoch=0, people=1):
+    made.spotted(Stamp(stream, k, epoch, 5 + k / 8, 0.0, "sender", 0.0, 8.0),
+                 {"falls": [(0.1, 0.9, 0, 2)], "cars": [], "people": people, "walk": people, "action": 2, "fall": 1.0, "pavement": 0.0})
+
+
+def test_what_is_decided_in_time_goes_with_its_second_as_a_note():
+    async def run():
+        made = speech([])
+        spot(made, "a", 0)  # of a camera that nobody listens to
+        for k in range(17):
+            show(made, "a", k)
+            if k < 4:
+                spot(made, "a", k)
+            if k == 9:
+                spot(made, "a", 7, people=9)  # too late: its second is on its way
+                spot(made, "a", 9, epoch=1)
+            if k == 16:
+                made._message(("said", 0, []))
+        await asyncio.sleep(0.05)
+        first, second = (sent["a"] for sent in chunks(made))
+        assert (first.note, second.note) == ("8 red blue falls left and 1 person walks", "")
+
+    asyncio.run(run())
+
+
 def test_a_busy_commentator_gets_the_newest_and_the_rest_is_counted():
     async def run():
         said = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from streamingvlm.training.city_words import lessons, train
 from streamingvlm.training.city_words.lessons import ACTIONS, Known, Lessons
 from streamingvlm.training.city_words.towns import Repainted, town
 from streamingvlm.worlds.city import scene, sentences
+from streamingvlm.worlds.city.people import CAR, LIE
 from streamingvlm.worlds.city.world import City
 
 TOLD = train.STREAMED
@@ -39,7 +41,7 @@ def test_a_lesson_is_a_round_of_a_stream_token_for_token(vlm):
     """Streamed for twelve seconds and made to say the truth, a stream holds just what a lesson of that second holds."""
     city, talk = town(603, cameras=2), Dialogue(vlm.tokenizer, vlm.time_step(2.0))
     chunks = list(city_words.chunks(city, 0, 2.0, range(12)))
-    small = [dataclasses.replace(c, frames=np.zeros((2, 84, 84, 3), np.uint8)) for c in chunks]
+    small = [dataclasses.replace(c, frames=np.zeros((2, 84, 84, 3), np.uint8), note="empty" if c.index % 3 else "") for c in chunks]
     words = [" ".join(sentences.say(sentences.second(city.truth, 0, k))) for k in range(12)]
     said = [(*talk.spoken(own), talk.im_end) for own in words]
     streamer = Streamer(vlm, policy.get(TOLD.policy), TOLD.cache, TOLD.video, TOLD.stream, lambda round, step: said[round][step])
@@ -80,6 +82,27 @@ def test_words_follow_clothes_and_mirrors(taught):
         assert {kind for kind, _ in columns} <= {kind for kind, _ in where} and batch.known.action[row] == ACTIONS.index(one.action)
     said = sentences.Said(2, "walk", (sentences.Wrong("fall", "left", ("red", "blue"), "middle"), sentences.Wrong("pavement", "right")))
     assert lessons._mirrored(lessons._mirrored(said)) == said and lessons._mirrored(said).wrongs[0].or_where == "middle"
+
+
+def test_a_note_is_of_the_second_as_it_is_drawn(taught):
+    """Clothes are changed, pictures mirrored, and the note with them; of some seconds there is none, of some a part."""
+    def row(truth, camera, frame):
+        mine = truth.boxes(camera, frame)
+        x, wrong = truth.box[mine][:, [0, 2]].mean(1) / 96, truth.box_wrong[mine]
+        falls = [(x[at], 1.0, *truth.box_look[mine][at]) for at in np.flatnonzero(truth.box_pose[mine] == LIE)]
+        cars = [(x[at], 1.0) for at in np.flatnonzero(wrong & (truth.box_class[mine] == CAR))]
+        return {"falls": falls, "cars": cars, "people": 0, "walk": 0, "action": 0, "fall": 0.0, "pavement": 0.0}
+
+    spotted = [[[row(city.truth, camera, frame) for frame in range(city.frames)] for camera in range(2)] for city in taught.cities]
+    noted = Lessons(taught.cities, taught.talk, taught.video, taught.cache, spotted)
+    rows, agree, without = noted.draw(np.random.default_rng(5), 60, look=False).told, 0, 0
+    for ids, labels in zip(rows.ids, rows.labels, strict=True):
+        text, said = taught.talk.decode(ids.tolist()), taught.talk.decode(labels[labels >= 0].tolist())
+        note = re.search(r"Time=[\d.]+-[\d.]+s(.*?)(?: ?Watch|user|assistant)", text.replace("<|vision_start|>", "")).group(1)
+        without += not note.strip()
+        claims = {" ".join(claim.split()[1:]) for claim in note.split(" and ") if "falls" in claim or "car" in claim}
+        agree += claims == {claim for claim in said.removesuffix(" ...").strip().split(" and ") if "falls" in claim or "car" in claim}
+    assert 3 < without < 20 and agree > 42
 
 
 def test_codes_keep_apart_what_words_keep_apart(taught):

@@ -48,6 +48,30 @@ def test_scoring(text, expected):
     assert (got.exact, got.wrongs, got.who) == expected
 
 
+def spotted(falls=(), cars=(), people=0, walk=0, action=0, fall=0.0, pavement=0.0):
+    return {"falls": falls, "cars": cars, "people": people, "walk": walk, "action": action, "fall": fall, "pavement": pavement}
+
+
+@pytest.mark.parametrize(("rows", "text"), [
+    ([], ""), ([spotted()] * 3, "empty"), ([spotted(people=2, walk=1, action=2)] * 4 + [spotted(people=9)] * 3, "2 people walk"),
+    ([spotted([(0.1, 0.2, 0, 2)], fall=0.75)] * 8, "6 red blue falls left"),  # as likely as the whole model thinks
+    ([spotted([(0.1, 0.9, 0, 2)]), spotted()], "4 red blue falls left"),  # of any number of frames, in eighths
+    ([spotted([(0.5, 0.9, 0, 2), (0.9, 0.5, 1, 1)])] * 8, "7 red blue falls middle and 4 orange white falls right"),
+    ([spotted([(0.5, 0.9, 0, 2)])] * 4 + [spotted([(0.52, 0.3, 1, 2)])] * 4, "5 red blue falls middle"),  # clothes by how well they were seen
+    ([spotted(cars=[(x / 8, 1.0)]) for x in (0.4, 1.0, 1.6, 2.2)], "8 car on pavement left"),  # it drives
+    ([spotted(cars=[(0.5, 0.1)], people=1, action=5)] * 8, "1 person stands"), ([spotted(people=1, walk=1, action=5)], "1 person walks")])
+def test_a_note_says_what_was_spotted(rows, text):
+    assert sentences.note(rows) == text
+
+
+@pytest.mark.parametrize(("note", "said"), [
+    ("", Said()), ("empty", Said()),
+    ("3 red blue falls left and 4 car on pavement right and 4 people walk", Said(4, "walk", (Wrong("pavement", "right"),))),
+    ("8 red blue falls left", Said(0, "empty", (Wrong("fall", "left", ("red", "blue")),)))])
+def test_a_note_taken_at_its_word(note, said):
+    assert sentences.heard(note) == said
+
+
 def test_who_misses_two_alike_has_missed_them():
     car = sentences.Wrong("pavement", "left")
     twice = sentences.Said(wrongs=(car, replace(car)))

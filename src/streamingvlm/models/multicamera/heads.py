@@ -4,7 +4,7 @@ A cell of the 24x24 grid holds: heat (person, car, bag; the centre of a thing), 
 Colours are read off the fine map alone, which sees some 10 px around: so a shirt's colour cannot depend on the trousers below it, and pairs that
 training never showed are read like any other. Knows one frame at a time; no stream, no other camera.
 
-    seen = backbone(frames); dense = head(seen); detections(dense); sight(dense, seen)
+    seen = backbone(frames); dense = head(seen); detections(dense); sight(dense, seen); spotted(sight, detections)
 
 Letters: F frames, C channels, G the grid's side (24), K things, S slots for people.
 """
@@ -21,7 +21,8 @@ from streamingvlm.models.multicamera.backbone import EMBEDDING, Backbone, Seen
 from streamingvlm.models.multicamera.nets import convolution, linear
 
 CLASSES, POSES, SHIRTS, TROUSERS, ACTIONS, ALARMS = 3, 3, 8, 6, 6, 2
-LYING = 2  # the pose
+WALKING, LYING = 1, 2  # the poses
+CAR = 1  # the class
 GRID = 24
 SLOTS, THINGS = 8, 16  # people that state follows; things a decision lists
 COLUMNS = POSES + 2 + ALARMS  # channels of a column: each pose's person, car, bag, fall, pavement
@@ -29,6 +30,8 @@ PERSON = 1 + 4 + POSES + SHIRTS + TROUSERS  # numbers of a person's slot: score,
 SCENE = ACTIONS + ALARMS
 LOOK = slice(PERSON - SHIRTS - TROUSERS, PERSON)
 TOP, LEGS = 0.4, 0.72  # where a shirt and where trousers are, as shares of a person from head to foot
+LIKELY = 0.05  # what is spotted: less likely than this is not worth a word
+SURE = 0.3  # of a person who is counted
 WHERE = (12, 5)  # the map that training asks of the embedding: columns, (walker, stander, lying, car, bag)
 SIZE = 0.125  # of a thing whose log size is 0, as a share of the picture
 
@@ -126,6 +129,33 @@ def sight(dense: Dense, seen: Seen) -> Sight:
     box, pose = _take(boxes(dense.box), cell), _take(dense.pose, cell).softmax(2)  # [F, S, 4], [F, S, 3]
     people = torch.cat((score[..., None], box, pose, *(part.softmax(2) for part in looks(dense, box))), 2)  # [F, S, 22]
     return Sight(seen.embedding, torch.cat((dense.action, dense.alarm), 1), loud.amax(2), people)
+
+
+def spotted(sight: Sight, things: Detections) -> list[dict]:
+    """Of each of B frames, in numbers that words can be made of: `falls`, who may lie there, as (x, how likely, shirt, trousers); `cars` that may be
+    on the pavement, as (x, how likely), x being a share of the picture's width; how many `people` do not lie, and how many of them `walk`."""
+    score, box, pose = sight.people[..., 0], sight.people[..., 1:5], sight.people[..., 5 : 5 + POSES]  # [B, S], [B, S, 4], [B, S, 3]
+    shirt, trousers = (part.argmax(-1) for part in sight.people[..., LOOK].split((SHIRTS, TROUSERS), -1))  # [B, S]
+    x, at = (box[..., 0] + box[..., 2]) / 2, (things.box[..., 0] + things.box[..., 2]) / 2  # [B, S], [B, K]
+    lies = score * pose[..., LYING]
+    wrong = sight.columns[:, -1].gather(1, (at * GRID).long().clamp(0, GRID - 1)) * things.score * (things.label == CAR)  # [B, K]
+    upright = (score > SURE) & (pose.argmax(-1) != LYING)
+    counts = zip(upright.sum(-1).tolist(), (upright & (pose.argmax(-1) == WALKING)).sum(-1).tolist(), strict=True)
+    falls, cars = _likely(x, lies, shirt, trousers), _likely(at, wrong)
+    return [{"falls": fall, "cars": car, "people": people, "walk": walk} for fall, car, (people, walk) in zip(falls, cars, counts, strict=True)]
+
+
+def _likely(x: Tensor, p: Tensor, *more: Tensor) -> list[list[tuple]]:
+    """Of each frame the things [B, K] that are likely enough."""
+    frames = zip(*(part.tolist() for part in (x, p, *more)), strict=True)
+    return [[thing for thing in zip(*own, strict=True) if thing[1] > LIKELY] for own in frames]
+
+
+def called(action: Tensor, anomalies: Tensor) -> list[dict]:
+    """Of each frame what the whole model decided, as `spotted` has it: `action` as a number, and how likely somebody lies (`fall`) or a car is on the
+    `pavement`. action [B, 6] and anomalies [B, 6]: logits."""
+    likely = anomalies[:, :ALARMS].sigmoid().tolist()
+    return [{"action": one, "fall": fall, "pavement": car} for one, (fall, car) in zip(action.argmax(1).tolist(), likely, strict=True)]
 
 
 def looks(dense: Dense, box: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from streamingvlm.base import files
 from streamingvlm.base.errors import UserError
 from streamingvlm.models.multicamera import backbone as backbones
-from streamingvlm.models.multicamera.heads import Detections, Head, Sight, detections, sight
+from streamingvlm.models.multicamera.heads import Detections, Head, Sight, called, detections, sight, spotted
 from streamingvlm.models.multicamera.memory import Decisions, Memory, MemoryKnobs, State
 from streamingvlm.models.multicamera.nets import seeded
 from streamingvlm.models.multicamera.trm import Recursion
@@ -61,6 +61,15 @@ class Network(nn.Module):
         apart = lambda x: x.unflatten(0, frames.shape[:2])  # noqa: E731
         decisions, state = self.memory(told.map(apart), state, present)
         return decisions, Detections(*(apart(x) for x in (things.box, things.score, things.label))), state
+
+    @torch.inference_mode()
+    def tell(self, frames: Tensor, state: State) -> tuple[list[list[dict]], State]:
+        """frames [F, B, H, W, 3] uint8 in order -> of each stream and frame what is spotted there (`heads.spotted`) and `called` (`heads.called`)."""
+        sight, things = self.see(frames.flatten(0, 1))
+        decisions, state = self.memory(sight.map(lambda x: x.unflatten(0, frames.shape[:2])), state)
+        verdicts = called(decisions.action.flatten(0, 1), decisions.anomalies.flatten(0, 1))
+        rows = [row | verdict for row, verdict in zip(spotted(sight, things), verdicts, strict=True)]
+        return [rows[stream :: frames.shape[1]] for stream in range(frames.shape[1])], state
 
     def save(self, folder: Path) -> int:
         """Write config and weights (float32) -> bytes of the weights."""

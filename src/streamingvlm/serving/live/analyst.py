@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from streamingvlm.base.records import Frame
+from streamingvlm.models.multicamera.heads import called, spotted
 from streamingvlm.models.multicamera.hrm import Told
 from streamingvlm.models.multicamera.memory import Look, State, follow
 from streamingvlm.models.multicamera.network import Network
@@ -113,17 +114,19 @@ class Analyst:
         seen = time.perf_counter()
         kept = [self._stream(frame) for frame in frames]
         state, present = State.join([one.state for one in kept]), torch.ones(1, len(frames), dtype=torch.bool)
+        found = spotted(sight, things)
         sight = sight.map(lambda x: x[None])  # [1, B, ...]
         followed, tracks = follow(sight.people, state.tracks, present)
         told = self.memory.told(sight, followed, present)
         look = self._look(frames, kept, told.map(lambda x: x[0]), followed.new[0], begun if now is None else now)
         decisions, state = self.memory.decide(sight, followed, present, state, told, look=look)
         state = replace(state, tracks=tracks)
+        found = [row | verdict for row, verdict in zip(found, called(decisions.action[0], decisions.anomalies[0]), strict=True)]
         for b, one in enumerate(kept):
             one.state = state.rows(torch.tensor([b]))
         done = time.perf_counter()
         ms = {"see": round((seen - begun) * 1e3, 3), "memory": round((done - seen) * 1e3, 3)}
-        return [self._row(decisions, things, b, one.latch) | {"ms": dict(ms)} for b, one in enumerate(kept)]
+        return [self._row(decisions, things, found[b], b, one.latch) | {"ms": dict(ms)} for b, one in enumerate(kept)]
 
     def forget(self, stream: str) -> None:
         """A stream that has gone."""
@@ -218,16 +221,17 @@ class Analyst:
         result = self.memory.hrm(_stacked(now), _stacked([one.shown or nobody for one in self.streams.values()]))
         return Look(result.context[at], result.same[at], result.logits[at], torch.ones(len(at), dtype=torch.bool))
 
-    def _row(self, decisions, things, b: int, latch: Latch) -> dict:
+    def _row(self, decisions, things, found: dict, b: int, latch: Latch) -> dict:
         """The JSON of one frame: boxes as shares of the picture, action, scores of anomalies, alarms, event score, surprise. `people`: where somebody
-        may be, for whoever hides them; no part of a decision."""
+        may be, for whoever hides them, and `spotted`, for whoever comments; no part of a decision."""
         scores = decisions.anomalies[0, b].sigmoid()
-        found = list(zip(things.box[b].tolist(), things.score[b].tolist(), things.label[b].tolist(), strict=True))
+        listed = list(zip(things.box[b].tolist(), things.score[b].tolist(), things.label[b].tolist(), strict=True))
         return {
-            "boxes": [{"box": [round(x, 4) for x in box], "label": CLASSES[label], "score": round(score, 3)} for box, score, label in found
+            "boxes": [{"box": [round(x, 4) for x in box], "label": CLASSES[label], "score": round(score, 3)} for box, score, label in listed
                       if score > SURE],
-            "people": [[round(x, 4) for x in box] for box, score, label in found if score > MAYBE and CLASSES[label] == "person"],
-            "action": ACTIONS[int(decisions.action[0, b].argmax())],
+            "people": [[round(x, 4) for x in box] for box, score, label in listed if score > MAYBE and CLASSES[label] == "person"],
+            "spotted": found,
+            "action": ACTIONS[found["action"]],
             "anomalies": {kind: round(score, 4) for kind, score in zip(ANOMALIES, scores.tolist(), strict=True)},
             "alarms": [kind for kind, on in zip(ANOMALIES, latch(scores.numpy()[None])[0].tolist(), strict=True) if on],
             "event_score": round(float(decisions.event[0, b].sigmoid()), 4),

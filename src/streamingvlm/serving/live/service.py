@@ -251,11 +251,13 @@ class Service:
         return self.decider.held(pool)
 
     def _decided(self, stamp: Stamp, answer: dict, ms: dict[str, float]) -> None:
-        maybe = answer.pop("people", None)
+        maybe, spotted = answer.pop("people", None), answer.pop("spotted", None)
         self.readers.decided(stamp, [box["box"] for box in answer["boxes"] if box["label"] == "person"] if maybe is None else maybe)
         watched = self.watched.get(stamp.stream)
         if watched is None or stamp.epoch < self.readers.first.get(stamp.stream, 0):  # of a camera that had this name before
             return
+        if self.speech and spotted is not None:
+            self.speech.spotted(stamp, spotted)
         self.release.add(ms["release"])
         self.capture.add(ms["capture"])
         for record in watched.decided(stamp, answer, ms):

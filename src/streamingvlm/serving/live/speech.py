@@ -1,7 +1,8 @@
 """What the cameras show, second by second, to the commentator, and its sentences back. Drops a second rather than wait: nobody waits for it.
 
 A chunk is complete when a frame behind its end has come. While the commentator is busy, a camera's newest chunk takes the place of one that waits;
-`skipped` counts those, the seconds in which too few frames came, and those that were lost with a process that died. Knows no source and no scheduler.
+`skipped` counts those, the seconds in which too few frames came, and those that were lost with a process that died. What the model spotted in those
+frames of a chunk that are decided by then goes with it as a note. Knows no source and no scheduler.
 Letters: F frames of a chunk, H W pixels, C channels.
 """
 
@@ -20,19 +21,22 @@ import numpy as np
 from streamingvlm.base.records import Chunk, Comment, Stamp
 from streamingvlm.serving.live.questions import Questions
 from streamingvlm.serving.processes import Worker
+from streamingvlm.worlds.city.sentences import note
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Listening:
-    """One camera's chunk in the making: the time of its epoch's first frame, the chunk's number, and the frames it has."""
+    """One camera's chunk in the making: the time of its epoch's first frame, the chunk's number, the frames it has, and what was spotted in
+    its second."""
 
     epoch: int
     begun_s: float
     index: int = 0
     frames: list[np.ndarray] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
+    spotted: list[dict] = field(default_factory=list)
 
 
 class Speech:
@@ -71,10 +75,16 @@ class Speech:
         if index > here.index:
             self._complete(stamp.stream, here)
             self.skipped += index - here.index - 1
-            here.index, here.frames, here.times_s = index, [], []
+            here.index, here.frames, here.times_s, here.spotted = index, [], [], []
         if len(here.frames) < self.count and at_s + 1e-6 >= index * self.chunk_s + len(here.frames) * self.chunk_s / self.count:
             here.frames.append(pixels.copy())
             here.times_s.append(at_s)
+
+    def spotted(self, stamp: Stamp, row: dict) -> None:
+        """What the model found in a frame that came before; of a chunk that is on its way already it is too late."""
+        here = self.listening.get(stamp.stream)
+        if here is not None and here.epoch == stamp.epoch and math.floor((stamp.pts_s - here.begun_s) / self.chunk_s + 1e-6) == here.index:
+            here.spotted.append(row)
 
     def forget(self, stream: str) -> None:
         """A camera that has gone, or connects anew."""
@@ -88,7 +98,8 @@ class Speech:
             return
         self.skipped += stream in self.waiting
         start_s = here.index * self.chunk_s
-        self.waiting[stream] = Chunk(here.index, start_s, start_s + self.chunk_s, np.stack(here.frames), tuple(here.times_s))
+        self.waiting[stream] = Chunk(here.index, start_s, start_s + self.chunk_s, np.stack(here.frames), tuple(here.times_s),
+                                     note(here.spotted))
         self._send()
 
     def _send(self) -> None:

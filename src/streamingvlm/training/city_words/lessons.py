@@ -3,12 +3,14 @@
     batch = Lessons([town(5_500_000 + k) for k in range(120)], talk, settings).draw(np.random.default_rng(0), 32)
 
 A lesson is one round of a stream: behind the end of some earlier text, cut to sink and window as the `streaming` policy cuts it, stands one second
-of one camera. Earlier text is of other moments: so the commentator learns to say what it sees, and no slip of its own can lead it on.
+of one camera. Earlier text is of other moments: so the commentator learns to say what it sees, and no slip of its own can lead it on. With `spotted`,
+what the multi-camera model made of the second stands there too, mostly: now and then of a part of its frames or of none, as where a service is late.
 Letters: B seconds, N vision tokens of a second, F frames, H W pixels, C channels.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -36,7 +38,9 @@ COUNTED = 4  # people of one sort in one cell: so many and more are the same
 SORTS = 3  # stand, walk, run
 ACTIONS = ("empty", *VERBS)
 CODE = 1 + len(SHIRTS) + len(TROUSERS) + 1 + SORTS * COUNTED + len(ACTIONS)
-WRONG_SHARE = 0.45  # of the seconds drawn: something is wrong in them
+WRONG_SHARE, NOTED_WRONG_SHARE = 0.45, 0.25  # of the seconds drawn: something is wrong in them
+UNNOTED, PARTLY = 0.15, 0.5  # of the seconds with notes: there is none, or one of some frames only
+MISDRESSED = 0.3  # of the seconds with notes: the picture shows other clothes, for on looks never seen the model's eyes are better than one's own
 OTHER_CLOTHES = 0.75
 LATEST_CLOCK_S = (60, 7_200, 1_000_000)  # streams go on for minutes, hours and days
 
@@ -132,7 +136,10 @@ class Lesson:
 class Lessons:
     """Draws seconds of cities by chance."""
 
-    def __init__(self, cities: Sequence[City], talk: Dialogue, video: config.Video, cache: config.Retention):
+    def __init__(self, cities: Sequence[City], talk: Dialogue, video: config.Video, cache: config.Retention,
+                 spotted: Sequence[Sequence[Sequence[dict]]] | None = None):
+        """`spotted`: of each city, camera and frame what the multi-camera model made of it."""
+        self.spotted = spotted
         self.cities, self.talk, self.video, self.cache = cities, talk, video, cache
         self.size_px = int(video.max_pixels**0.5) // CELL_PX * CELL_PX
         self.side = self.size_px // CELL_PX
@@ -147,16 +154,34 @@ class Lessons:
         local = city.truth.anomalies[:, : city.frames // each * each, :2].reshape(city.cameras, -1, each, 2)
         return (2 * local.sum(2) >= each).any(-1).nonzero()
 
-    def draw(self, rng: np.random.Generator, count: int, look: bool = True, named: bool = True) -> Lesson:
-        """`count` seconds. `look`: with their pictures; `named`: who lies wears only colours that have a name, so that words can say it."""
+    def draw(self, rng: np.random.Generator, count: int, look: bool = True, named: bool = True, blind: float = 0.0) -> Lesson:
+        """`count` seconds. `look`: with their pictures; `named`: who lies wears only colours that have a name, so that words can say it.
+        `blind`: the share of those with a note of which all is black, and said is what the note says, in any pair of colours."""
         windows, cells = [], []
         for row in range(count):
-            at = self.wrong[rng.integers(len(self.wrong))] if rng.random() < WRONG_SHARE and self.wrong else self._anywhere(rng)
-            said, own, frames = self._second(rng, *at, look, named)
-            lesson = LabelledVideo([self._chunk(rng, frames)], [" ".join(sentences.say(said))], [row], self._before(rng), sentences.QUERY)
+            at = self.wrong[rng.integers(len(self.wrong))] if rng.random() < self.share and self.wrong else self._anywhere(rng)
+            said, own, frames, note = self._second(rng, *at, look, named)
+            if note and rng.random() < blind:
+                note = _in_any_clothes(note, rng)
+                said, frames = sentences.heard(note), self._black()
+            lesson = LabelledVideo([self._chunk(rng, frames, note)], [" ".join(sentences.say(said))], [row], self._before(rng), sentences.QUERY)
             windows.append((lesson, windowing.window_spans(self.talk, lesson, 0, 1, self.cache)))
             cells.append(own)
         return Lesson(windowing.collate(self.talk, windows, look), Known.of(cells))
+
+    @property
+    def share(self) -> float:
+        return WRONG_SHARE if self.spotted is None else NOTED_WRONG_SHARE
+
+    def _note(self, rng: np.random.Generator, i: int, camera: int, k: int, clothes: Wardrobe, mirrored: bool) -> str:
+        """What was spotted in the second as it is drawn here; a look that was misread stays one."""
+        if self.spotted is None or (chance := rng.random()) < UNNOTED:
+            return ""
+        each = round(self.cities[i].fps)
+        rows = self.spotted[i][camera][k * each:(k + 1) * each]
+        if chance > 1 - PARTLY:
+            rows = [row for row in rows if rng.random() < chance]
+        return sentences.note([_shown(row, clothes, mirrored) for row in rows])
 
     def _anywhere(self, rng: np.random.Generator) -> tuple[int, int, int]:
         i = int(rng.integers(len(self.cities)))
@@ -168,13 +193,15 @@ class Lessons:
             self.kept[i, camera, k] = said, Cells.of(self.cities[i].truth, camera, k, said.action, self.side)
         return self.kept[i, camera, k]
 
-    def _second(self, rng: np.random.Generator, i: int, camera: int, k: int, look: bool, named: bool) -> tuple[Said, Cells, np.ndarray]:
+    def _second(self, rng: np.random.Generator, i: int, camera: int, k: int, look: bool, named: bool) -> tuple[Said, Cells, np.ndarray, str]:
         said, cells = self._facts(i, camera, k)
         clothes = self._clothes(rng, cells, named) if rng.random() < OTHER_CLOTHES else Wardrobe.plain()
         said, cells = _dressed(said, clothes), cells.dressed(clothes)
         mirrored = bool(rng.integers(2)) and not cells.fall.any()  # who lies has the head on the left
-        frames = self._pictures(self.cities[i], camera, k, clothes) if look else self._black()
-        return (_mirrored(said), cells.mirrored(self.side), frames[:, :, ::-1]) if mirrored else (said, cells, frames)
+        shown = self._clothes(rng, cells, named) if self.spotted is not None and rng.random() < MISDRESSED else clothes
+        frames = self._pictures(self.cities[i], camera, k, shown) if look else self._black()
+        note = self._note(rng, i, camera, k, clothes, mirrored)
+        return (_mirrored(said), cells.mirrored(self.side), frames[:, :, ::-1], note) if mirrored else (said, cells, frames, note)
 
     @staticmethod
     def _clothes(rng: np.random.Generator, cells: Cells, named: bool) -> Wardrobe:
@@ -193,9 +220,9 @@ class Lessons:
         return np.broadcast_to(np.zeros((), np.uint8), (round(self.video.fps * self.video.chunk_s), self.size_px, self.size_px, 3))
 
     @staticmethod
-    def _chunk(rng: np.random.Generator, frames: np.ndarray) -> Chunk:
+    def _chunk(rng: np.random.Generator, frames: np.ndarray, note: str) -> Chunk:
         start_s = float(rng.integers(LATEST_CLOCK_S[rng.integers(len(LATEST_CLOCK_S))]))
-        return Chunk(0, start_s, start_s + 1, np.ascontiguousarray(frames), ())
+        return Chunk(0, start_s, start_s + 1, np.ascontiguousarray(frames), (), note)
 
     def _before(self, rng: np.random.Generator) -> str:
         """What was said before: from nothing to more than is kept."""
@@ -210,6 +237,23 @@ def _dressed(said: Said, clothes: Wardrobe) -> Said:
         return replace(wrong, look=(SHIRTS[shirt], TROUSERS[trousers]))
 
     return replace(said, wrongs=tuple(map(dressed, said.wrongs)))
+
+
+def _in_any_clothes(note: str, rng: np.random.Generator) -> str:
+    """A note of others who lie there: words of colours go together in any way, also where no picture of training has them so."""
+    return re.sub(r"\w+ \w+ falls", lambda _: f"{rng.choice(SHIRTS)} {rng.choice(TROUSERS)} falls", note)
+
+
+def _shown(row: dict, clothes: Wardrobe, mirrored: bool) -> dict:
+    """What is spotted in a frame, of the same frame in other clothes, or mirrored."""
+    def dressed(look: tuple[int, int]) -> tuple[int, int]:
+        return tuple(named if named >= 0 else own for named, own in zip(clothes.label[look].tolist(), look, strict=True))
+
+    def at(x: float) -> float:
+        return 1 - x if mirrored else x
+
+    return row | {"falls": [(at(x), p, *dressed((shirt, trousers))) for x, p, shirt, trousers in row["falls"]],
+                  "cars": [(at(x), p) for x, p in row["cars"]]}
 
 
 def _mirrored(said: Said) -> Said:

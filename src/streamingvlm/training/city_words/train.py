@@ -1,7 +1,9 @@
-"""Trains the city's commentator from nothing: language on what is told, vision on what language was told, then both together.
+"""Trains the city's commentator from nothing: language on what is told, vision on what language was told, both together, and last to heed notes.
 
-    python -m streamingvlm.training.city_words.train data/city-commentator     # some 25 minutes of one core; goes on where it was killed
+    python -m streamingvlm.training.city_words.train data/city-commentator     # some 35 minutes of one core; goes on where it was killed
+    python -m streamingvlm.training.city_words.train data/city-commentator --only-heed      # the last phase, on the weights that lie there: 2 minutes
 
+A note is what the multi-camera model (`--eyes`) makes of the second. How far to trust it is learned on cities that neither model's vision has seen.
 Letters: B seconds, T tokens, N vision tokens of a second, E hidden size.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,23 +22,28 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from streamingvlm.base import config, files, progress
 from streamingvlm.base.patches import PATCH_PX, TEMPORAL
 from streamingvlm.context.dialogue import Dialogue
+from streamingvlm.models.multicamera import network as networks
+from streamingvlm.models.multicamera.network import Network
 from streamingvlm.models.qwen25 import loading, tokenizer
 from streamingvlm.models.qwen25.vision import Tower
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming.commentator import Settings
 from streamingvlm.training.city_words.lessons import ACTIONS, CODE, COUNTED, SORTS, Known, Lesson, Lessons
+from streamingvlm.training.city_words.notes import whole
 from streamingvlm.training.city_words.towns import town
 from streamingvlm.training.loop import LOOK, NAME, TELL, Checkpoint, Phase, Trainer
 from streamingvlm.training.windowing import Batch
 from streamingvlm.worlds.city import sentences
 from streamingvlm.worlds.city.knobs import SHIRTS, TROUSERS
 
-SEEDS = 5_500_000  # of its cities; with the palettes, looks and streets of training
+SEEDS, HEED_SEEDS = 5_500_000, 5_600_000  # of its cities; with the palettes, looks and streets of training
 SHAPE = config.Model(seed=0, hidden=128, layers=3, heads=4, kv_heads=2, intermediate=256, vision_hidden=128, vision_depth=3, vision_heads=4,
                      vision_intermediate=256)
 STREAMED = Settings(config.Video(fps=2.0, chunk_s=1.0, max_pixels=7056), config.Retention(text_sink=4, text_window=16, vision_rounds=1),
-                    config.Stream(max_new_tokens=24, query=sentences.QUERY))
+                    config.Stream(max_new_tokens=24, query=sentences.QUERY), heeds_notes=True)
 ROPE_THETA = 12.0  # few tokens: with Qwen's 1e6, columns of the picture turn by a ten-thousandth and all look alike
+HEED = "heed"  # words from pictures and notes; the tower stays as it is
+BLIND, HALF_BLIND = 0.7, 0.35  # of the seconds by which notes are learned to be read, and later: without a picture, nothing else to go by
 READ_ON = 0.5  # how much vision tokens go on being asked what they know while words are learned from them
 BINS = 4  # of a patch's side: where its colours are at the start
 
@@ -54,6 +61,12 @@ class Recipe:
     look_steps: int = 900
     look_batch: int = 32
     look_lr: float = 1e-3
+    heed_worlds: int = 12
+    read_steps: int = 200
+    read_lr: float = 2e-3
+    heed_steps: int = 430
+    heed_batch: int = 16
+    heed_lr: float = 1e-3
     model: config.Model = field(default_factory=lambda: SHAPE)
 
 
@@ -69,9 +82,14 @@ class Student(nn.Module):
         nn.init.normal_(self.told.weight, std=0.2)  # as loud as words and as an untrained tower
 
     def forward(self, lesson: Lesson, how: str = LOOK) -> tuple[Tensor, dict[str, float]]:
-        """Loss and what to log. `tell`: words from labels; `name`: the tower alone, towards what language was told; `look`: words from pictures."""
+        """Loss and what to log. `tell`: words from labels; `name`: the tower alone, towards what language was told; `look`: words from pictures;
+        `heed`: words from pictures and notes, by language alone."""
         if how == TELL:
             return self._words(lesson.told, self.told(lesson.known.codes()))
+        if how == HEED:
+            with torch.no_grad():
+                seen = self.see(lesson.told)
+            return self._words(lesson.told, seen)
         seen = self.see(lesson.told)
         read, more = self._read(lesson.known, seen)
         loss, other = self._aim(lesson.known, seen) if how == NAME else self._words(lesson.told, seen)
@@ -151,34 +169,45 @@ def _see_colours(weight: Tensor) -> None:
         weight[unit, colour, frame] = each[at]
 
 
-def trainer(recipe: Recipe, checkpoint: Path | None = None) -> tuple[VLM, Trainer]:
-    """A model of random weights and what trains it, in place."""
-    vlm = build(recipe.model)
+def trainer(recipe: Recipe, eyes: Network, checkpoint: Path | None = None, vlm: VLM | None = None) -> tuple[VLM, Trainer]:
+    """A model, of random weights unless it is given, and what trains it, in place. `eyes`: whose notes it learns to heed."""
+    vlm = vlm or build(recipe.model)
     torch.manual_seed(recipe.seed)
     student, r = Student(vlm.hf), recipe
     talk = Dialogue(vlm.tokenizer, vlm.time_step(STREAMED.video.fps))
     lessons = Lessons([town(SEEDS + k) for k in range(r.worlds)], talk, STREAMED.video, STREAMED.cache)
-    language = lambda st: [*st.hf.model.language_model.parameters(), *st.hf.lm_head.parameters(), *st.told.parameters()]  # noqa: E731
+    heeded = [town(HEED_SEEDS + k) for k in range(r.heed_worlds)]
+    told = [whole(eyes, city) for city in progress.bar(heeded, len(heeded), "noting")]
+    noted = Lessons(heeded, talk, STREAMED.video, STREAMED.cache, told)
+    speech = lambda st: [*st.hf.model.language_model.parameters(), *st.hf.lm_head.parameters()]  # noqa: E731
+    language = lambda st: [*speech(st), *st.told.parameters()]  # noqa: E731
     asked = lambda st: [*st.probe.parameters(), *st.judge.parameters()]  # noqa: E731
-    eyes = lambda st: [*st.hf.model.visual.parameters(), *asked(st)]  # noqa: E731
+    tower = lambda st: [*st.hf.model.visual.parameters(), *asked(st)]  # noqa: E731
     phases = [Phase("tell", r.tell_steps, r.tell_lr, lambda rng: lessons.draw(rng, r.tell_batch, look=False), language, TELL),
-              Phase("name", r.name_steps, r.name_lr, lambda rng: lessons.draw(rng, r.name_batch, named=False), eyes, NAME),
-              Phase("look", r.look_steps, r.look_lr, lambda rng: lessons.draw(rng, r.look_batch), lambda st: [*st.hf.parameters(), *asked(st)], LOOK)]
+              Phase("name", r.name_steps, r.name_lr, lambda rng: lessons.draw(rng, r.name_batch, named=False), tower, NAME),
+              Phase("look", r.look_steps, r.look_lr, lambda rng: lessons.draw(rng, r.look_batch), lambda st: [*st.hf.parameters(), *asked(st)], LOOK),
+              Phase("read", r.read_steps, r.read_lr, lambda rng: noted.draw(rng, r.heed_batch, blind=BLIND), speech, HEED),
+              Phase(HEED, r.heed_steps, r.heed_lr, lambda rng: noted.draw(rng, r.heed_batch, blind=HALF_BLIND), speech, HEED)]
     return vlm, Trainer(student, phases, r.seed, checkpoint and Checkpoint(checkpoint, asdict(recipe)), every=25)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--eyes", type=Path, default=Path("data/city-base"), help="the multi-camera model whose notes it learns to heed")
+    parser.add_argument("--only-heed", action="store_true", help="teach the commentator in the folder to heed notes, and nothing else")
+    asked = parser.parse_args()
+    folder = asked.folder
     torch.set_num_threads(1)
     checkpoint = config.repository_root() / "artifacts" / "checkpoints" / "city_words.pt"
-    vlm, training = trainer(Recipe(), checkpoint)
+    before = (folder / "history.jsonl").read_text(encoding="utf-8") if asked.only_heed else ""
+    recipe = replace(Recipe(), worlds=1, tell_steps=0, name_steps=0, look_steps=0) if asked.only_heed else Recipe()
+    vlm, training = trainer(recipe, networks.load(asked.eyes), checkpoint, loading.load(folder, torch.device("cpu")) if asked.only_heed else None)
     for _ in progress.bar(training.run(), training.steps, "training the commentator", lambda row: f"{row['phase']} loss {row['loss']:.3f}"):
         pass
     vlm.save(folder)
     STREAMED.write(folder)
-    files.write(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in training.history[::10]))
+    files.write(folder / "history.jsonl", before + "".join(json.dumps(row) + "\n" for row in training.history[::10]))
     checkpoint.unlink(missing_ok=True)
     print(f"The commentator is in {folder}; `dvc commit -f data.dvc` tells DVC that it is new.")
 

@@ -10,17 +10,20 @@ Colours come before what their wearer does, so that the words carry the reasonin
     said = second(city.truth, camera=3, k=12)     # Said(people=2, action="walk", wrongs=(Wrong("fall", "left", ("red", "blue")),))
     say(said)                                     # ("red", "blue", "falls", "left", "and", "2", "people", "walk")
     parse(" ".join(say(said))) == said.plain
+
+`note` says in nearly the same words what the multi-camera model makes of a second, for a commentator to start from; before each thing that may be
+wrong stands for how many eighths of the second it was seen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamingvlm.worlds.city.knobs import FAMILIES, SHIRTS, TROUSERS, UNITS
+from streamingvlm.worlds.city.knobs import ACTIONS, FAMILIES, SHIRTS, TROUSERS, UNITS
 from streamingvlm.worlds.city.people import BAG, CAR, LIE, PERSON, STAND, WALK
 from streamingvlm.worlds.city.truth import Truth
 
@@ -32,6 +35,8 @@ CLAUSES = {"fall": "{shirt} {trousers} falls {where}", "pavement": "car on pavem
 WORDS = tuple(dict.fromkeys([*QUERY.split(), "empty", "person", "people", "and", *(form for verb in VERBS.values() for form in (verb, f"{verb}s")),
                              *(word for clause in CLAUSES.values() for word in clause.split() if word.isalpha()), *WHERE, *SHIRTS, *TROUSERS]))
 MOST = 9  # people are counted so far
+DOUBTFUL, HALF = 2, 4  # eighths of a second: what was seen for less is not noted; what was seen for so long is so
+SAME = 0.1  # of the picture's width: a thing moves less from frame to frame
 EDGE = 4.0  # units: nearer than this to a border between left, middle and right, both are right
 
 
@@ -137,6 +142,68 @@ def _where(x: float, edge: float) -> tuple[str, str | None]:
     at = min(int(x * 3), 2)
     near = [k for k in (at - 1, at + 1) if 0 <= k <= 2 and abs(x - max(k, at) / 3) < edge]
     return WHERE[at], WHERE[near[0]] if near else None
+
+
+def note(rows: Sequence[Mapping]) -> str:
+    """What the multi-camera model spotted in the frames of a second (`models.multicamera.heads.spotted` and `called`), any number of
+    them, in words; "" where it looked at none."""
+    if not rows:
+        return ""
+    parts = []
+    for kind, things in (("fall", "falls"), ("pavement", "cars")):
+        for x, likely, looks in _followed([_raised(row[things], row[kind]) for row in rows]):
+            eighths = round(8 * likely / len(rows))
+            if eighths >= DOUBTFUL:
+                worn = dict(zip(("shirt", "trousers"), (names[at] for names, at in zip((SHIRTS, TROUSERS), looks, strict=False)), strict=False))
+                parts.append(f"{eighths} {CLAUSES[kind].format(where=_where(x, 0.0)[0], **worn)}")
+    people = min(round(float(np.median([row["people"] for row in rows]))), MOST)
+    if people:
+        shown = [_verb(row) for row in rows if row["people"]]
+        action = max(VERBS, key=lambda name: (shown.count(name), list(VERBS).index(name)))
+        parts.append(" ".join(say(Said(people, action))))
+    return " and ".join(parts or ["empty"])
+
+
+def heard(note: str) -> Said:
+    """A note taken at its word: what was seen for at least half of the second is so."""
+    claims = [re.match(r"(\d) (.*(?:falls|pavement) .*)", claim) for claim in note.split(" and ")]
+    return parse(" and ".join(claim if found is None else found[2] for claim, found in zip(note.split(" and "), claims, strict=True)
+                              if found is None or int(found[1]) >= HALF))
+
+
+def _raised(things: Sequence[Sequence], likely: float) -> list[Sequence]:
+    """What was found in a frame [x, how likely, ...], the likeliest of it as likely as the whole model thinks that there is anything."""
+    ranked = sorted(things, key=lambda one: -one[1])
+    return [(x, max(p, 0.0 if k else likely), *more) for k, (x, p, *more) in enumerate(ranked)]
+
+
+def _verb(row: Mapping) -> str:
+    """What those do who do not lie: a frame's own action may be the fall of another."""
+    action = ACTIONS[row["action"]]
+    return action if action in VERBS else "walk" if row["walk"] else "idle"
+
+
+def _followed(frames: Sequence[Sequence[Sequence]]) -> list[tuple[float, float, list[int]]]:
+    """Things (x, how likely, look ...) of frame after frame -> of each thing, from left to right: where it is on average, how likely over all frames,
+    and its look as most of it was seen."""
+    tracks: list[list[Sequence]] = []
+    for things in frames:
+        open_ = tracks[:]
+        for thing in sorted(things, key=lambda one: -one[1]):
+            mine = min(open_, key=lambda track: abs(track[-1][0] - thing[0]), default=None)
+            if mine is None or abs(mine[-1][0] - thing[0]) > SAME:
+                mine = []
+                tracks.append(mine)
+            else:
+                open_ = [track for track in open_ if track is not mine]
+            mine.append(thing)
+    return sorted(map(_summed, tracks))
+
+
+def _summed(track: Sequence[Sequence]) -> tuple[float, float, list[int]]:
+    x, likely, *looks = zip(*track, strict=True)
+    votes = [np.bincount(own, weights=likely) for own in looks]
+    return float(np.average(x, weights=likely)), sum(likely), [int(vote.argmax()) for vote in votes]
 
 
 @dataclass(frozen=True)
