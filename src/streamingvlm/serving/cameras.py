@@ -26,7 +26,7 @@ NAME = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"
 EXAMPLE = "- {name: gate, url: 'rtsp://…'}"
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number: `records_s: true` would be a second
 
-Whole = Annotated[int, BeforeValidator(lambda told: int(told) if isinstance(told, float) and told.is_integer() else told)]  # 5.0 is an integer in JSON
+Whole = Annotated[int, BeforeValidator(lambda told: int(told) if isinstance(told, float) and told.is_integer() else told)]  # 5.0 is whole in JSON
 
 
 class Privacy(BaseModel):
