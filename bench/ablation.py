@@ -3,9 +3,9 @@
     python bench/ablation.py [--seeds 0,1,2] [--minutes 20] [--policies streaming,overlap,...] [--controls streaming,...|none]
 
 Each seed renders training matches and one held-out match of its own, trains the base model in data/tiny-base with overlapped windows, with windows
-that do not overlap and with windows that start anywhere, as many steps each, and lets them (and the base) watch that match. What is done stays in
-artifacts/ablation, by seed and params, and is not done again; a killed run goes on there. Intervals are Student's t over seeds. Writes
-reports/bench/ablation.json and prints the table; some 25 minutes a seed on one core.
+that do not overlap, with windows that start anywhere and with questions among them, as many steps each, and lets them (and the base) watch that
+match. What is done stays in artifacts/ablation, by seed and params, and is not done again; a killed run goes on there.
+Intervals are Student's t over seeds. Writes reports/bench/ablation.json and prints the table; some 25 minutes a seed on one core.
 With `--minutes 120` the same students watch two hours; leave out `full` then.
 """
 
@@ -34,7 +34,8 @@ from streamingvlm.worlds.match import dataset, scoring
 from streamingvlm.worlds.match.dataset import LONG
 
 KEYS = ("event_f1", "who", "score", "increment")
-CONTROLS = ("tiled", "random", "base")
+CONTROLS = ("tiled", "random", "asked", "base")
+ASKED = 0.3  # of the windows of `asked` are questions
 POLICIES = "streaming,streaming_closing,streaming_all_text,overlap,full,window,growing,no_sink,no_text"
 
 
@@ -50,7 +51,8 @@ def matches(cfg: config.Config, folder: Path, root: Path, splits: Sequence[str],
 def trained(seed: int, cfg: config.Config, folder: Path, root: Path) -> dict[str, Path]:
     """Where the students of one seed are, trained side by side unless they lie in `folder` already."""
     tiled = cfg.having("sft", stride_s=cfg.sft.window_s)
-    variants = {"overlapped": cfg, "tiled": tiled, "random": tiled.having("sft", starts="random")}
+    variants = {"overlapped": cfg, "tiled": tiled, "random": tiled.having("sft", starts="random"),
+                "asked": cfg.having("sft", questions=ASKED)}
     missing = [name for name in variants if not (folder / name / "model.safetensors").exists()]
     if missing:
         rows, frames = matches(cfg, folder, root, ("train", "clean"), "train.parquet"), folder / "frames"

@@ -16,6 +16,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 from streamingvlm.base.machine import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,13 +25,17 @@ WAIT_S = 120.0
 
 
 def once() -> dict[str, float]:
-    """Seconds until the service says where its page is, until the page was read, and until every camera has a decision."""
+    """Seconds until the service says where its page is, until the page was read, and until every camera has a decision; `cpu_s`: what all of its
+    processes took of the CPU until then, which other load hardly changes."""
     begun, found = time.monotonic(), {}
     command = [sys.executable, "-m", "streamingvlm.cli", "serve", "--demo", "--no-open", "--port", "0", "--seconds", str(WAIT_S)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as served:
         try:
             address = next(word for word in served.stdout.readline().split() if word.startswith("http"))
             found["address_s"] = time.monotonic() - begun
+            processes = [psutil.Process(served.pid), *psutil.Process(served.pid).children(recursive=True)]
+            found["cpu_s"] = sum(sum(one.cpu_times()[:2]) for one in processes)
+            found["main_mib"] = processes[0].memory_info().rss / 2**20
             urllib.request.urlopen(address, timeout=WAIT_S).read()
             found["page_s"] = time.monotonic() - begun
             while time.monotonic() < begun + WAIT_S:

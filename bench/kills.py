@@ -32,7 +32,9 @@ import websockets
 
 from streamingvlm.base import files, machine
 
-START_S, BACK_S, ENOUGH = 300.0, 120.0, 3  # `ENOUGH`: new decisions of each camera that count as "it goes on"
+START_S, BACK_S = 300.0, 120.0
+GONE_S = 90.0  # a fork server that has just begun imports before it sees that it may end
+ENOUGH = 3  # new decisions of each camera that count as "it goes on"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -110,7 +112,8 @@ async def listen(address: str, seen: dict) -> None:
 async def killed(served: Served, victim: psutil.Process) -> dict:
     """Kill one process, and see the service go on."""
     before, _ = await served.look()
-    made_by = "service" if victim.ppid() == served.process.pid else "fork server" if victim in served.below() else "a fork server that is gone"
+    made_by = "the service" if victim.ppid() == served.process.pid else "its fork server"
+    made_by = made_by if victim in served.below() else "a fork server that is gone"
     victim.send_signal(signal.SIGKILL)
     missing: Counter[str] = Counter()
     until = time.monotonic() + 1.0
@@ -122,7 +125,7 @@ async def killed(served: Served, victim: psutil.Process) -> dict:
     served.below()
     after, _ = await served.look()
     lost = {cause: count - before["frames"]["dropped"].get(cause, 0) for cause, count in after["frames"]["dropped"].items()}
-    return {"killed": sorted(missing) or [f"a process of the {made_by}"], "made_by": made_by, "back_s": back_s and round(back_s + 1, 2),
+    return {"killed": sorted(missing) or [f"a process of {made_by}"], "made_by": made_by, "back_s": back_s and round(back_s + 1, 2),
             "restarts": {name: process["restarts"] for name, process in after["processes"].items()},
             "dropped": {cause: count for cause, count in lost.items() if count}, "late": after["late"], "unaccounted": served.unaccounted}
 
@@ -132,7 +135,8 @@ async def end(served: Served, folder: Path, seen: dict) -> dict:
     below = [*served.below(), *served.orphans()]
     served.process.kill()
     served.process.wait()
-    gone, left = await asyncio.to_thread(psutil.wait_procs, below, 20)
+    gone, left = await asyncio.to_thread(psutil.wait_procs, below, GONE_S)
+    who = [" ".join(process.cmdline())[-120:] for process in left]
     for process in left:
         process.kill()
     with sqlite3.connect(folder / "records.sqlite") as store:
@@ -140,7 +144,7 @@ async def end(served: Served, folder: Path, seen: dict) -> dict:
         with_seq = [name for name in tables if any(column[1] == "seq" for column in store.execute(f"PRAGMA table_info({name})"))]
         seqs = sorted(seq for name in with_seq for (seq,) in store.execute(f"SELECT seq FROM {name}"))
         whole = store.execute("PRAGMA integrity_check").fetchone()[0]
-    return {"workers_left": len(left), "workers_gone": len(gone), "stored": len(seqs), "stored_twice": len(seqs) - len(set(seqs)),
+    return {"workers_left": who, "workers_gone": len(gone), "stored": len(seqs), "stored_twice": len(seqs) - len(set(seqs)),
             "newest_stored": seqs[-1], "told_but_not_stored": max(seen["newest"] - seqs[-1], 0), "holes": seqs[-1] - seqs[0] + 1 - len(set(seqs)),
             "database": whole}
 

@@ -24,8 +24,9 @@ model: {seed: 0, hidden: 32, layers: 2, heads: 2, kv_heads: 1, intermediate: 32,
   vision_intermediate: 32}
 pretrain: {seed: 0, document_s: 9, documents: 1, shortest_s: 2, longest_s: 4, clips: 1, asked: 1, reading_steps: 1, moment_steps: 1, clip_steps: 1,
   language_lr: 0.001, matches: 1, match_s: 9, vision_steps: 1, vision_batch: 4, vision_lr: 0.001, both_steps: 1, both_lr: 0.001}
-sft: {seed: 0, base: data/tiny-base, window_s: 8, stride_s: 4, starts: grid, steps: 4, lr: 0.0005, anneal_steps: 2, anneal_lr: 0.0001, batch: 2,
-  accumulate: 1, packed: false, tune: full, lora_rank: 2, tune_vision: false, dtype: float32, checkpoint_every: 2}
+sft: {seed: 0, base: data/tiny-base, window_s: 8, stride_s: 4, starts: grid, questions: 0.25, steps: 4, lr: 0.0005,
+  anneal_steps: 2, anneal_lr: 0.0001, batch: 2, accumulate: 1, packed: false, tune: full, lora_rank: 2, tune_vision: false,
+  dtype: float32, checkpoint_every: 2}
 compress: {variants: [float32, pruned25, mlp25_int8]}
 stream: {policies: [streaming, full], ablations: [no_text], controls: [streaming], max_new_tokens: 4, timed_s: 12}
 city: {worlds: 1, frames: 32, variants: [baseline_vlm, model, no_hrm, shuffled], compress: [float32, pruned25_int8], compressed_worlds: 1}

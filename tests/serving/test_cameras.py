@@ -17,6 +17,13 @@ def test_two_lines_a_camera_are_enough(tmp_path):
     assert (gate.url, gate.mode, yard.delay_s, yard.mode) == (URL, "auto", 1.5, "freshest")
 
 
+def test_what_is_an_integer_in_json_is_one_here_and_a_truth_is_none():
+    assert cameras.parse_camera({"name": "a", "url": "push:", "priority": 5.0}).priority == 5
+    for wrong in (True, 5.5, "5"):
+        with pytest.raises(UserError, match="`priority`"):
+            cameras.parse_camera({"name": "a", "url": "push:", "priority": wrong})
+
+
 def test_anchors_empty_files_and_empty_keys_are_fine(tmp_path):
     path = tmp_path / "cameras.yaml"
     anchored = "cameras:\n - &d {name: a, url: 'pattern:64x64', delay_s: 1}\n - {<<: *d, name: b}\n"

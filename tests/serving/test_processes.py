@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -54,6 +55,45 @@ def test_one_that_is_ended_while_it_begins_is_a_sentence_and_can_still_be_stoppe
         await worker.stop()
 
     monkeypatch.setattr(processes, "context", Ended)
+    asyncio.run(run())
+
+
+def test_one_that_takes_long_to_begin_again_holds_up_nobody_and_gets_what_was_sent(monkeypatch):
+    """A fork server that was killed begins anew too, and imports first."""
+    go, chosen = threading.Event(), processes.context
+
+    class Slow:
+        def __init__(self, process=None):
+            self.process = process
+
+        def Process(self, **what):
+            return Slow(chosen().Process(**what))
+
+        def start(self):
+            go.wait(60)
+            self.process.start()
+
+        def __getattr__(self, name):
+            return getattr(self.process, name)
+
+    async def run():
+        told, gone = asyncio.Queue(), asyncio.Queue()
+        worker = Worker("told", "test_processes:tell", (), told.put_nowait, gone.put_nowait)
+        worker.restart(asyncio.get_running_loop())
+        assert worker.send(STOP) and told.empty() and not worker.alive
+        go.set()
+        async with asyncio.timeout(60):
+            assert await told.get() and await gone.get() == 0, "it read what was sent before it began"
+            monkeypatch.setattr(processes, "context", lambda: SimpleNamespace(Process=lambda **what: SimpleNamespace(start=fails)))
+            worker.restart(asyncio.get_running_loop())
+            await gone.get()
+        await worker.stop()
+
+    def fails():
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.syspath_prepend(str(__file__).rpartition("/")[0])
+    monkeypatch.setattr(processes, "context", Slow)
     asyncio.run(run())
 
 

@@ -23,9 +23,10 @@ from streamingvlm.models.qwen25 import loading
 from streamingvlm.streaming.stream import Streamer
 from streamingvlm.training import loop, sft, windowing
 from streamingvlm.worlds.match import game
+from streamingvlm.worlds.match.task import MATCH
 
-SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", steps=4, lr=1e-3, anneal_steps=3, anneal_lr=1e-4, batch=2, accumulate=1,
-                 packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
+SFT = config.Sft(seed=0, base="", window_s=4, stride_s=2, starts="grid", questions=0.0, steps=4, lr=1e-3, anneal_steps=3,
+                 anneal_lr=1e-4, batch=2, accumulate=1, packed=False, tune="full", lora_rank=2, tune_vision=True, dtype="float32", checkpoint_every=2)
 
 
 def lesson(seconds: int = 12, seed: int = 3) -> LabelledVideo:
@@ -76,6 +77,29 @@ def speak(s: Streamer, ids):
     s.spans += answer
     s.pending = answer[-1:]
     return list(ids)
+
+
+def test_a_question_in_a_window_stands_where_an_ask_puts_it_and_its_answer_is_true(vlm, monkeypatch):
+    talk, told, rng = Dialogue(vlm.tokenizer, 2), lesson(14), np.random.default_rng(0)
+    drawn = [sft.Windows(talk, [told], cfg(questions=1.0))._asked(rng, told, 6, 10, 0.0) for _ in range(20)]
+    clips = [spans for spans in drawn if not any(span.role == dialogue.TIME for span in spans)]
+    assert 0 < len(clips) < 20
+    spans = next(spans for spans in drawn if spans not in clips and spans[-1].round > 7)
+    end = spans[-1].round
+    at = next(i for i, span in enumerate(spans) if span.role == dialogue.ANSWER_OPEN and span.round == end)
+    question, answer = (talk.decode(spans[i].ids).strip() for i in (at - 2, at + 1))
+    assert (question, answer) in MATCH.told(told, 0, end)[1]
+    kept, settings = dataclasses.replace(CACHE, vision_rounds=end - 6), dataclasses.replace(STREAM, query=told.query, max_new_tokens=30)
+    s = Streamer(vlm, policy.get("streaming"), kept, VIDEO, settings)
+    s.start(told.previous)
+    for k in range(end):
+        s._speak = lambda hidden, k=k: speak(s, talk.spoken(told.words[k]))
+        s.step("test", told.chunks[k])
+    before, asked = ids_of(s.spans), []
+    monkeypatch.setattr(Streamer, "_feed", lambda self, fed, vision, feed=Streamer._feed: asked.append(ids_of(fed)) or feed(self, fed, vision))
+    del s._speak
+    s.ask(question)
+    assert before[: -1] + asked[0] == ids_of(spans[: at + 1]), "the last token said is read along with the question"
 
 
 def test_the_loss_falls_on_the_assistant_only(vlm):

@@ -14,9 +14,9 @@ A file needs two lines a camera; the rest has defaults, which `Camera` and `Serv
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from streamingvlm.base.errors import UserError
 from streamingvlm.media.sources.protocol import redacted
@@ -25,6 +25,8 @@ from streamingvlm.serving.privacy.redactor import HIDE
 NAME = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,62}[A-Za-z0-9._-])?$"
 EXAMPLE = "- {name: gate, url: 'rtsp://…'}"
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number: `records_s: true` would be a second
+
+Whole = Annotated[int, BeforeValidator(lambda told: int(told) if isinstance(told, float) and told.is_integer() else told)]  # 5.0 is whole in JSON
 
 
 class Privacy(BaseModel):
@@ -53,14 +55,14 @@ class Camera(BaseModel):
     name: str = Field(pattern=NAME)
     url: str = Field(min_length=1, max_length=2000)
     delay_s: float = Field(0.2, ge=0, le=2)
-    priority: int = Field(1, ge=0, le=9)
+    priority: Whole = Field(1, ge=0, le=9)
     mode: Literal["auto", "every_frame", "freshest"] = "auto"
     fps: float = Field(8.0, gt=0, le=60)
     budget_ms: float | None = Field(None, gt=0, le=60_000)
     comment: bool = True
     privacy: Privacy = Privacy()
     keep: Keeping = Keeping()
-    inference_px: int = Field(720, ge=96, le=4320)
+    inference_px: Whole = Field(720, ge=96, le=4320)
     transport: Literal["tcp", "udp"] = "tcp"
 
 

@@ -16,6 +16,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 
@@ -47,31 +48,54 @@ class Worker:
         self.connection: Connection | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.ends = 0  # in a row, before it was ready
-        self.stopped = False
+        self.begun = self.stopped = False
         self._sending = threading.Lock()  # two threads' messages must not end up within each other
 
     @property
     def alive(self) -> bool:
         """By its pipe: of a process whose fork server was killed, the system tells us nothing, and it goes on."""
-        return self.connection is not None
+        return self.begun and self.connection is not None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin, or begin anew. UserError where the system ends our processes while they begin."""
+        """Begin. UserError where the system ends our processes while they begin."""
         own, theirs = multiprocessing.Pipe()
+        try:
+            self._launch(theirs)
+        except (EOFError, OSError) as error:  # no memory, or whoever stops the service asks all of its processes at once
+            own.close()
+            raise UserError(f"The process `{self.name}` was ended before it began ({error}): start the service again.") from None
+        self._listen(own, loop)
+
+    def restart(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin anew. What is sent meanwhile waits in the pipe: where the fork server was killed too, its successor imports for seconds before it
+        answers, and the loop must not wait for that. If it can't begin, it has gone again."""
+        own, theirs = multiprocessing.Pipe()
+
+        def launch() -> None:
+            with suppress(EOFError, OSError):
+                self._launch(theirs)
+
+        self.begun = False
+        self._listen(own, loop)
+        threading.Thread(target=launch, daemon=True).start()
+
+    def _launch(self, theirs: Connection) -> None:
         process = context().Process(target=_begin, args=(self.work, theirs, self.arguments), name=self.name, daemon=True)
         try:
             process.start()
-        except (EOFError, OSError) as error:  # no memory, or whoever stops the service asks all of its processes at once
-            raise UserError(f"The process `{self.name}` was ended before it began ({error}): start the service again.") from None
-        theirs.close()
-        self.process, self.connection, self.loop = process, own, loop
+        finally:
+            theirs.close()
+        self.process, self.begun = process, True
+
+    def _listen(self, own: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self.connection, self.loop = own, loop
         loop.add_reader(own.fileno(), self._readable)
 
     def again(self) -> float:
         """Begin anew after a pause, which is twice as long with each end in a row before it was ready -> the pause, in seconds."""
         pause_s = min(PAUSE_S * 2**self.ends, LONGEST_PAUSE_S)
         self.ends += 1
-        self.loop.call_later(pause_s, lambda: self.stopped or self.start(self.loop))
+        self.loop.call_later(pause_s, lambda: self.stopped or self.restart(self.loop))
         return pause_s
 
     def send(self, message: tuple) -> bool:

@@ -17,6 +17,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase as LETTERS
 from typing import Protocol
 
 import torch
@@ -35,7 +36,6 @@ from streamingvlm.streaming.batching import EncodeVision, Round, State
 from streamingvlm.streaming.sampling import Sampler
 
 CONSTRAINED = ("likelihood", "letter")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Stream(Protocol):
@@ -105,17 +105,30 @@ def ask_round(streamer: Stream, question: Question, name: str = "") -> Round[Ans
         with fork.clock("prefill"):
             state = yield from fork._feed(fork.pending, vision)
             state.best()  # the first token is known: on a GPU, this waits for it
-        likelihoods: dict[str, float] = {}
         with fork.clock("decode"):
-            if question.options:
-                likelihoods, compared = yield from weigh(fork, state, question)
-                text, tokens = max(likelihoods, key=likelihoods.__getitem__), compared
-            else:
-                said = yield from fork._speak(state)
-                text, tokens = fork.dialogue.decode(said).removesuffix(dialogue.SILENCE).strip(), len(said)
+            text, tokens, likelihoods = yield from _answer(fork, state, question)
         ms = fork.clock.read()
         ms |= {"ttft": round(ms["encode"] + ms["prefill"], 3)}
         return Answer(name, fork.policy.name, fork.now_s, question.text, text, tokens, fork.kv.length, ms, likelihoods)
+
+
+def ask_behind(streamer: Stream, prompt: Sequence[Span], vision: dict[int, Tensor], question: Question) -> Round[str]:
+    """What is answered behind `prompt` alone, which has the question's words in it and ends where the assistant speaks. `vision`: the tokens [N, E]
+    of each round that it shows. No stream is asked: the one that `streamer` was is gone."""
+    streamer.start()
+    streamer.spans = list(prompt)
+    state = yield from streamer._feed(streamer.spans, vision)
+    text, _, _ = yield from _answer(streamer, state, question)
+    return text
+
+
+def _answer(fork: Stream, state: State, question: Question) -> Round[tuple[str, int, dict[str, float]]]:
+    """The answer behind `state`, how many tokens were said for it, or compared, and how likely each option is."""
+    if question.options:
+        likelihoods, compared = yield from _weigh(fork, state, question)
+        return max(likelihoods, key=likelihoods.__getitem__), compared, likelihoods
+    said = yield from fork._speak(state)
+    return fork.dialogue.decode(said).removesuffix(dialogue.SILENCE).strip(), len(said), {}
 
 
 def _fork(streamer: Stream, question: Question) -> Stream:
@@ -153,7 +166,7 @@ def clip(chunks: Sequence[Pixels]) -> Pixels:
     return torch.cat([patches for patches, _ in same]), (sum(grid[0] for _, grid in same), *size)
 
 
-def weigh(fork: Stream, state: State, question: Question) -> Round[tuple[dict[str, float], int]]:
+def _weigh(fork: Stream, state: State, question: Question) -> Round[tuple[dict[str, float], int]]:
     """Behind a question, at `state` -> the log likelihood of each option, and how many tokens had to be compared. What is read for it stays in the
     cache of `fork`, which is to be thrown away."""
     talk, options = fork.dialogue, [option.strip() for option in question.options]

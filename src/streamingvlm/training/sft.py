@@ -2,7 +2,8 @@
 
 Starts from the base model. A window of `window_s` seconds starts every `stride_s`; before it stands the previous text, cut to sink + window as the
 `streaming` policy will cut it; the loss falls on the assistant's tokens only. Two stages as in the paper: all windows, then a small clean set at a
-lower rate. Two controls: windows that do not overlap (`stride_s` = `window_s`), and windows that start anywhere (`starts: random`).
+lower rate. Two controls: windows that do not overlap (`stride_s` = `window_s`), and windows that start anywhere (`starts: random`). Beyond the paper,
+whose SFT is commentary alone: some of the windows may ask (`questions`), so that what the base could answer is not all forgotten.
 
     accelerate launch --multi_gpu -m streamingvlm.training.sft artifacts/sft-gpus  # the notebook 02_sft on one device, this on several (FSDP: README)
 """
@@ -21,26 +22,29 @@ from torch import nn
 from streamingvlm.base import config, progress, workers
 from streamingvlm.base.errors import UserError
 from streamingvlm.base.paths import repository_root
-from streamingvlm.context.dialogue import Dialogue
+from streamingvlm.context.dialogue import Dialogue, Span
 from streamingvlm.data import labelled, stream_rows
 from streamingvlm.data.labelled import LabelledVideo
 from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM
-from streamingvlm.training import windowing
+from streamingvlm.training import offline, windowing
 from streamingvlm.training.loop import Checkpoint, CommentaryLoss, Phase, Trainer
 from streamingvlm.training.windowing import Batch
+from streamingvlm.worlds.match.task import MATCH
+from streamingvlm.worlds.task import Task
 
 LATEST_CLOCK_S = 7200  # windows are told they start up to two hours into a broadcast: streams are longer than training videos
+CLIP = (4, 12)  # chunks, the fewest and the most, of a clip that is asked about
 LOOKED_AT = 60  # chunks that are encoded in one pass
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 class Windows:
-    """The windows of some lessons, and batches of them."""
+    """The windows of some lessons, and batches of them. `task`: what can be asked about a lesson, where `sft.questions` wants some asked."""
 
-    def __init__(self, talk: Dialogue, taught: Sequence[LabelledVideo], cfg: config.Config):
-        self.talk, self.lessons, self.cache, self.sft = talk, taught, cfg.cache, cfg.sft
+    def __init__(self, talk: Dialogue, taught: Sequence[LabelledVideo], cfg: config.Config, task: Task = MATCH):
+        self.talk, self.lessons, self.cache, self.sft, self.task = talk, taught, cfg.cache, cfg.sft, task
         self.length, stride = (round(s / cfg.video.chunk_s) for s in (cfg.sft.window_s, cfg.sft.stride_s))
         self.at = [(i, start) for i, lesson in enumerate(taught) for start in windowing.window_starts(len(lesson.chunks), self.length, stride)]
 
@@ -56,8 +60,31 @@ class Windows:
             start = anywhere if self.sft.starts == "random" else grid
             clock = float(rng.integers(0, LATEST_CLOCK_S) * rng.integers(0, 2))
             stop = min(start + self.length, len(lesson.chunks))
-            windows.append((lesson, windowing.window_spans(self.talk, lesson, start, stop, self.cache, clock)))
+            asks = self.sft.questions > 0 and rng.random() < self.sft.questions  # where none is wanted, chance runs on as if there were none
+            spans = self._asked(rng, lesson, start, stop, clock) if asks else self._watched(lesson, start, stop, clock)
+            windows.append((lesson, spans))
         return windowing.collate(self.talk, windows, packed=self.sft.packed)
+
+    def _watched(self, lesson: LabelledVideo, start: int, stop: int, clock_s: float) -> list[Span]:
+        return windowing.window_spans(self.talk, lesson, start, stop, self.cache, clock_s)
+
+    def _asked(self, rng: np.random.Generator, lesson: LabelledVideo, start: int, stop: int, clock_s: float) -> list[Span]:
+        """In place of a window: every second time a clip, described and asked about as in pretraining; else its first seconds, and behind them, as
+        `Streamer.ask` puts them there, all that can be asked of the match so far."""
+        if rng.random() < 0.5:
+            end = start + int(rng.integers(min(CLIP[0], stop - start), min(CLIP[1], stop - start) + 1))
+            title, (described, *asked) = self.task.told(lesson, start, end)
+            return offline.clip(self.talk, lesson, start, end, title, [described, *_shuffled(rng, asked)])
+        end = start + int(rng.integers(1, max(1, (stop - start) * 3 // 4) + 1))  # a quarter is room for the questions: no more tokens in all
+        _, (_, *asked) = self.task.told(lesson, 0, end)
+        spans = self._watched(lesson, start, end, clock_s)
+        for question, answer in _shuffled(rng, asked):
+            spans += self.talk.aside(end, f" {question}", first=False) + self.talk.answer(end, self.talk.encode(f" {answer}"))
+        return spans
+
+
+def _shuffled(rng: np.random.Generator, items: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [items[i] for i in rng.permutation(len(items))]
 
 
 def adapt(vlm: VLM, sft: config.Sft) -> object | None:

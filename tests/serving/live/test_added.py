@@ -91,7 +91,7 @@ def test_a_camera_of_the_network_is_read_under_the_allow_list_and_one_of_the_fil
     settings = cameras.parse({"service": shared, "cameras": [{"name": "ours", "url": address}]})
     service = Service(settings.service, MODEL)
     here = worker.Cameras(SimpleNamespace(send=said.append), service.readers.pools[0], service.readers.came, {})
-    service.readers.workers = [SimpleNamespace(send=here.read, start=lambda loop: None)]
+    service.readers.workers = [SimpleNamespace(send=here.read, restart=lambda loop: None)]
     service.decider.scheduler = Scheduler(LatencyCurve({1: 10.0}, 1))
     service.begin(settings.cameras)
     asyncio.run(service.add({"name": "theirs", "url": address}))

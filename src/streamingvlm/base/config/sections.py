@@ -87,6 +87,7 @@ class Sft:
     window_s: int
     stride_s: int
     starts: str
+    questions: float
     steps: int
     lr: float
     anneal_steps: int
@@ -157,16 +158,17 @@ AT_LEAST = {"data.loop_s": 1, "data.train_matches": 1, "data.train_s": 1, "data.
             "data.goals_a_game": 1, "data.reveal_s": 0.1, "data.noise": 2,
             "video.max_pixels": CELL_PX**2, "cache.text_sink": 0, "cache.text_window": 0, "cache.vision_rounds": 1, "cache.text_rounds": 0,
             "cache.restart_rounds": 1, "data.clean_matches": 0, "sft.window_s": 1, "sft.stride_s": 1, "sft.steps": 0, "sft.anneal_steps": 0,
-            "sft.accumulate": 1, "sft.lora_rank": 1, "sft.batch": 1, "sft.checkpoint_every": 1, "stream.top_k": 0, "stream.temperature": 0,
-            "stream.timed_s": 1, "stream.max_new_tokens": 1, "video.min_pixels": 0, "city.worlds": 1, "city.frames": 32, "city.compressed_worlds": 1,
-            "live.virtual_s": 10, "live.worlds": 1, "live.trial_s": 1, "evaluate.tolerance_s": 0, "run.threads": 1,
+            "sft.questions": 0, "sft.accumulate": 1, "sft.lora_rank": 1, "sft.batch": 1, "sft.checkpoint_every": 1,
+            "stream.top_k": 0, "stream.temperature": 0, "stream.timed_s": 1, "stream.max_new_tokens": 1, "video.min_pixels": 0, "city.worlds": 1,
+            "city.frames": 32, "city.compressed_worlds": 1, "live.virtual_s": 10, "live.worlds": 1, "live.trial_s": 1, "evaluate.tolerance_s": 0,
+            "run.threads": 1,
             **{f"{name}.seed": 0 for name in ("data", "model", "pretrain", "sft", "stream")},
             **{f"model.{key}": 1 for key in ("hidden", "layers", "heads", "kv_heads", "intermediate", "vision_hidden", "vision_depth",
                                              "vision_heads", "vision_intermediate")}}
 ABOVE_ZERO = {"live.budget_ms", "video.fps", "video.chunk_s", "sft.lr", "sft.anneal_lr", "stream.repetition_penalty"}
 # No number may be larger than any of these; what is absurd would else end in the middle of a run, in somebody else's words
 AT_MOST = {"run.threads": 4096, "video.fps": 100_000, "video.chunk_s": 3600, "video.max_pixels": 1 << 26, "stream.max_new_tokens": 100_000,
-           "stream.repetition_penalty": 1000, "sft.lr": 1000, "sft.anneal_lr": 1000,
+           "stream.repetition_penalty": 1000, "sft.questions": 1, "sft.lr": 1000, "sft.anneal_lr": 1000,
            "data.goals_a_game": 5, "data.reveal_s": 0.9, "data.noise": 255}
 LARGEST, FRAMES_AT_MOST = 2**31 - 1, 3600  # frames of one chunk: they are in memory together
 

@@ -29,7 +29,7 @@ from streamingvlm.models.qwen25 import loading
 from streamingvlm.models.qwen25.pixels import to_patches
 from streamingvlm.models.qwen25.vlm import VLM
 from streamingvlm.streaming import ask
-from streamingvlm.streaming.batching import Round, run_batched
+from streamingvlm.streaming.batching import run_batched
 from streamingvlm.streaming.stream import Streamer, stream_side_by_side
 from streamingvlm.training import offline
 from streamingvlm.training.windowing import LEARNED
@@ -101,17 +101,8 @@ def on_clips(vlm: VLM, row: dict, video: LabelledVideo, cfg: config.Config, clip
 def answered(streamer: Streamer, prompt: Sequence[Span], vision: dict[int, Tensor], question: Question, way: str = FREE) -> str:
     """What is answered behind a prompt alone, FREE or CHOSEN. `prompt`: spans up to where the assistant speaks, the question's words in them;
     `vision`: the tokens [N, E] of each round that shows something. The stream that `streamer` was is gone."""
-    streamer.start()
-    streamer.spans = list(prompt)
-    return run_batched(streamer.vlm, [_answered(streamer, vision, question, way)])[0]
-
-
-def _answered(streamer: Streamer, vision: dict[int, Tensor], question: Question, way: str) -> Round[str]:
-    state = yield from streamer._feed(streamer.spans, vision)
-    if way == CHOSEN:
-        likelihoods, _ = yield from ask.weigh(streamer, state, ask.Question(question.text, question.options))
-        return max(likelihoods, key=likelihoods.__getitem__)
-    return streamer.dialogue.decode((yield from streamer._speak(state))).strip()
+    asked = ask.Question(question.text, question.options if way == CHOSEN else ())
+    return run_batched(streamer.vlm, [ask.ask_behind(streamer, prompt, vision, asked)])[0]
 
 
 def held_out(folder: Path, row: dict, cfg: config.Config, root: Path) -> list[dict]:
@@ -144,8 +135,7 @@ def table(lines: Iterable[dict]) -> list[Cell]:
     groups: dict[tuple[str, str, str], list[dict]] = {}
     for line in lines:
         groups.setdefault((line["policy"], line["way"], line["kind"]), []).append(line)
-    mean = lambda own, key: sum(line[key] for line in own) / len(own)  # noqa: E731
-    return [Cell(*key, len(own), round(mean(own, "right"), 4), round(mean(own, "chance"), 4),
+    return [Cell(*key, len(own), *(round(fmean(line[name] for line in own), 4) for name in ("right", "chance")),
                  *(round(median(line[name] for line in own), 3) for name in ("ttft_ms", "total_ms"))) for key, own in groups.items()]
 
 

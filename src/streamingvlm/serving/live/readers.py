@@ -167,7 +167,7 @@ class Readers:
         for slot in range(self.pools[at].count):
             if slot not in held:
                 self.pools[at].free(slot)
-        self.workers[at].start(loop)
+        self.workers[at].restart(loop)
         for camera, reader in self.cameras.values():
             if reader == at:
                 self._send(camera, at)

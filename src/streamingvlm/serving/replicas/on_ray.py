@@ -23,7 +23,7 @@ TRIES, PAUSE_S = 4, 3.0  # a start fails on a busy machine: its agent has 15 s t
 SLOW = "rfc3987_syntax"  # jsonschema's check of a format that Ray has no use for: each process of Ray compiles its grammar, 2 s of CPU
 STORE_BYTES = 100_000_000
 PREFIX = "streamingvlm-"
-READY_S = 120.0  # for a replica to be there, on a machine that the cluster may have to get first
+READY_S = 300.0  # for a replica to be there, on a machine that the cluster may have to get first
 POLL_S = 0.2
 GRACE_S = 2.0  # a replica that is to go has handed its streams over already
 

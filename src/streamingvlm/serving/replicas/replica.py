@@ -12,13 +12,16 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from streamingvlm.base.records import Chunk, Comment, Frame
 from streamingvlm.serving import slots
 from streamingvlm.serving.live import analysis
-from streamingvlm.streaming.commentator import Commentator
+
+if TYPE_CHECKING:
+    from streamingvlm.streaming.commentator import Commentator
 
 
 class Replica:
@@ -28,7 +31,7 @@ class Replica:
         torch.set_num_threads(1)
         self.shape = slots.shape(Path(folder))
         self.analyst = analysis.load(Path(folder), precision, learned)
-        self.commentator = Commentator.load(commentator) if commentator else None
+        self.commentator = _commentator(commentator) if commentator else None
         self.decided = 0
 
     def curve(self) -> dict[int, float]:
@@ -73,3 +76,9 @@ class Replica:
         self.analyst.forget(stream)
         if self.commentator:
             self.commentator.leave(stream)
+
+
+def _commentator(folder: Path) -> Commentator:
+    from streamingvlm.streaming.commentator import Commentator  # transformers, four seconds of a replica's start
+
+    return Commentator.load(folder)

@@ -16,11 +16,7 @@ def told(video: LabelledVideo, start: int, stop: int) -> tuple[str, list[tuple[s
 
     The title says what the clip cannot show: the teams, and how it stood when it begins."""
     _, _, left, _, right = video.previous.split()
-    score, seconds = (0, 0), []
-    for words in video.words[:stop]:
-        said = game.parse(words)
-        score = said.score or score
-        seconds.append((said.event, score))
+    seconds = questions.carried(map(game.parse, video.words[:stop]))
     before = seconds[start - 1][1] if start else (0, 0)
     description = " ".join(words for words in video.words[start:stop] if words) or NOTHING
     asked = questions.of_seconds((left, right), seconds[start:])

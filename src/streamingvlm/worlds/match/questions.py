@@ -8,12 +8,12 @@ word of a question, of its answer and of its options is one of the task's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from streamingvlm.worlds.match import game, scoring
-from streamingvlm.worlds.match.game import NAMES, POINTS_A_GAME, SIDES, Match
+from streamingvlm.worlds.match.game import NAMES, POINTS_A_GAME, SIDES, Match, Said
 from streamingvlm.worlds.task import Question
 
 TEXTS = {
@@ -42,12 +42,17 @@ def questions(match: Match, at_s: float, since_s: float = 0.0) -> list[Question]
 
 def row_questions(row: dict, at_s: float, since_s: float = 0.0) -> list[Question]:
     """The same of a match that is a stream row: the truth is what its words say."""
-    score, seconds = (0, 0), []
-    for said in scoring.truth_of(row)[: int(at_s + 1e-9)]:
-        score = said.score or score
-        seconds.append((said.event, score))
     left, right = row["title"].split(" - ")
-    return of_seconds((left, right), seconds[int(since_s) :])
+    return of_seconds((left, right), carried(scoring.truth_of(row)[: int(at_s + 1e-9)])[int(since_s) :])
+
+
+def carried(said: Iterable[Said]) -> list[tuple[str, tuple[int, int]]]:
+    """Of each second of a match from its beginning, by what is said in it: the event, and the score behind it, carried on where none is said."""
+    score, seconds = (0, 0), []
+    for one in said:
+        score = one.score or score
+        seconds.append((one.event, score))
+    return seconds
 
 
 def of_seconds(teams: tuple[str, str], seconds: Sequence[tuple[str, tuple[int, int]]]) -> list[Question]:
