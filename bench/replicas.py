@@ -226,7 +226,8 @@ def main(argv: list[str] | None = None) -> dict:
         out[name] = virtual(plan, knobs, measured, start_s, slower)
         print(json.dumps({name: told(out[name])}), flush=True)
     line = {"bench": "replicas", "date": datetime.date.today().isoformat(), "command": " ".join(["python -m bench.replicas", *sys.argv[1:]]),
-            "load": load, "plan": asdict(plan), "knobs": asdict(knobs), "runs": out, **machine.provenance({"plan": asdict(plan), "knobs": asdict(knobs)})}
+            "load": load, "plan": asdict(plan), "knobs": asdict(knobs), "runs": out,
+            **machine.provenance({"plan": asdict(plan), "knobs": asdict(knobs)})}
     files.write_json(line, args.save)
     drawn = live_figures.replicas({name: run["rows"] for name, run in out.items()}, knobs.budget_ms, repository_root() / "reports" / "bench")
     if drawn != args.save.with_suffix(".png"):
