@@ -40,7 +40,7 @@ ACTIONS = ("empty", *VERBS)
 CODE = 1 + len(SHIRTS) + len(TROUSERS) + 1 + SORTS * COUNTED + len(ACTIONS)
 WRONG_SHARE, NOTED_WRONG_SHARE = 0.45, 0.25  # of the seconds drawn: something is wrong in them
 UNNOTED, PARTLY = 0.15, 0.5  # of the seconds with notes: there is none, or one of some frames only
-MISDRESSED = 0.8  # of the seconds with notes: the picture shows other clothes, for on looks never seen the model's eyes are better than one's own
+MISDRESSED = 0.3  # of the seconds with notes: the picture shows other clothes, for on looks never seen the model's eyes are better than one's own
 OTHER_CLOTHES = 0.75
 LATEST_CLOCK_S = (60, 7_200, 1_000_000)  # streams go on for minutes, hours and days
 
