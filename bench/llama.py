@@ -1,7 +1,7 @@
 """llama.cpp for `peers.py`: a language model's weights as a GGUF file, and one stream on it. Needs the packages `gguf` and `llama-cpp-python`.
 
 The file is of llama.cpp's architecture `qwen2`: the decoder of Qwen2.5-VL with one position per token instead of three, which for text is the same
-arithmetic. The architecture `qwen2vl`, with three, is refused what a stream needs: `can_shift` asks the library itself.
+arithmetic. Whether the architecture `qwen2vl`, with three, may do what a stream needs, `can_shift` asks the library itself.
 The shared library of another build: LLAMA_CPP_LIB_PATH, which `llama-cpp-python` reads. Knows neither torch's cache nor a clock.
 """
 

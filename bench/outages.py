@@ -249,7 +249,7 @@ async def run(folder: Path, args: argparse.Namespace, stack: contextlib.ExitStac
     filming, begun = Filming(args.cameras), time.monotonic()
     filming.draw(0, 0)
     cameras = [Camera(filming, number, begun, stack) for number in range(args.cameras)]
-    served = Served(folder, [camera.row for camera in cameras], budget_ms=120.0)
+    served = Served(folder, [camera.row for camera in cameras], {"store": str(folder / "records.sqlite")}, budget_ms=120.0)
     stack.callback(end, served)
     scene = Scene(served, cameras)
     if await served.goes_on(START_S) is None:

@@ -5,8 +5,9 @@
 
 A turn is what a chunk asks of the decoder in the middle of a stream: with `--cached` tokens held, forget the oldest behind the sink
 (`--evict-after`), move what is behind to its new positions, feed `--feed` tokens and the last word said, say `--tokens` words greedily. Text alone:
-a token has one position. Whether a whole Qwen2.5-VL could stream on llama.cpp hangs on its version: 0.3.16 of the package says that it shifts the cache of
-an M-RoPE model, newer sources refuse; the bench asks the one at hand (`mrope_shifts`). `engine.py` compares whole chunks with frames, against transformers.
+a token has one position. Whether a whole Qwen2.5-VL could stream on llama.cpp hangs on its version: 0.3.16 of the package says that it shifts the
+cache of an M-RoPE model, newer sources refuse; the bench asks the one at hand (`mrope_shifts`). `engine.py` compares whole chunks with frames,
+against transformers.
 
   ours            float32, as `run.weights: whole` has it; `ours quick`: int8 output layer, its best words by the whole weights; `ours int8`: all int8
   ours half       the quick output layer, and float16 weights in the decoder

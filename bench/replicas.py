@@ -16,6 +16,7 @@ import contextlib
 import datetime
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -212,10 +213,11 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--budget-ms", type=float, default=Knobs.budget_ms)
     parser.add_argument("--save", type=Path, default=repository_root() / "reports" / "bench" / "replicas.json", metavar="FILE.json")
     args = parser.parse_args(argv)
-    plan, knobs, out = Plan(), Knobs(budget_ms=args.budget_ms), {}
+    plan, knobs, out, load = Plan(), Knobs(budget_ms=args.budget_ms), {}, [os.getloadavg()[0]]
     if not args.virtual:
         out["ray"] = asyncio.run(real(plan, knobs))
         print(json.dumps({"ray": told(out["ray"])}), flush=True)
+    load.append(os.getloadavg()[0])
     recorded = json.loads((repository_root() / "data" / "live" / "run_times.json").read_text())
     measured = {int(size): ms for size, ms in recorded["cpu_ms"]["model"].items()}
     start_s = float(np.median(out["ray"]["replica_s"])) if "ray" in out else 15.0
@@ -224,7 +226,8 @@ def main(argv: list[str] | None = None) -> dict:
         out[name] = virtual(plan, knobs, measured, start_s, slower)
         print(json.dumps({name: told(out[name])}), flush=True)
     line = {"bench": "replicas", "date": datetime.date.today().isoformat(), "command": " ".join(["python -m bench.replicas", *sys.argv[1:]]),
-            "plan": asdict(plan), "knobs": asdict(knobs), "runs": out, **machine.provenance({"plan": asdict(plan), "knobs": asdict(knobs)})}
+            "load": load, "plan": asdict(plan), "knobs": asdict(knobs), "runs": out,
+            **machine.provenance({"plan": asdict(plan), "knobs": asdict(knobs)})}
     files.write_json(line, args.save)
     drawn = live_figures.replicas({name: run["rows"] for name, run in out.items()}, knobs.budget_ms, repository_root() / "reports" / "bench")
     if drawn != args.save.with_suffix(".png"):

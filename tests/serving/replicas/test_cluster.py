@@ -15,11 +15,12 @@ import pytest
 from streamingvlm.base.paths import repository_root
 from streamingvlm.serving import cameras as config
 from streamingvlm.serving.live.service import Service
-from streamingvlm.serving.replicas.fleet import ANSWER_S, Fleet
+from streamingvlm.serving.replicas.fleet import Fleet
 from streamingvlm.serving.replicas.on_ray import Cluster, ReplicaOf
 from streamingvlm.serving.replicas.policy import Knobs
 
 LONG_S = 240.0  # for what a busy machine may take its time over; a machine of its own needs a tenth
+SOON_S = 10.0  # on a busy machine too; it took 0.6 to 1.6
 ALONE = "PYTEST_XDIST_WORKER" not in os.environ
 
 
@@ -75,10 +76,11 @@ def test_a_killed_replicas_cameras_go_on_elsewhere():
     finally:
         cluster.close()
     print(f"went on after {took_s:.1f} s")
-    assert took_s < ANSWER_S, "a dead replica is known before a call to it has waited its time"
+    assert took_s < SOON_S, "a dead replica is known before a call to it has waited its time"
     psutil.wait_procs(started, 20)
-    theirs = ("ray::", str(Path(ray.__file__).parent))  # the fork server of this process stays as long as it
-    assert not [words for words in map(_words, started) if any(sign in words for sign in theirs)]
+    theirs = ("ray::", str(Path(ray.__file__).parent))
+    left = [words for words in map(_words, started) if any(sign in words for sign in theirs)]
+    assert not [words for words in left if "multiprocessing" not in words], "the fork server of this process stays as long as it, and has Ray's path"
 
 
 def _words(process: psutil.Process) -> str:

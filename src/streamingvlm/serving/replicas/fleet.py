@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 EVERY_S = 1.0  # between looks at how many are needed
 RECENT = 512  # frames whose lateness counts
 RECENT_S = 5.0
-ANSWER_S = 10.0  # a replica that says nothing for so long is taken for dead
+ANSWER_S = 30.0  # a replica that lives and says nothing for so long is taken for dead
 PAUSE_S = 2.0  # after one could not be started
 
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ STORE_BYTES = 100_000_000
 PREFIX = "streamingvlm-"
 READY_S = 300.0  # for a replica to be there, on a machine that the cluster may have to get first
 POLL_S = 0.2
+ONGOING = 16  # there are two, `stay` and one more; at its limit a replica would be asked by Serve's router for room before each call
 GRACE_S = 2.0  # a replica that is to go has handed its streams over already
 
 
@@ -49,12 +51,12 @@ class ReplicaOf:
 
 
 class Served:
-    """A `replica.Replica` as Ray's deployment: its methods by name, one at a time, beside one call of `stay`."""
+    """A `replica.Replica` as Ray's deployment: its methods by name, one at a time, in a thread of Serve's; `stay` beside them."""
 
     def __init__(self, of: ReplicaOf):
         from streamingvlm.serving.replicas.replica import Replica
 
-        self.replica = Replica(of.folder, of.precision, of.learned, of.commentator)
+        self.replica, self.turn = Replica(of.folder, of.precision, of.learned, of.commentator), threading.Lock()
 
     async def stay(self) -> None:
         """Answers never: the call fails at once where the process ends, which a call that comes later would wait out with Serve's router."""
@@ -63,7 +65,8 @@ class Served:
     def call(self, method: str, *arguments):
         if method not in {"curve", "decide", "say", "hand_over", "take", "forget"}:
             raise ValueError(f"a replica has no {method!r}")
-        return getattr(self.replica, method)(*arguments)
+        with self.turn:
+            return getattr(self.replica, method)(*arguments)
 
 
 class Handle:
@@ -102,7 +105,7 @@ class Cluster:
     def _run(self, name: str) -> Handle:
         from ray import serve
 
-        made = serve.deployment(Served, name=name, num_replicas=1, max_ongoing_requests=2, ray_actor_options={"num_cpus": self.of.cpus},
+        made = serve.deployment(Served, name=name, num_replicas=1, max_ongoing_requests=ONGOING, ray_actor_options={"num_cpus": self.of.cpus},
                                 graceful_shutdown_timeout_s=GRACE_S).bind(self.of)
         if self.local:
             return Handle(name, serve.run(made, name=name, route_prefix=None, _local_testing_mode=True))
