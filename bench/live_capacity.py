@@ -50,11 +50,12 @@ def measure(folder: Path, args: argparse.Namespace) -> dict:
         return Measured(Latencies.decode(told["histogram"]), told["seconds"])
 
     taken = capacity(run, args.budget_ms, args.most, tries=args.tries)
-    best = found.get(taken.streams)
+    at = max(1, taken.streams)  # who takes none has the memory of the one that it was too late for
+    best = found.get(at)
     out = {"streams": taken.streams, "trials": [dataclasses.asdict(one) for one in taken.trials], "rows": list(found.values())}
     if best:
         mb = best["memory_mb"]["all"]
-        out |= {"memory_mb": mb, "mb_per_stream": round(mb / taken.streams, 1), "p99_ms": best["release_ms"]["p99"], "fps": best["fps"]["least"]}
+        out |= {"memory_mb": mb, "mb_per_stream": round(mb / at, 1), "p99_ms": best["release_ms"]["p99"], "fps": best["fps"]["least"]}
     return out
 
 
