@@ -403,24 +403,26 @@ def test_the_curve_learns_a_slower_machine_forgives_one_freeze_and_recovers():
     assert curve.ms(1) > 0 and curve.largest_within(0.001) == 0
 
 
-def test_a_curve_with_a_step_is_run_in_batches_that_fit_it():
-    core = scheduler({4: 20.0, 5: 200.0, 8: 210.0}, largest=8)
+def eight_wait(core: Scheduler, budget_ms: float) -> Run:
+    """Nine streams: one frame runs, which is returned, and one of each of the others waits."""
     for k in range(9):
-        core.handle(StreamAdded(f"s{k}", Settings(budget_ms=1000.0)), 0.0)
+        core.handle(StreamAdded(f"s{k}", Settings(budget_ms=budget_ms)), 0.0)
     [run] = core.handle(frame("s8", 0, 0.0), 0.0)
     for k in range(8):
         core.handle(frame(f"s{k}", 0, 0.0), 0.0)
+    return run
+
+
+def test_a_curve_with_a_step_is_run_in_batches_that_fit_it():
+    core = scheduler({4: 20.0, 5: 200.0, 8: 210.0}, largest=8)
+    run = eight_wait(core, 1000.0)
     [run] = core.handle(BatchDone(run.batch_id, 20.0), 0.02)
     assert len(run.frames) == 4
 
 
 def test_replicas_that_come_make_larger_batches_of_slow_frames():
     core = scheduler({1: 90.0, 8: 720.0}, largest=8)  # a frame takes more than half the budget: it runs alone
-    for k in range(9):
-        core.handle(StreamAdded(f"s{k}", Settings(budget_ms=120.0)), 0.0)
-    [run] = core.handle(frame("s8", 0, 0.0), 0.0)
-    for k in range(8):
-        core.handle(frame(f"s{k}", 0, 0.0), 0.0)
+    run = eight_wait(core, 120.0)
     [run] = core.handle(BatchDone(run.batch_id, 90.0), 0.01)
     assert len(run.frames) == 1
     assert core.handle(events.CurveChanged(((1, 90.0), (4, 90.0), (5, 180.0), (8, 180.0))), 0.01) == []
